@@ -1,0 +1,95 @@
+"""Every error a server answers with, and its form on the wire.
+
+    AgentMemError
+    ├── InvalidArgument       INVALID_ARGUMENT     the request can never work as it is
+    ├── FailedPrecondition    FAILED_PRECONDITION  this node or this namespace cannot do it
+    ├── NotFound              NOT_FOUND
+    ├── AlreadyExists         ALREADY_EXISTS
+    ├── VersionMismatch       ABORTED
+    ├── ResourceExhausted     RESOURCE_EXHAUSTED   come back later, or make room
+    ├── Unavailable           UNAVAILABLE          another node, or this one later
+    └── DataLoss              DATA_LOSS            stored bytes fail their checksum
+
+On the wire an error is a google.rpc.Status with one ErrorInfo{reason, domain, metadata}, and a RetryInfo
+where waiting helps. The translation is done in one place, the interceptor of ``agentmem.core.serving``.
+"""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+DOMAIN = "agentmem"
+
+
+class AgentMemError(Exception):
+    """An error with a reason that programs can act on.
+
+    Args:
+        reason: UPPER_SNAKE_CASE, stable across releases.
+        message: one sentence for people; says what to do where that is known.
+        retry_after_s: when set, the wait that the client is advised.
+        metadata: details for programs, such as ``field`` or ``writer_address``.
+    """
+
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+
+    def __init__(
+        self, reason: str, message: str, *, retry_after_s: float | None = None, **metadata: str
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.retry_after_s = retry_after_s
+        self.metadata = metadata
+
+    def to_status(self) -> status_pb2.Status:
+        """The error as google.rpc.Status."""
+        details = [any_pb2.Any()]
+        details[0].Pack(
+            error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)
+        )
+        if self.retry_after_s is not None:
+            delay = duration_pb2.Duration()
+            delay.FromMilliseconds(int(self.retry_after_s * 1000))
+            details.append(any_pb2.Any())
+            details[1].Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+        return status_pb2.Status(code=self.code.value[0], message=self.message, details=details)
+
+
+class InvalidArgument(AgentMemError):
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class FailedPrecondition(AgentMemError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class NotFound(AgentMemError):
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class AlreadyExists(AgentMemError):
+    code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class VersionMismatch(AgentMemError):
+    code = grpc.StatusCode.ABORTED
+
+
+class ResourceExhausted(AgentMemError):
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Unavailable(AgentMemError):
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class DataLoss(AgentMemError):
+    code = grpc.StatusCode.DATA_LOSS
+
+
+def invalid_field(field: str, problem: str) -> InvalidArgument:
+    """The error for a request field with a value that is not allowed."""
+    return InvalidArgument("INVALID_FIELD", f"{field} {problem}", field=field)
