@@ -118,6 +118,12 @@ class ReadTransaction:
         """The newest revision; 0 in an empty store."""
         return self.position.revision
 
+    @property
+    def last_time_us(self) -> int:
+        """The time of the newest entry, microseconds since 1970; 0 in an empty log."""
+        revision = self.revision
+        return self.log_entry(revision).time_us if revision else 0
+
     def _meta(self, key: bytes) -> bytes:
         value = self._get(b"meta", key)
         if value is None:
@@ -384,6 +390,11 @@ class Store:
                 transaction.adopt_cluster(uuid.uuid4().bytes, epoch=1)
 
         self.commit(found)
+
+    def position(self) -> Position:
+        """The newest position."""
+        with self.read() as transaction:
+            return transaction.position
 
     @contextmanager
     def read(self) -> Iterator[ReadTransaction]:

@@ -1,0 +1,130 @@
+"""`agentmem up`: starts a local cluster, watches it in the foreground, and stops it on Ctrl-C."""
+
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agentmem.cli import processes, terminal
+from agentmem.cli.cluster import LocalCluster
+from agentmem.cli.failures import CommandError, ExitCode
+from agentmem.cli.processes import Announcement, Child, NodeFolder
+
+WATCH_INTERVAL_S = 0.25
+_REAP_TIMEOUT_S = 1.0
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ORDERLY_EXIT_CODES = (0, -signal.SIGTERM)
+
+
+@dataclass(slots=True)
+class Watch:
+    """What the supervisor knows of the nodes, and what it said about them."""
+
+    cluster: LocalCluster
+    children: dict[int, Child]
+    known: dict[str, Announcement] = field(default_factory=dict)
+    highest_replica: int = 0
+    has_crash: bool = False
+
+    def look(self) -> None:
+        """Says which nodes came, stopped or died since the last look."""
+        now = {folder.name: process for folder in self.cluster.folders() if (process := folder.live())}
+        for name, process in now.items():
+            if self.known.get(name) != process:
+                terminal.say(f"{name} serves at {process.address}")
+                self.highest_replica = max(self.highest_replica, _number(name))
+        for name, process in self.known.items():
+            if now.get(name) != process:
+                self._say_end(self._folder(name), process, is_last=not now)
+        self.known = now
+
+    def _folder(self, name: str) -> NodeFolder:
+        return NodeFolder(self.cluster.data_dir / name)
+
+    def _say_end(self, folder: NodeFolder, process: Announcement, *, is_last: bool) -> None:
+        child = self.children.pop(process.pid, None)
+        code = _exit_code(child) if child else None
+        if code is None:
+            # Started by another command: a crash is known by what it leaves behind.
+            how = "it crashed" if folder.crashed() == process else ""
+        else:
+            how = "" if code in _ORDERLY_EXIT_CODES else processes.how_ended(code)
+        if not how:
+            terminal.say(f"{folder.name} stopped")
+            return
+        self.has_crash = True
+        data_dir = self.cluster.data_dir
+        terminal.fail(f"{folder.name} died: {how}; {processes.log_tail(self.cluster.log_path(folder.name))}")
+        command = "up" if is_last else f"scale {self.highest_replica}"
+        terminal.note(f"bring it back with: agentmem {command} --data-dir {data_dir}")
+
+
+def serve(
+    data_dir: Path, replicas: int, port: int, prepare: Callable[[LocalCluster], None] | None = None
+) -> ExitCode:
+    """Runs a cluster until a signal or until nothing is left of it; `prepare` is called once it is ready."""
+    cluster = LocalCluster(data_dir)
+    stop_asked = threading.Event()
+    with _stop_signals_set(stop_asked):
+        with cluster.changing():
+            ports = cluster.free_ports(replicas, port)
+            terminal.say(f"starting one writer and {replicas} {_noun(replicas)} in {data_dir}")
+            children = cluster.start(ports, stop_asked.is_set)
+        watch = Watch(cluster, {child.process.pid: child for child in children}, highest_replica=replicas)
+        try:
+            watch.look()
+            if prepare is not None and not stop_asked.is_set():
+                prepare(cluster)
+            terminal.say("ready; Ctrl-C stops everything")
+            while not stop_asked.wait(WATCH_INTERVAL_S):
+                watch.look()
+                if not watch.known and not cluster.owned():
+                    terminal.say(f"nothing runs in {data_dir} any more")
+                    return ExitCode.FAILED if watch.has_crash else ExitCode.OK
+        finally:
+            if cluster.owned():
+                terminal.say("stopping")
+            stop(cluster)
+        terminal.say("stopped")
+    return ExitCode.OK
+
+
+def stop(cluster: LocalCluster) -> None:
+    """Ends everything in the data directory and says what had to be killed."""
+    try:
+        with cluster.changing():
+            killed = cluster.stop()
+    except CommandError as error:
+        # Another command is stuck while it starts or stops nodes: stopping is still right.
+        terminal.fail(str(error))
+        killed = cluster.stop()
+    for message in killed:
+        terminal.note(message)
+
+
+@contextmanager
+def _stop_signals_set(event: threading.Event) -> Iterator[None]:
+    previous = {number: signal.signal(number, lambda *_: event.set()) for number in _STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _exit_code(child: Child) -> int | None:
+    try:
+        return child.process.wait(_REAP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("-")[2]) if name.startswith("replica-") else 0
+
+
+def _noun(replicas: int) -> str:
+    return "replica" if replicas == 1 else "replicas"

@@ -1,0 +1,70 @@
+"""What is printed for people. The only module that imports rich."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+_GAP = "  "
+_MIN_LAST_COLUMN_CELLS = 24
+# Memories are other people's text: control characters could drive the terminal.
+_CONTROL_CHARACTERS = {
+    code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
+
+_out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+_err = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=True)
+
+
+def say(text: str = "", style: str | None = None) -> None:
+    """Prints to standard output."""
+    _out.print(printable(text), style=style)
+
+
+def note(text: str) -> None:
+    """Prints to standard error what is not part of the answer."""
+    _err.print(printable(text))
+
+
+def fail(text: str) -> None:
+    """Prints an error to standard error."""
+    _err.print(Text("agentmem: ", style="bold red").append(printable(text), style="default not bold"))
+
+
+def printable(text: str) -> str:
+    """The text without characters that would drive the terminal."""
+    return text.translate(_CONTROL_CHARACTERS)
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> None:
+    """Prints aligned columns. On a terminal the last column wraps; elsewhere a row is a line."""
+    cells = [
+        [printable(" ".join(cell.split())) for cell in row] for row in ([header] if header else []) + [*rows]
+    ]
+    if not cells:
+        return
+    widths = [max(cell_len(row[column]) for row in cells) for column in range(len(cells[0]) - 1)]
+    indent = sum(widths) + len(_GAP) * len(widths)
+    for number, row in enumerate(cells):
+        head = "".join(set_cell_size(cell, width) + _GAP for cell, width in zip(row, widths, strict=False))
+        parts = [row[-1]]
+        if _out.is_terminal:
+            width = max(_MIN_LAST_COLUMN_CELLS, _out.width - indent)
+            parts = [line.plain.rstrip() for line in Text(row[-1]).wrap(_out, width)] or [""]
+        style = "bold" if header and number == 0 else None
+        _out.print((head + parts[0]).rstrip(), style=style)
+        for part in parts[1:]:
+            _out.print(" " * indent + part, style=style)
+
+
+@contextmanager
+def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, if that is a terminal; the value is called with each advance."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_err, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda amount: bar.advance(task, amount)

@@ -1,0 +1,214 @@
+"""Every error that the client raises.
+
+    AgentMemError
+    ├── InvalidArgument       the request can never work as it is (also raised before anything is sent)
+    ├── FailedPrecondition    the node or the namespace that was asked cannot do it
+    ├── NotFound              there is no such memory
+    ├── AlreadyExists         a memory with this id exists
+    ├── VersionMismatch       the memory is not at the expected version any more
+    ├── ResourceExhausted     the server is overloaded, its store is full, or a message is too large
+    ├── Unavailable           no node could answer; it names the nodes tried and what each said
+    │   └── OutcomeUnknown    a write was cut off: it may or may not have been done
+    ├── DeadlineExceeded      no answer in time; a write may or may not have been done
+    ├── DataLoss              stored bytes fail their checksum
+    ├── ServerError           a fault of the server, or an answer that this client does not understand
+    └── ClientClosed          the client was closed before or during the call
+
+A server sends google.rpc.Status with one ErrorInfo{reason, domain "agentmem", metadata}. The status code
+chooses the class and the reason says more: ``except InvalidArgument as error: error.reason ==
+"FILTER_UNSUPPORTED"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+DOMAIN = "agentmem"
+_STATUS_KEY = "grpc-status-details-bin"
+
+
+class AgentMemError(Exception):
+    """The root of all errors of this package.
+
+    Attributes:
+        message: one sentence for people.
+        reason: UPPER_SNAKE_CASE for programs, stable across releases, never empty.
+        metadata: details for programs, such as ``field`` or ``writer_address``.
+        code: the gRPC status code that the error has or would have.
+        retry_after_s: the wait in seconds that the server advises, if it does.
+    """
+
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        code: grpc.StatusCode | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.reason = reason or self.code.name
+        self.metadata: Mapping[str, str] = dict(metadata or {})
+        self.retry_after_s = retry_after_s
+
+
+class InvalidArgument(AgentMemError):
+    """The request can never work as it is; ``metadata["field"]`` names the field where there is one."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class FailedPrecondition(AgentMemError):
+    """The node or the namespace that was asked cannot do it, such as an embedding of another dimension."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class NotFound(AgentMemError):
+    """There is no such memory."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class AlreadyExists(AgentMemError):
+    """A memory with this id exists; none of the batch was added."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class VersionMismatch(AgentMemError):
+    """The memory is not at the expected version any more: read it again and decide anew."""
+
+    code = grpc.StatusCode.ABORTED
+
+
+class ResourceExhausted(AgentMemError):
+    """The server is overloaded (OVERLOADED), its store is full (STORE_FULL), or a message is too large."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Unavailable(AgentMemError):
+    """No node could answer.
+
+    Attributes:
+        attempts: what each node tried said last, by its address.
+    """
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        code: grpc.StatusCode | None = None,
+        retry_after_s: float | None = None,
+        attempts: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason, metadata=metadata, code=code, retry_after_s=retry_after_s)
+        self.attempts: Mapping[str, str] = dict(attempts or {})
+
+
+class OutcomeUnknown(Unavailable):
+    """A write was cut off after it was sent: it may or may not have been done. It was not sent again."""
+
+
+class DeadlineExceeded(AgentMemError):
+    """No answer in time. A read changed nothing; a write may or may not have been done."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class DataLoss(AgentMemError):
+    """Stored bytes fail their checksum."""
+
+    code = grpc.StatusCode.DATA_LOSS
+
+
+class ServerError(AgentMemError):
+    """A fault of the server, or an answer that this client does not understand."""
+
+    code = grpc.StatusCode.INTERNAL
+
+
+class ClientClosed(AgentMemError):
+    """The client was closed before or during the call."""
+
+    code = grpc.StatusCode.CANCELLED
+
+
+_CLASS_OF_CODE: Mapping[grpc.StatusCode, type[AgentMemError]] = {
+    kind.code: kind
+    for kind in (
+        InvalidArgument,
+        FailedPrecondition,
+        NotFound,
+        AlreadyExists,
+        VersionMismatch,
+        ResourceExhausted,
+        Unavailable,
+        DeadlineExceeded,
+        DataLoss,
+        ServerError,
+    )
+} | {
+    # A server that stops cancels what it could not finish.
+    grpc.StatusCode.CANCELLED: Unavailable,
+}
+
+
+def invalid_field(field: str, problem: str) -> InvalidArgument:
+    """The error for an argument that is refused before anything is sent."""
+    return InvalidArgument(f"{field} {problem}", reason="INVALID_FIELD", metadata={"field": field})
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> AgentMemError:
+    """The error that a failed call stands for."""
+    status = b""
+    # The type stubs do not know that an item is a pair.
+    trailers: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    for key, value in trailers:
+        if key == _STATUS_KEY and isinstance(value, bytes):
+            status = value
+    return from_status(error.code(), error.details() or "", status)
+
+
+def from_status(code: grpc.StatusCode, details: str, status_bytes: bytes) -> AgentMemError:
+    """The error for a status code, its text, and the serialized google.rpc.Status (empty if there was none).
+
+    Without a readable Status, or with details of another domain, the reason is the name of the code.
+    """
+    kind = _CLASS_OF_CODE.get(code, ServerError)
+    status = status_pb2.Status()
+    try:
+        status.ParseFromString(status_bytes)
+    except DecodeError:
+        # A proxy may cut or rewrite trailers; the code and its text still say enough.
+        status.Clear()
+    info = error_details_pb2.ErrorInfo()
+    retry = error_details_pb2.RetryInfo()
+    reason, metadata, retry_after_s = "", {}, None
+    for detail in status.details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR) and detail.Unpack(info):
+            if info.domain == DOMAIN:
+                reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) and detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+    message = status.message or details or code.name
+    return kind(message, reason=reason, metadata=metadata, code=code, retry_after_s=retry_after_s)
+
+
+def from_server(error: AgentMemError) -> bool:
+    """Whether an AgentMem server gave the error, and not a connection or a proxy on the way."""
+    return error.reason != error.code.name

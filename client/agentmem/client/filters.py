@@ -1,0 +1,266 @@
+"""Filters: which memories a call speaks of.
+
+    Field("user_id") == "ana"
+    (Field("event_time") >= since) & ~Field("tags").contains("draft")
+    Field("metadata.city").is_in(["Lima", "Quito"]) | (Field("importance") > 0.5)
+
+The server decides which fields and operators it serves and refuses the others with FILTER_UNSUPPORTED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NoReturn, TypeAlias, TypedDict
+
+from agentmem.client import values
+from agentmem.client.errors import invalid_field
+from agentmem.client.models import MemoryType, memory_type
+from agentmem.v1 import filter_pb2
+
+FilterOperand: TypeAlias = str | int | float | bool | datetime
+
+
+class Filter:
+    """An immutable condition, or several joined with ``&`` (and), ``|`` (or), ``~`` (not).
+
+    Made by ``Field``, or from a message of the API for what the builder cannot say.
+    """
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: filter_pb2.Filter) -> None:
+        if not isinstance(message, filter_pb2.Filter):
+            raise invalid_field("filter", f"is made of an agentmem.v1.Filter, not of {values.kind(message)}")
+        self._message = filter_pb2.Filter()
+        self._message.CopyFrom(message)
+
+    def to_proto(self) -> filter_pb2.Filter:
+        """The filter as a message of the API; the caller's own copy."""
+        message = filter_pb2.Filter()
+        message.CopyFrom(self._message)
+        return message
+
+    def __and__(self, other: Filter) -> Filter:
+        if not isinstance(other, Filter):
+            return NotImplemented
+        return _joined("all_of", (self, other))
+
+    def __or__(self, other: Filter) -> Filter:
+        if not isinstance(other, Filter):
+            return NotImplemented
+        return _joined("any_of", (self, other))
+
+    def __invert__(self) -> Filter:
+        if self._message.WhichOneof("kind") == "negated":
+            return Filter(self._message.negated)
+        return Filter(filter_pb2.Filter(negated=self._message))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Filter) and self._message == other._message
+
+    def __hash__(self) -> int:
+        return hash(self._message.SerializeToString(deterministic=True))
+
+    def __bool__(self) -> NoReturn:
+        # `a and b` would silently drop a, and `1 < Field("x") < 3` its first half.
+        raise TypeError("a Filter has no truth value; join filters with &, | and ~")
+
+    def __repr__(self) -> str:
+        return f"Filter({_text(self._message)})"
+
+
+def all_of(filters: Iterable[Filter]) -> Filter | None:
+    """All of the filters joined with ``&``; None when there is none."""
+    given = tuple(filters)
+    if len(given) < 2:
+        return given[0] if given else None
+    return _joined("all_of", given)
+
+
+class Field:
+    """A field of a memory, to be compared: ``id``, ``user_id``, ``agent_id``, ``session_id``, ``type``,
+    ``tags``, ``importance``, ``event_time``, ``create_time``, ``update_time`` or ``metadata.<key>``.
+
+    Values are strings, numbers, booleans, or datetimes with a time zone; others raise InvalidArgument. On a
+    field with several values (tags, a metadata list) a comparison holds when it holds for one of them.
+    """
+
+    __slots__ = ("name",)
+
+    # == makes a Filter here, so there is no equality that a hash could agree with.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, name: str) -> None:
+        if not values.text("filter field", name):
+            raise invalid_field("filter field", "must not be empty")
+        self.name = name
+
+    def __eq__(self, value: FilterOperand) -> Filter:  # type: ignore[override]
+        return self._compared(filter_pb2.OPERATOR_EQ, value)
+
+    def __ne__(self, value: FilterOperand) -> Filter:  # type: ignore[override]
+        return self._compared(filter_pb2.OPERATOR_NE, value)
+
+    def __gt__(self, value: FilterOperand) -> Filter:
+        return self._compared(filter_pb2.OPERATOR_GT, value)
+
+    def __ge__(self, value: FilterOperand) -> Filter:
+        return self._compared(filter_pb2.OPERATOR_GTE, value)
+
+    def __lt__(self, value: FilterOperand) -> Filter:
+        return self._compared(filter_pb2.OPERATOR_LT, value)
+
+    def __le__(self, value: FilterOperand) -> Filter:
+        return self._compared(filter_pb2.OPERATOR_LTE, value)
+
+    def is_in(self, choices: Iterable[FilterOperand]) -> Filter:
+        """The field equals one of the values, of which there must be at least one."""
+        if isinstance(choices, str | bytes) or not isinstance(choices, Iterable):
+            raise invalid_field(self.name, f"is_in takes several values, not {values.kind(choices)}")
+        given = tuple(choices)
+        if not given:
+            raise invalid_field(self.name, "is_in needs at least one value")
+        return self._compared(filter_pb2.OPERATOR_IN, *given)
+
+    def between(self, low: FilterOperand, high: FilterOperand) -> Filter:
+        """The field lies between the two values, both included."""
+        return self._compared(filter_pb2.OPERATOR_BETWEEN, low, high)
+
+    def prefix(self, start: str) -> Filter:
+        """The field is a string that begins so."""
+        return self._compared(filter_pb2.OPERATOR_PREFIX, values.text(self.name, start))
+
+    def contains(self, value: FilterOperand) -> Filter:
+        """The field is a string with this text inside it, or a list with this value in it."""
+        return self._compared(filter_pb2.OPERATOR_CONTAINS, value)
+
+    def exists(self) -> Filter:
+        """The field has a value."""
+        return self._compared(filter_pb2.OPERATOR_EXISTS)
+
+    def __repr__(self) -> str:
+        return f"Field({self.name!r})"
+
+    def _compared(self, operator: filter_pb2.Operator, *operands: FilterOperand) -> Filter:
+        condition = filter_pb2.Condition(
+            field=self.name, operator=operator, values=[_operand(self.name, value) for value in operands]
+        )
+        return Filter(filter_pb2.Filter(condition=condition))
+
+
+def _operand(field: str, value: FilterOperand) -> filter_pb2.FilterValue:
+    # bool before the numbers: it is a kind of int.
+    if isinstance(value, bool):
+        return filter_pb2.FilterValue(bool_value=value)
+    if isinstance(value, str):
+        return filter_pb2.FilterValue(string_value=values.text(field, value))
+    if isinstance(value, int | float):
+        return filter_pb2.FilterValue(number_value=values.number(field, value))
+    if isinstance(value, datetime):
+        return filter_pb2.FilterValue(time_value=values.timestamp(field, value))
+    raise invalid_field(
+        field, f"cannot be compared with {values.kind(value)}; use a string, number, bool or datetime"
+    )
+
+
+def _joined(kind: str, filters: Iterable[Filter]) -> Filter:
+    """The filters in one list. A list of the same kind is merged in, because the server bounds the depth."""
+    parts: list[filter_pb2.Filter] = []
+    for each in filters:
+        message = each.to_proto()
+        if message.WhichOneof("kind") == kind:
+            parts.extend(message.all_of.filters if kind == "all_of" else message.any_of.filters)
+        else:
+            parts.append(message)
+    joined = filter_pb2.FilterList(filters=parts)
+    if kind == "all_of":
+        return Filter(filter_pb2.Filter(all_of=joined))
+    return Filter(filter_pb2.Filter(any_of=joined))
+
+
+_SYMBOLS = {
+    filter_pb2.OPERATOR_EQ: "==",
+    filter_pb2.OPERATOR_NE: "!=",
+    filter_pb2.OPERATOR_GT: ">",
+    filter_pb2.OPERATOR_GTE: ">=",
+    filter_pb2.OPERATOR_LT: "<",
+    filter_pb2.OPERATOR_LTE: "<=",
+}
+
+
+def _text(message: filter_pb2.Filter) -> str:
+    kind = message.WhichOneof("kind")
+    if kind == "all_of":
+        return "(" + " & ".join(map(_text, message.all_of.filters)) + ")"
+    if kind == "any_of":
+        return "(" + " | ".join(map(_text, message.any_of.filters)) + ")"
+    if kind == "negated":
+        return "~" + _text(message.negated)
+    condition = message.condition
+    operands = ", ".join(_operand_text(value) for value in condition.values)
+    symbol = _SYMBOLS.get(condition.operator)
+    if symbol is None:
+        name = filter_pb2.Operator.Name(condition.operator).removeprefix("OPERATOR_").lower()
+        return f"{condition.field} {name}({operands})"
+    return f"{condition.field} {symbol} {operands}"
+
+
+def _operand_text(value: filter_pb2.FilterValue) -> str:
+    kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return repr(value.string_value)
+    if kind == "number_value":
+        return f"{value.number_value:g}"
+    if kind == "bool_value":
+        return repr(value.bool_value)
+    return values.to_datetime(value.time_value).isoformat()
+
+
+class Scope(TypedDict, total=False):
+    """The keywords of list, iterate and search that narrow them; and-ed with each other and the filter.
+
+    user_id, agent_id, session_id: whose memories. None does not narrow; an empty string is refused, lest an
+        owner that was not filled in means everybody's memories.
+    types: any of these.
+    tags: all of these.
+    since, until: bounds of event_time, both included, aware datetimes.
+    """
+
+    user_id: str | None
+    agent_id: str | None
+    session_id: str | None
+    types: Sequence[MemoryType | str] | None
+    tags: Sequence[str] | None
+    since: datetime | None
+    until: datetime | None
+
+
+def scoped(given: Filter | None, scope: Mapping[str, object]) -> Filter | None:
+    """The filter and the scope in one; None when neither narrows."""
+    if given is not None and not isinstance(given, Filter):
+        raise invalid_field("filter", f"must be a Filter, not {values.kind(given)}")
+    parts = [] if given is None else [given]
+    for name, value in scope.items():
+        if name not in Scope.__annotations__:
+            raise invalid_field(name, f"is not a keyword here; there are {', '.join(Scope.__annotations__)}")
+        if value is not None:
+            parts.extend(_scope_conditions(name, value))
+    return all_of(parts)
+
+
+def _scope_conditions(name: str, value: object) -> list[Filter]:
+    if name == "tags":
+        return [Field("tags") == tag for tag in values.texts(name, value)]
+    if name == "types":
+        kinds = [str(memory_type(name, each)) for each in values.texts(name, value)]
+        if not kinds:
+            raise invalid_field(name, "must not be empty; leave it out for memories of every type")
+        return [Field("type").is_in(kinds)]
+    if name in ("since", "until"):
+        values.timestamp(name, value)
+        assert isinstance(value, datetime)
+        return [Field("event_time") >= value if name == "since" else Field("event_time") <= value]
+    if not values.text(name, value):
+        raise invalid_field(name, "must not be empty; leave it out for everybody's memories")
+    return [Field(name) == str(value)]

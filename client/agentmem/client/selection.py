@@ -1,0 +1,215 @@
+"""Which node a call goes to: pure functions over immutable descriptions.
+
+A replica costs its latency times the calls it would then have open:
+
+    cost = latency_s × (outstanding + 1)
+
+The latency is a peak-sensitive moving average (peak EWMA): a slower answer counts at once, a faster one by
+and by, and without any answers it decays, so that a replica that was slow is tried again. Of two replicas
+drawn at random the cheaper one is taken ("power of two choices"): always taking the cheapest would send
+every client to the same one. A node that failed is passed over for a short time that grows with each
+failure, unless nothing else is left: the mark is a guess, and a call should not fail because of a guess.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from agentmem.client.errors import AgentMemError, Unavailable
+from agentmem.client.topology import Node, NodeRole, NodeState, Topology
+
+# What a replica that has not answered yet is taken to need.
+INITIAL_LATENCY_S = 0.001
+# No latency counts as less, so that open calls tell even when answers come at once.
+MIN_LATENCY_S = 0.0001
+# In this time the weight of what was measured falls to 1/e.
+LATENCY_DECAY_S = 2.0
+
+# How long a node is passed over after its first failure, and at most.
+FIRST_BLOCK_S = 0.1
+MAX_BLOCK_S = 5.0
+
+
+class Route(Enum):
+    """The nodes that may answer a read, in groups; a later group serves when the earlier ones are used up."""
+
+    REPLICAS = ((NodeRole.REPLICA,),)
+    REPLICAS_THEN_WRITER = ((NodeRole.REPLICA,), (NodeRole.WRITER,))
+    WRITER_THEN_REPLICAS = ((NodeRole.WRITER,), (NodeRole.REPLICA,))
+
+
+class Verdict(Enum):
+    """What a failed read means for what comes next."""
+
+    # The node cannot serve now: pass it over for a while, ask another.
+    ANOTHER_NODE = "another node"
+    # The node is well but cannot do this: one other replica may.
+    ANOTHER_REPLICA_ONCE = "another replica once"
+    # Any node would say so.
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What this client has seen of one node. Times are seconds of the client's monotonic clock.
+
+    Attributes:
+        latency_s: the moving average at the time of the last answer; None before the first.
+        outstanding: calls sent and not answered.
+        failures: how often it failed since its last answer; failures while it is blocked count as one.
+        blocked_until_s: it is passed over until then.
+    """
+
+    latency_s: float | None = None
+    answered_at_s: float = 0.0
+    outstanding: int = 0
+    failures: int = 0
+    failed_at_s: float = -math.inf
+    blocked_until_s: float = -math.inf
+
+
+IDLE = Load()
+
+
+def cost(load: Load, now_s: float) -> float:
+    """What a further call to the node would cost, in seconds."""
+    return _latency_s(load, now_s) * (load.outstanding + 1)
+
+
+def _latency_s(load: Load, now_s: float) -> float:
+    if load.latency_s is None:
+        return INITIAL_LATENCY_S
+    return max(MIN_LATENCY_S, load.latency_s * math.exp((load.answered_at_s - now_s) / LATENCY_DECAY_S))
+
+
+def blocked(load: Load, now_s: float) -> bool:
+    """Whether the node is passed over now."""
+    return now_s < load.blocked_until_s
+
+
+def started(load: Load) -> Load:
+    """The load after a call was sent."""
+    return replace(load, outstanding=load.outstanding + 1)
+
+
+def abandoned(load: Load) -> Load:
+    """The load after a call ended that says nothing about the node, such as one that the caller cancelled."""
+    return replace(load, outstanding=_one_less(load))
+
+
+def answered(load: Load, *, sent_at_s: float, now_s: float) -> Load:
+    """The load after an answer, be it an error that any node would give."""
+    latency_s = now_s - sent_at_s
+    average_s = latency_s
+    if load.latency_s is not None and latency_s < load.latency_s:
+        weight = math.exp((load.answered_at_s - now_s) / LATENCY_DECAY_S)
+        average_s = weight * load.latency_s + (1 - weight) * latency_s
+    after = replace(load, outstanding=_one_less(load), latency_s=average_s, answered_at_s=now_s)
+    # The answer to an older call does not take back a failure that was seen since.
+    return forgiven(after) if sent_at_s >= load.failed_at_s else after
+
+
+def failed(load: Load, *, now_s: float, rng: random.Random) -> Load:
+    """The load after a call found the node out of reach or unable to serve."""
+    outstanding = _one_less(load)
+    if blocked(load, now_s):
+        return replace(load, outstanding=outstanding, failed_at_s=now_s)
+    block_s = backoff_s(load.failures, first_s=FIRST_BLOCK_S, cap_s=MAX_BLOCK_S, rng=rng)
+    return replace(
+        load,
+        outstanding=outstanding,
+        failures=load.failures + 1,
+        failed_at_s=now_s,
+        blocked_until_s=now_s + block_s,
+    )
+
+
+def _one_less(load: Load) -> int:
+    # A node that left and came back starts at zero while calls from before are still open.
+    return max(0, load.outstanding - 1)
+
+
+def forgiven(load: Load) -> Load:
+    """The load of a node that is known to be well again."""
+    if not load.failures:
+        return load
+    return replace(load, failures=0, failed_at_s=-math.inf, blocked_until_s=-math.inf)
+
+
+def backoff_s(failures: int, *, first_s: float, cap_s: float, rng: random.Random) -> float:
+    """The wait after this many earlier failures: doubling, capped, and drawn from its upper half.
+
+    Drawn, so that clients that failed together do not come back together.
+    """
+    return min(cap_s, first_s * 2.0 ** min(failures, 32)) * rng.uniform(0.5, 1.0)
+
+
+def eligible(topology: Topology, role: NodeRole) -> tuple[Node, ...]:
+    """The nodes of a role that may be asked at all.
+
+    A replica has to be serving. The writer may be asked in any state, because there is only one: it answers
+    for itself.
+    """
+    return tuple(
+        node
+        for node in topology.nodes
+        if node.role is role and node.address and (role is NodeRole.WRITER or node.state is NodeState.SERVING)
+    )
+
+
+def choose(
+    topology: Topology,
+    loads: Mapping[str, Load],
+    *,
+    route: Route,
+    tried: Collection[str],
+    now_s: float,
+    rng: random.Random,
+) -> Node | None:
+    """The node to ask next; None when every eligible one was tried."""
+    groups = [
+        [node for role in roles for node in eligible(topology, role) if node.address not in tried]
+        for roles in route.value
+    ]
+    for wanted in (False, True):
+        for group in groups:
+            pool = [node for node in group if blocked(loads.get(node.address, IDLE), now_s) is wanted]
+            if pool:
+                return cheaper_of_two(pool, loads, now_s=now_s, rng=rng)
+    return None
+
+
+def cheaper_of_two(
+    pool: Sequence[Node], loads: Mapping[str, Load], *, now_s: float, rng: random.Random
+) -> Node:
+    """The cheaper of two nodes drawn at random, the first when they cost the same. The pool is not empty."""
+    if len(pool) == 1:
+        return pool[0]
+    first, second = rng.sample(pool, 2)
+    first_cost = cost(loads.get(first.address, IDLE), now_s)
+    return second if cost(loads.get(second.address, IDLE), now_s) < first_cost else first
+
+
+def verdict(error: AgentMemError) -> Verdict:
+    """What a read does after this error of one node."""
+    if error.reason in ("OVERLOADED", "EMBEDDER_FAILED"):
+        return Verdict.ANOTHER_REPLICA_ONCE
+    # NOT_REPLICA: the node changed its role and the topology that says so is still on its way.
+    if isinstance(error, Unavailable) or error.reason == "NOT_REPLICA":
+        return Verdict.ANOTHER_NODE
+    return Verdict.FINAL
+
+
+def after_update(
+    loads: Mapping[str, Load], *, nodes: Collection[str], newly_serving: Collection[str]
+) -> dict[str, Load]:
+    """The loads under a new topology: nodes that left are forgotten, those freshly back are forgiven."""
+    return {
+        address: forgiven(load) if address in newly_serving else load
+        for address, load in loads.items()
+        if address in nodes
+    }

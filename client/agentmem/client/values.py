@@ -1,0 +1,165 @@
+"""Python values to protobuf values and back; what does not fit raises InvalidArgument naming the field."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from numbers import Real
+from typing import TypeAlias
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from agentmem.client.errors import ServerError, invalid_field
+from agentmem.v1 import memory_pb2
+
+Scalar: TypeAlias = str | int | float | bool
+MetadataInput: TypeAlias = Scalar | Sequence[Scalar]
+
+# Numbers travel as doubles, which hold every integer up to here.
+MAX_EXACT_INTEGER = 2**53
+
+
+def kind(value: object) -> str:
+    """The type of a value, for messages."""
+    return "None" if value is None else type(value).__name__
+
+
+def text(field: str, value: object) -> str:
+    """A string that can be sent."""
+    if not isinstance(value, str):
+        raise invalid_field(field, f"must be a string, not {kind(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise invalid_field(field, f"is not valid Unicode: {error.reason}") from error
+    return str(value)
+
+
+def texts(field: str, value: object) -> list[str]:
+    """Several strings. A single string is refused: it would count as the sequence of its letters."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise invalid_field(field, f"must be a sequence of strings, not {kind(value)}")
+    return [text(field, item) for item in value]
+
+
+def number(field: str, value: object) -> float:
+    """A finite number that a double holds exactly."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise invalid_field(field, f"must be a number, not {kind(value)}")
+    if isinstance(value, int) and abs(value) > MAX_EXACT_INTEGER:
+        raise invalid_field(field, "is an integer beyond 2**53, which would lose digits; send it as a string")
+    if not math.isfinite(value):
+        raise invalid_field(field, "must be finite")
+    return float(value)
+
+
+def integer(field: str, value: object, *, low: int, high: int) -> int:
+    """A whole number from low to high."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise invalid_field(field, f"must be an int, not {kind(value)}")
+    if not low <= value <= high:
+        raise invalid_field(field, f"must be from {low} to {high}, not {value}")
+    return value
+
+
+def boolean(field: str, value: object) -> bool:
+    """True or False, and nothing that merely counts as one."""
+    if not isinstance(value, bool):
+        raise invalid_field(field, f"must be True or False, not {kind(value)}")
+    return value
+
+
+def timestamp(field: str, value: object) -> Timestamp:
+    """A datetime with a time zone. Without one it would mean another moment on another machine."""
+    if not isinstance(value, datetime):
+        raise invalid_field(field, f"must be a datetime, not {kind(value)}")
+    if value.utcoffset() is None:
+        raise invalid_field(field, "must have a time zone, as in datetime.now(UTC)")
+    message = Timestamp()
+    try:
+        message.FromDatetime(value.astimezone(UTC))
+    except (OverflowError, ValueError) as error:
+        raise invalid_field(field, f"cannot be sent: {error}") from error
+    return message
+
+
+def to_datetime(message: Timestamp) -> datetime:
+    """An aware datetime in UTC, to the microsecond."""
+    return message.ToDatetime(tzinfo=UTC)
+
+
+def embedding(field: str, value: object) -> bytes:
+    """Numbers as little-endian float32."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise invalid_field(field, f"must be a sequence of numbers, not {kind(value)}")
+    numbers = tuple(value)
+    if not numbers:
+        raise invalid_field(field, "must not be empty")
+    try:
+        packed = struct.pack(f"<{len(numbers)}f", *numbers)
+        finite = all(map(math.isfinite, numbers))
+    except (struct.error, TypeError, OverflowError) as error:
+        raise invalid_field(field, f"must be numbers that a 32-bit float holds: {error}") from error
+    if not finite:
+        raise invalid_field(field, "must be finite numbers")
+    return packed
+
+
+def to_embedding(packed: bytes) -> tuple[float, ...] | None:
+    """The numbers of an embedding; None when it is empty: there is none, or none was asked for."""
+    if not packed:
+        return None
+    if len(packed) % 4:
+        raise ServerError(
+            f"the server sent an embedding of {len(packed)} bytes, which are not float32 values"
+        )
+    return struct.unpack(f"<{len(packed) // 4}f", packed)
+
+
+def metadata(field: str, value: object) -> dict[str, memory_pb2.MetadataValue]:
+    """A mapping from strings to strings, numbers, booleans, or flat lists of these."""
+    if not isinstance(value, Mapping):
+        raise invalid_field(field, f"must be a mapping, not {kind(value)}")
+    return {text(f"{field} key", key): _metadata_value(f"{field}.{key}", item) for key, item in value.items()}
+
+
+def _metadata_value(field: str, value: object) -> memory_pb2.MetadataValue:
+    if isinstance(value, str | bool | Real):
+        return _scalar(field, value)
+    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
+        items = memory_pb2.MetadataList(values=[_scalar(field, item) for item in value])
+        return memory_pb2.MetadataValue(list_value=items)
+    raise invalid_field(field, f"must be a string, number, bool or a list of these, not {kind(value)}")
+
+
+def _scalar(field: str, value: object) -> memory_pb2.MetadataValue:
+    if isinstance(value, str):
+        return memory_pb2.MetadataValue(string_value=text(field, value))
+    if isinstance(value, bool):
+        return memory_pb2.MetadataValue(bool_value=value)
+    if isinstance(value, Real):
+        return memory_pb2.MetadataValue(number_value=number(field, value))
+    raise invalid_field(field, f"may hold strings, numbers and booleans, not {kind(value)}")
+
+
+def to_metadata(message: Mapping[str, memory_pb2.MetadataValue]) -> dict[str, Scalar | list[Scalar]]:
+    """Metadata as Python values. Numbers come back as floats, whatever they were sent as."""
+    return {
+        key: [_to_scalar(item) for item in value.list_value.values]
+        if value.WhichOneof("kind") == "list_value"
+        else _to_scalar(value)
+        for key, value in message.items()
+    }
+
+
+def _to_scalar(message: memory_pb2.MetadataValue) -> Scalar:
+    kind = message.WhichOneof("kind")
+    if kind == "string_value":
+        return message.string_value
+    if kind == "number_value":
+        return message.number_value
+    if kind == "bool_value":
+        return message.bool_value
+    raise ServerError("the server sent a metadata value of a kind that this client does not know")

@@ -1,0 +1,143 @@
+"""The reads that need no index: by id, and page by page. The same in the writer and in a replica."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+
+from agentmem.core.errors import InvalidArgument, ResourceExhausted, invalid_field
+from agentmem.core.filters import compile_filter
+from agentmem.core.records import FloatVector
+from agentmem.core.store import ReadTransaction, Store
+from agentmem.core.validation import MAX_PAGE_SIZE, check_ids, check_limit, check_namespace
+from agentmem.v1 import memory_pb2, reader_pb2, reader_pb2_grpc
+
+DEFAULT_PAGE_SIZE = 100
+# A page of a list looks at no more records than this, whether they match or not.
+MAX_SCANNED_RECORDS = 5000
+# Below the 64 MiB that a message may have, with room for the last memory and its embedding.
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+_QUERY_HASH_BYTES = 8
+
+
+class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
+    """GetMemories and ListMemories over a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def GetMemories(
+        self, request: reader_pb2.GetMemoriesRequest, context: object
+    ) -> reader_pb2.GetMemoriesResponse:
+        check_namespace(request.namespace)
+        check_ids(request.ids, "ids")
+        return get_memories(self._store, request)
+
+    async def ListMemories(
+        self, request: reader_pb2.ListMemoriesRequest, context: object
+    ) -> reader_pb2.ListMemoriesResponse:
+        # In a thread: a page may read thousands of records.
+        return await asyncio.to_thread(list_memories, self._store, request)
+
+
+def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest) -> reader_pb2.GetMemoriesResponse:
+    """Raises ResourceExhausted (``ANSWER_TOO_LARGE``) when the memories do not fit one answer."""
+    with store.read() as transaction:
+        response = reader_pb2.GetMemoriesResponse(applied_revision=transaction.revision)
+        size_bytes = 0
+        for memory_id in request.ids:
+            state = transaction.id_state(request.namespace, memory_id)
+            if state is None or state.deleted:
+                response.missing_ids.append(memory_id)
+                continue
+            memory = read_memory(transaction, state.ordinal, request.include_embedding)
+            size_bytes = checked_size(size_bytes, memory, "ids")
+            response.memories.append(memory)
+    return response
+
+
+def read_memory(transaction: ReadTransaction, ordinal: int, include_embedding: bool) -> memory_pb2.Memory:
+    """The version at an ordinal that the store is known to have."""
+    record = transaction.record(ordinal)
+    if record is None:
+        raise KeyError(f"no record at ordinal {ordinal}")
+    memory = record.memory
+    if include_embedding and (vector := transaction.vector(ordinal)) is not None:
+        memory.embedding = embedding_bytes(vector)
+    return memory
+
+
+def embedding_bytes(vector: FloatVector) -> bytes:
+    """A vector as the API has it: little-endian float32."""
+    return vector.astype("<f4", copy=False).tobytes()
+
+
+def checked_size(size_bytes: int, memory: memory_pb2.Memory, field: str) -> int:
+    """The size of an answer with one more memory in it."""
+    size_bytes += memory.ByteSize()
+    if size_bytes > MAX_ANSWER_BYTES:
+        raise ResourceExhausted(
+            "ANSWER_TOO_LARGE",
+            f"the memories are larger than {MAX_ANSWER_BYTES} bytes in all: ask for fewer",
+            field=field,
+        )
+    return size_bytes
+
+
+def list_memories(store: Store, request: reader_pb2.ListMemoriesRequest) -> reader_pb2.ListMemoriesResponse:
+    """One page, in the order of ids."""
+    check_namespace(request.namespace)
+    page_size = check_limit(request.page_size, "page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    matcher = compile_filter(request.filter)
+    query_hash = _query_hash(request)
+    after = _decode_page_token(request.page_token, query_hash)
+    with store.read() as transaction:
+        response = reader_pb2.ListMemoriesResponse(applied_revision=transaction.revision)
+        size_bytes = 0
+        last_id = ""
+        for scanned, (memory_id, state) in enumerate(transaction.live_ids(request.namespace, after)):
+            full = len(response.memories) == page_size or size_bytes > MAX_ANSWER_BYTES // 4
+            if full or scanned == MAX_SCANNED_RECORDS:
+                response.next_page_token = _encode_page_token(last_id, query_hash)
+                break
+            last_id = memory_id
+            memory = read_memory(transaction, state.ordinal, include_embedding=False)
+            if matcher is None or matcher.matches(memory):
+                if request.include_embedding and (vector := transaction.vector(state.ordinal)) is not None:
+                    memory.embedding = embedding_bytes(vector)
+                size_bytes += memory.ByteSize()
+                response.memories.append(memory)
+    return response
+
+
+def _query_hash(request: reader_pb2.ListMemoriesRequest) -> bytes:
+    """What a page token belongs to: the namespace and the filter."""
+    query = reader_pb2.ListMemoriesRequest(namespace=request.namespace, filter=request.filter)
+    return hashlib.blake2b(
+        query.SerializeToString(deterministic=True), digest_size=_QUERY_HASH_BYTES
+    ).digest()
+
+
+def _encode_page_token(last_id: str, query_hash: bytes) -> str:
+    return base64.urlsafe_b64encode(query_hash + last_id.encode()).decode()
+
+
+def _decode_page_token(token: str, query_hash: bytes) -> str:
+    """The id behind which the page begins; "" for the first page."""
+    if not token:
+        return ""
+    try:
+        data = base64.b64decode(token, altchars=b"-_", validate=True)
+        last_id = data[_QUERY_HASH_BYTES:].decode()
+    except ValueError as error:
+        raise invalid_field("page_token", "is not one that this server made") from error
+    if not last_id:
+        raise invalid_field("page_token", "is not one that this server made")
+    if data[:_QUERY_HASH_BYTES] != query_hash:
+        raise InvalidArgument(
+            "PAGE_TOKEN_MISMATCH",
+            "page_token belongs to a list with another namespace or filter",
+            field="page_token",
+        )
+    return last_id

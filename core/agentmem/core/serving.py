@@ -1,0 +1,149 @@
+"""The gRPC server that writer and replica are built on: errors, health, reflection, an orderly end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NoReturn
+
+import grpc
+from google.rpc import status_pb2
+from grpc_health.v1 import _async as health_async
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import _async as reflection_async
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from agentmem.core.errors import AgentMemError
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+KEEPALIVE_INTERVAL_MS = 10_000
+# Clients may ping this often; grpc's own limit of five minutes would cut those that watch a quiet stream.
+MIN_PING_INTERVAL_MS = 10_000
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+
+CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_INTERVAL_MS),
+)
+_SERVER_OPTIONS: Sequence[tuple[str, int]] = (
+    *CHANNEL_OPTIONS,
+    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Two processes on one port would each get half of the calls.
+    ("grpc.so_reuseport", 0),
+)
+
+_logger = logging.getLogger(__name__)
+
+
+class ListenError(Exception):
+    """The address cannot be listened on."""
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Ends a call that raised with the error's google.rpc.Status."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        handler: Any = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or handler.request_streaming:
+            return handler  # type: ignore[no-any-return]
+        codecs = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if not handler.response_streaming:
+
+            async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+                try:
+                    return await handler.unary_unary(request, context)
+                except Exception as error:
+                    await _abort(context, error, method)
+
+            return grpc.unary_unary_rpc_method_handler(unary, **codecs)
+
+        async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            try:
+                async for response in handler.unary_stream(request, context):
+                    yield response
+            except Exception as error:
+                await _abort(context, error, method)
+
+        return grpc.unary_stream_rpc_method_handler(stream, **codecs)
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: Any) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, AgentMemError):
+        _logger.error("%s failed unexpectedly", method, exc_info=error)
+        error = AgentMemError("INTERNAL", f"unexpected {type(error).__name__}; the server's log has more")
+        error.code = grpc.StatusCode.INTERNAL
+    status: status_pb2.Status = error.to_status()
+    await context.abort(
+        error.code,
+        error.message,
+        trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),),
+    )
+
+
+class GrpcServer:
+    """A server for some services, with health (per service) and reflection (v1 and v1alpha)."""
+
+    def __init__(self, listen: str) -> None:
+        """Binds ``host:port``; port 0 takes a free one. Raises ListenError."""
+        self.grpc = grpc.aio.server(interceptors=[ErrorInterceptor()], options=list(_SERVER_OPTIONS))
+        try:
+            self.port: int = self.grpc.add_insecure_port(listen)
+        except RuntimeError as error:
+            raise ListenError(f"cannot listen on {listen}: is the port in use?") from error
+        if not self.port:
+            raise ListenError(f"cannot listen on {listen}: is the port in use?")
+        self.address = f"{listen.rpartition(':')[0]}:{self.port}"
+        self._health = health_async.HealthServicer()
+        self._service_names: list[str] = []
+
+    async def start(self, service_names: Sequence[str]) -> None:
+        """Starts serving what was registered on ``grpc``; health says NOT_SERVING until ``set_serving``."""
+        self._service_names = list(service_names)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        names = (*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME, REFLECTION_V1)
+        servicer = reflection_async.ReflectionServicer(names)
+        _add_reflection(servicer, self.grpc)
+        await self.set_serving(False)
+        await self.grpc.start()
+
+    async def set_serving(self, serving: bool) -> None:
+        """Sets the health of the process and of each of its services."""
+        status = (
+            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for name in ("", *self._service_names):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuses new calls, lets those in flight end within ``grace_s``, then cancels them."""
+        await self._health.enter_graceful_shutdown()
+        await self.grpc.stop(grace_s)
+
+
+def _add_reflection(servicer: Any, server: grpc.aio.Server) -> None:
+    """Registers reflection under both of its names.
+
+    v1 has the messages of v1alpha under another package; grpcio ships v1alpha only and grpcurl asks v1 first.
+    """
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in (reflection.SERVICE_NAME, REFLECTION_V1):
+        server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})]
+        )

@@ -1,0 +1,39 @@
+"""The settings that every server process has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentmem.core.config import SettingsError, check_positive, check_transport, setting
+from agentmem.core.embedders import EMBEDDER_NAMES
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """Checked when made. Raises SettingsError."""
+
+    data_dir: Path = setting("folder for what this process stores; created when missing")
+    listen: str = setting("address to serve on, host:port; port 0 takes a free one")
+    advertise: str = setting("address that others are told, host:port; empty: as listened on", default="")
+    insecure: bool = setting("serve without TLS, on loopback only", default=False)
+    node_id: str = setting("name in the topology, unique in the cluster; empty: from the address", default="")
+    embedder: str = setting(
+        "what embeds texts and questions that come without an embedding, the same in every process",
+        default="wordllama",
+        choices=EMBEDDER_NAMES,
+    )
+    openai_url: str = setting("base URL of an OpenAI-compatible endpoint, for --embedder openai", default="")
+    openai_model: str = setting("embedding model to ask that endpoint for", default="")
+    openai_api_key: str = setting("key for that endpoint; better given by environment", default="")
+    map_size_bytes: int = setting("memory map to begin with, in bytes; doubled when full", default=GIB)
+    max_map_size_bytes: int = setting("memory map, and so store, at the most, in bytes", default=1024 * GIB)
+    drain_s: float = setting("seconds that calls in flight get at shutdown", default=5.0)
+
+    def __post_init__(self) -> None:
+        check_transport(self.listen, self.insecure)
+        check_positive(self, "map_size_bytes", "max_map_size_bytes", "drain_s")
+        if self.embedder == "openai" and not (self.openai_url and self.openai_model):
+            raise SettingsError("--embedder openai needs --openai-url and --openai-model")

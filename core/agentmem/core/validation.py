@@ -1,0 +1,171 @@
+"""What a request may hold: every limit of the API, and the checks that name the field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from agentmem.core.errors import InvalidArgument, invalid_field
+from agentmem.core.records import FloatVector
+from agentmem.v1 import memory_pb2
+
+MAX_NAMESPACE_BYTES = 128
+MAX_ID_BYTES = 256
+MAX_OWNER_BYTES = 256
+MAX_CONTENT_BYTES = 256 * 1024
+MAX_TAGS = 64
+MAX_TAG_BYTES = 128
+MAX_METADATA_KEYS = 64
+MAX_METADATA_KEY_BYTES = 128
+MAX_METADATA_BYTES = 64 * 1024
+MAX_MODEL_BYTES = 128
+MAX_DIMENSION = 4096
+MAX_BATCH = 1000
+MAX_PAGE_SIZE = 1000
+MAX_TOP_K = 1000
+MAX_QUERY_BYTES = 16 * 1024
+# protobuf's Timestamp: 0001-01-01 to 9999-12-31.
+_MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
+
+
+def check_namespace(namespace: str) -> None:
+    if not namespace:
+        raise InvalidArgument(
+            "NAMESPACE_REQUIRED",
+            "namespace is required: it names whose memories are meant",
+            field="namespace",
+        )
+    _check_key(namespace, "namespace", MAX_NAMESPACE_BYTES)
+
+
+def check_id(memory_id: str, field: str) -> None:
+    if not memory_id:
+        raise invalid_field(field, "must not be empty")
+    _check_key(memory_id, field, MAX_ID_BYTES)
+
+
+def check_ids(ids: Sequence[str], field: str) -> None:
+    """1 to MAX_BATCH ids without repeats."""
+    check_count(len(ids), field)
+    seen = set()
+    for index, memory_id in enumerate(ids):
+        check_id(memory_id, f"{field}[{index}]")
+        if memory_id in seen:
+            raise invalid_field(f"{field}[{index}]", f"repeats {memory_id!r}")
+        seen.add(memory_id)
+
+
+def check_count(count: int, field: str) -> None:
+    if not 1 <= count <= MAX_BATCH:
+        raise invalid_field(field, f"must have 1 to {MAX_BATCH} items, not {count}")
+
+
+def check_limit(value: int, field: str, default: int, maximum: int) -> int:
+    """The number of results asked for; 0 stands for the default."""
+    if not 0 <= value <= maximum:
+        raise invalid_field(field, f"must be 1 to {maximum}, or 0 for {default}, not {value}")
+    return value or default
+
+
+def check_query_text(text: str) -> None:
+    _check_length(text, "text", MAX_QUERY_BYTES)
+
+
+def _check_key(value: str, field: str, max_bytes: int) -> None:
+    _check_length(value, field, max_bytes)
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in value):
+        raise invalid_field(field, "must not have control characters")
+
+
+def _check_length(value: str, field: str, max_bytes: int) -> None:
+    size_bytes = len(value.encode())
+    if size_bytes > max_bytes:
+        raise invalid_field(field, f"is {size_bytes} bytes long; at most {max_bytes} are allowed")
+
+
+def check_memory(memory: memory_pb2.Memory, path: str) -> None:
+    """Checks every field that a caller may set, except the id and the embedding."""
+    if not memory.content.strip():
+        raise invalid_field(f"{path}.content", "must not be empty")
+    _check_length(memory.content, f"{path}.content", MAX_CONTENT_BYTES)
+    if memory.type not in memory_pb2.MemoryType.values():
+        raise invalid_field(f"{path}.type", f"has no meaning for {memory.type}")
+    for owner in ("user_id", "agent_id", "session_id"):
+        _check_key(getattr(memory, owner), f"{path}.{owner}", MAX_OWNER_BYTES)
+    # Written this way round so that NaN is refused too.
+    if not 0.0 <= memory.importance <= 1.0:
+        raise invalid_field(f"{path}.importance", f"must be 0 to 1, not {memory.importance}")
+    _check_length(memory.embedding_model, f"{path}.embedding_model", MAX_MODEL_BYTES)
+    _check_tags(memory, path)
+    _check_metadata(memory, path)
+    if memory.HasField("event_time"):
+        time = memory.event_time
+        if not (_MIN_SECONDS <= time.seconds <= _MAX_SECONDS and 0 <= time.nanos < 1_000_000_000):
+            raise invalid_field(f"{path}.event_time", "must be in the years 1 to 9999")
+
+
+def _check_tags(memory: memory_pb2.Memory, path: str) -> None:
+    if len(memory.tags) > MAX_TAGS:
+        raise invalid_field(f"{path}.tags", f"has {len(memory.tags)} tags; at most {MAX_TAGS} are allowed")
+    for index, tag in enumerate(memory.tags):
+        field = f"{path}.tags[{index}]"
+        if not tag:
+            raise invalid_field(field, "must not be empty")
+        _check_key(tag, field, MAX_TAG_BYTES)
+        if tag in memory.tags[:index]:
+            raise invalid_field(field, f"repeats {tag!r}")
+
+
+def _check_metadata(memory: memory_pb2.Memory, path: str) -> None:
+    if len(memory.metadata) > MAX_METADATA_KEYS:
+        raise invalid_field(
+            f"{path}.metadata",
+            f"has {len(memory.metadata)} keys; at most {MAX_METADATA_KEYS} are allowed",
+        )
+    size_bytes = 0
+    for key, value in memory.metadata.items():
+        field = f"{path}.metadata[{key!r}]"
+        if not key:
+            raise invalid_field(field, "must have a key that is not empty")
+        _check_key(key, field, MAX_METADATA_KEY_BYTES)
+        size_bytes += len(key.encode()) + value.ByteSize()
+        _check_metadata_value(value, field, nested=False)
+    if size_bytes > MAX_METADATA_BYTES:
+        raise invalid_field(
+            f"{path}.metadata", f"is {size_bytes} bytes long; at most {MAX_METADATA_BYTES} are allowed"
+        )
+
+
+def _check_metadata_value(value: memory_pb2.MetadataValue, field: str, *, nested: bool) -> None:
+    kind = value.WhichOneof("kind")
+    if kind is None:
+        raise invalid_field(field, "has no value")
+    if kind == "number_value" and not math.isfinite(value.number_value):
+        raise invalid_field(field, "must be a finite number")
+    if kind == "list_value":
+        if nested:
+            raise invalid_field(field, "must not have a list in a list")
+        for index, item in enumerate(value.list_value.values):
+            _check_metadata_value(item, f"{field}[{index}]", nested=True)
+
+
+def decode_embedding(data: bytes, field: str) -> FloatVector:
+    """The embedding of a request, scaled to unit length: float32 [dimension].
+
+    Raises:
+        InvalidArgument: not a whole number of float32 values, too many, not finite, or of length zero.
+    """
+    if len(data) % 4 or not data:
+        raise invalid_field(field, f"must be float32 values of 4 bytes each, not {len(data)} bytes")
+    if len(data) > MAX_DIMENSION * 4:
+        raise invalid_field(field, f"has {len(data) // 4} dimensions; at most {MAX_DIMENSION} are allowed")
+    vector = np.frombuffer(data, dtype="<f4").astype(np.float64)
+    if not np.isfinite(vector).all():
+        raise invalid_field(field, "must have finite values only")
+    length = float(np.linalg.norm(vector))
+    # Below this a float32 unit vector is no more than rounding noise.
+    if length < 1e-30:
+        raise invalid_field(field, "must not be all zero")
+    return np.asarray(vector / length, dtype=np.float32)

@@ -1,0 +1,185 @@
+"""A sealed segment: vectors of one namespace that change no more, with an Annoy forest over them.
+
+A segment is a folder:
+
+    ordinals.u64    ordinal of each row, ascending         little-endian uint64 [count]
+    rows.f32        unit vectors                           little-endian float32 [count, dimension]
+    index.annoy     forest over the row numbers, angular
+    segment.json    the sidecar, written last: what the other files must be
+
+Annoy's item ids have 32 bits, so items are row numbers and not ordinals. Its ``dot`` metric is broken in
+1.17.3, ``save`` does not sync, and ``load`` takes almost any file: hence the checksums and the self-test.
+This is the only module that imports annoy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from annoy import AnnoyIndex
+
+from agentmem.core.records import FloatVector
+from agentmem.replica.ordinals import OrdinalArray
+
+SEGMENT_FORMAT = 1
+METRIC: Literal["angular"] = "angular"
+TREES = 24
+SEED = 20_240_229
+ORDINALS_FILE = "ordinals.u64"
+ROWS_FILE = "rows.f32"
+INDEX_FILE = "index.annoy"
+SIDECAR_FILE = "segment.json"
+ADD_CHUNK_ROWS = 4096
+SELF_TEST_ROWS = 32
+SELF_TEST_HITS = 10
+# A row that looks for itself finds itself, or its equal, but for what float32 loses.
+SELF_TEST_COSINE = 0.999
+SELF_TEST_FOUND_SHARE = 0.9
+
+FloatRows = npt.NDArray[np.float32]
+RowNumbers = npt.NDArray[np.int64]
+
+
+class SegmentError(Exception):
+    """The folder is not a segment that can be trusted; its rows have to come from the store again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What segment.json says. ``replaces`` names the segments whose rows this one took over."""
+
+    format: int
+    metric: str
+    dimension: int
+    trees: int
+    seed: int
+    count: int
+    replaces: list[str]
+    sha256: dict[str, str]
+
+
+class AnnoySegment:
+    """An open segment. Any thread may search it; its files may be unlinked meanwhile."""
+
+    def __init__(
+        self, name: str, sidecar: Sidecar, ordinals: OrdinalArray, rows: FloatRows, index: AnnoyIndex
+    ) -> None:
+        self.name = name
+        self.sidecar = sidecar
+        self.ordinals = ordinals
+        self.rows = rows
+        self._index = index
+
+    @classmethod
+    def open(cls, folder: Path) -> AnnoySegment:
+        """Maps a segment's files after checking every byte of them.
+
+        Raises:
+            SegmentError: something is missing, or not what the sidecar says, or the index does not find.
+        """
+        try:
+            sidecar = Sidecar(**json.loads((folder / SIDECAR_FILE).read_bytes()))
+            if (sidecar.format, sidecar.metric) != (SEGMENT_FORMAT, METRIC):
+                raise SegmentError(f"{folder} has format {sidecar.format} and metric {sidecar.metric}")
+            for name in (ORDINALS_FILE, ROWS_FILE, INDEX_FILE):
+                if file_sha256(folder / name) != sidecar.sha256[name]:
+                    raise SegmentError(f"{folder / name} fails its checksum")
+            ordinals: OrdinalArray = np.fromfile(folder / ORDINALS_FILE, dtype="<u8")
+            rows = np.memmap(
+                folder / ROWS_FILE, dtype="<f4", mode="r", shape=(sidecar.count, sidecar.dimension)
+            )
+            index = AnnoyIndex(sidecar.dimension, METRIC)
+            index.load(str(folder / INDEX_FILE))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise SegmentError(f"{folder} cannot be read: {error}") from error
+        if not len(ordinals) == sidecar.count == index.get_n_items():
+            raise SegmentError(f"{folder} has {len(ordinals)} ordinals and {index.get_n_items()} items")
+        # A plain array of the same memory: np.memmap adds a microsecond to each operation.
+        segment = cls(folder.name, sidecar, ordinals, rows.view(np.ndarray), index)
+        segment._self_test()
+        return segment
+
+    @property
+    def count(self) -> int:
+        return self.sidecar.count
+
+    def nearest(self, query: FloatVector, rows: int, nodes: int) -> RowNumbers:
+        """Row numbers, int64 [at most ``rows``], of what is probably nearest to the query.
+
+        Args:
+            query: float32 [dimension].
+            nodes: how many rows the forest looks at, Annoy's search_k; more is better and slower.
+        """
+        return np.array(self._index.get_nns_by_vector(query.tolist(), rows, nodes), dtype=np.int64)
+
+    def _self_test(self) -> None:
+        sample = np.unique(np.linspace(0, self.count - 1, SELF_TEST_ROWS).astype(np.int64))
+        found = 0
+        for row in sample:
+            query = self.rows[row]
+            hits = self.nearest(query, SELF_TEST_HITS, SELF_TEST_HITS * TREES)
+            found += bool(len(hits)) and float((self.rows[hits] @ query).max()) >= SELF_TEST_COSINE
+        if found < SELF_TEST_FOUND_SHARE * len(sample):
+            raise SegmentError(f"segment {self.name} finds {found} of {len(sample)} of its own rows")
+
+
+def write_segment(folder: Path, *, dimension: int, trees: int, seed: int, replaces: list[str]) -> None:
+    """Builds index and sidecar beside the ordinals and rows in the folder, and syncs all of it.
+
+    Raises:
+        OSError, ValueError: the folder lacks the two files, or they do not fit together, or the disk is full.
+    """
+    ordinals: OrdinalArray = np.fromfile(folder / ORDINALS_FILE, dtype="<u8")
+    rows = np.memmap(folder / ROWS_FILE, dtype="<f4", mode="r").reshape(-1, dimension)
+    if len(ordinals) != len(rows):
+        raise ValueError(f"{folder} has {len(ordinals)} ordinals for {len(rows)} rows")
+    index = AnnoyIndex(dimension, METRIC)
+    index.set_seed(seed)
+    for start in range(0, len(rows), ADD_CHUNK_ROWS):
+        for row, vector in enumerate(rows[start : start + ADD_CHUNK_ROWS].tolist(), start):
+            index.add_item(row, vector)
+    index.build(trees, n_jobs=1)
+    index.save(str(folder / INDEX_FILE))
+    index.unload()
+    sidecar = Sidecar(
+        format=SEGMENT_FORMAT,
+        metric=METRIC,
+        dimension=dimension,
+        trees=trees,
+        seed=seed,
+        count=len(rows),
+        replaces=replaces,
+        sha256={name: file_sha256(folder / name) for name in (ORDINALS_FILE, ROWS_FILE, INDEX_FILE)},
+    )
+    (folder / SIDECAR_FILE).write_text(json.dumps(asdict(sidecar), indent=1), encoding="utf-8")
+    for name in (ORDINALS_FILE, ROWS_FILE, INDEX_FILE, SIDECAR_FILE):
+        sync(folder / name)
+    sync(folder)
+
+
+def segment_folders(parent: Path) -> Iterator[Path]:
+    """The folders of finished segments, newest first; what an interrupted build left is not among them."""
+    folders = [path for path in parent.iterdir() if (path / SIDECAR_FILE).exists() and not path.suffix]
+    yield from sorted(folders, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Makes a file's bytes, or a folder's names, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,173 @@
+"""Which memories of a namespace match a filter: postings for values, columns for numbers and times.
+
+Postings and columns are only appended to and are shared by all views. What a query sees of them is what
+its view had: the result of every filter is cut down to the view's live ordinals, and columns to its rows.
+
+What a condition means is decided in ``agentmem.core.filters`` alone. Equality is a look-up; every other
+operator on texts and metadata asks ``Condition.holds`` for each distinct value of the field. Numbers and
+times are compared as arrays; a property test holds the outcome against ``Filter.matches``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from agentmem.core.filters import (
+    FIELD_KINDS,
+    METADATA_PREFIX,
+    AllOf,
+    AnyOf,
+    Condition,
+    Filter,
+    Kind,
+    Not,
+    Value,
+    field_values,
+)
+from agentmem.replica.columns import Column
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
+from agentmem.v1 import filter_pb2, memory_pb2
+
+_COLUMN_DTYPES = {Kind.TIME: np.int64, Kind.NUMBER: np.float64}
+_COLUMN_FIELDS = tuple(field for field, kind in FIELD_KINDS.items() if kind in _COLUMN_DTYPES)
+_POSTING_FIELDS = tuple(field for field, kind in FIELD_KINDS.items() if kind not in _COLUMN_DTYPES)
+
+# True == 1 in Python, but in metadata they are different values.
+_ValueKey = tuple[bool, Value]
+_Mask = npt.NDArray[np.bool_]
+
+
+class _Postings:
+    """The values of one field and the ordinals that have them.
+
+    A value that only one ordinal has, such as an id, is kept as a plain int: a bitmap takes ten times that.
+    """
+
+    def __init__(self) -> None:
+        self.present = OrdinalSet()
+        self.by_value: dict[_ValueKey, int | OrdinalSet] = {}
+
+    def add(self, value: Value, ordinal: int) -> None:
+        key = (isinstance(value, bool), value)
+        known = self.by_value.get(key)
+        if known is None:
+            self.by_value[key] = ordinal
+        elif isinstance(known, OrdinalSet):
+            known.add(ordinal)
+        elif known != ordinal:
+            self.by_value[key] = OrdinalSet((known, ordinal))
+        self.present.add(ordinal)
+
+    def matching(self, condition: Condition) -> OrdinalSet:
+        """The ordinals with a value that the condition holds for; may share memory with the postings."""
+        if condition.operator == filter_pb2.OPERATOR_EXISTS:
+            return self.present
+        if condition.operator in (filter_pb2.OPERATOR_EQ, filter_pb2.OPERATOR_IN):
+            keys = [(isinstance(value, bool), value) for value in condition.values]
+        else:
+            # list() of a dict is one step to other threads, iterating over it is not.
+            keys = [key for key in list(self.by_value) if condition.holds(key[1])]
+        found = [posting for key in keys if (posting := self.by_value.get(key)) is not None]
+        sets = [posting for posting in found if isinstance(posting, OrdinalSet)]
+        if len(sets) == len(found) == 1:
+            return sets[0]
+        return OrdinalSet([posting for posting in found if isinstance(posting, int)]).union(*sets)
+
+    def cut_to(self, live: OrdinalSet) -> _Postings:
+        """A copy without the ordinals that are not in ``live``."""
+        kept = _Postings()
+        kept.present = self.present & live
+        for key, posting in self.by_value.items():
+            if isinstance(posting, int):
+                if posting in live:
+                    kept.by_value[key] = posting
+            elif cut := posting & live:
+                kept.by_value[key] = cut if len(cut) > 1 else cut.min()
+        return kept
+
+
+class Facets:
+    """The filterable fields of one namespace. One thread adds, any thread asks."""
+
+    def __init__(self) -> None:
+        self._postings: dict[str, _Postings] = {field: _Postings() for field in _POSTING_FIELDS}
+        self._ordinals = Column(np.uint64)
+        self._columns = {field: Column(_COLUMN_DTYPES[FIELD_KINDS[field]]) for field in _COLUMN_FIELDS}
+
+    @property
+    def rows(self) -> int:
+        """How many memories were added; a view keeps the count it was published with."""
+        return self._ordinals.count
+
+    def add(self, ordinal: int, memory: memory_pb2.Memory) -> None:
+        """Adds a memory; its ordinal is larger than all before."""
+        for field in _POSTING_FIELDS:
+            for value in field_values(memory, field):
+                self._postings[field].add(value, ordinal)
+        for key in memory.metadata:
+            field = METADATA_PREFIX + key
+            for value in field_values(memory, field):
+                if field not in self._postings:
+                    self._postings[field] = _Postings()
+                self._postings[field].add(value, ordinal)
+        for field, column in self._columns.items():
+            for value in field_values(memory, field):
+                column.append(value)
+        self._ordinals.append(ordinal)
+
+    def matching(self, node: Filter, live: OrdinalSet, rows: int) -> OrdinalSet:
+        """The ordinals of ``live`` that the filter matches.
+
+        Args:
+            live: the live ordinals of a view.
+            rows: the view's count of rows.
+        """
+        if isinstance(node, AllOf):
+            result = live
+            for part in node.nodes:
+                result = self.matching(part, result, rows)
+                if not result:
+                    break
+            return result
+        if isinstance(node, AnyOf):
+            return OrdinalSet().union(*(self.matching(part, live, rows) for part in node.nodes))
+        if isinstance(node, Not):
+            return live - self.matching(node.node, live, rows)
+        if node.field in self._columns:
+            mask = compare(self._columns[node.field].rows(rows), node.operator, node.values)
+            return ordinal_set(self._ordinals.rows(rows)[mask]) & live
+        postings = self._postings.get(node.field)
+        return OrdinalSet() if postings is None else postings.matching(node) & live
+
+    def cut_to(self, live: OrdinalSet) -> Facets:
+        """A copy without the memories that are not in ``live``; this one serves older views on."""
+        kept = Facets()
+        for field, postings in self._postings.items():
+            kept._postings[field] = postings.cut_to(live)
+        ordinals: OrdinalArray = self._ordinals.rows(self.rows)
+        mask = np.isin(ordinals, ordinal_array(live), assume_unique=True)
+        kept._ordinals = Column.of(ordinals[mask])
+        for field, column in self._columns.items():
+            kept._columns[field] = Column.of(column.rows(self.rows)[mask])
+        return kept
+
+
+_COMPARE: dict[int, Callable[[npt.NDArray[Any], Sequence[Any]], _Mask]] = {
+    filter_pb2.OPERATOR_EQ: lambda column, values: column == values[0],
+    filter_pb2.OPERATOR_IN: lambda column, values: np.any([column == value for value in values], axis=0),
+    filter_pb2.OPERATOR_GT: lambda column, values: column > values[0],
+    filter_pb2.OPERATOR_GTE: lambda column, values: column >= values[0],
+    filter_pb2.OPERATOR_LT: lambda column, values: column < values[0],
+    filter_pb2.OPERATOR_LTE: lambda column, values: column <= values[0],
+    filter_pb2.OPERATOR_BETWEEN: lambda column, values: (column >= values[0]) & (column <= values[1]),
+    filter_pb2.OPERATOR_EXISTS: lambda column, values: np.ones(len(column), dtype=np.bool_),
+}
+
+
+def compare(column: npt.NDArray[Any], operator: int, values: Sequence[Value]) -> _Mask:
+    """``Condition.holds`` for a whole column of numbers or times, bool [rows]."""
+    return _COMPARE[operator](column, values)

@@ -1,0 +1,139 @@
+"""The follower: subscribes to the writer's log and applies it to the replica's own store.
+
+One stream, one frame at a time: while a frame is applied the next ones wait in gRPC's flow control, so
+memory stays bounded. The stream opens with the store's position; whatever went wrong before, a new stream
+from the position on disk is right again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+from collections.abc import Callable, Iterable
+
+import grpc
+
+from agentmem.core.errors import DataLoss
+from agentmem.core.signals import Signal
+from agentmem.core.store import Store, WriteTransaction
+from agentmem.v1 import replication_pb2, replication_pb2_grpc
+
+# The writer sends at least a heartbeat a second; a stream that is silent for this long is dead.
+SILENCE_TIMEOUT_S = 5.0
+MIN_RECONNECT_WAIT_S = 0.05
+MAX_RECONNECT_WAIT_S = 2.0
+
+_logger = logging.getLogger(__name__)
+
+
+class DivergedError(Exception):
+    """The store is not a prefix of the writer's log, and following it would mix two histories."""
+
+
+class Follower:
+    """Keeps the store up with the writer.
+
+    Attributes:
+        progress: notified when anything below changed.
+        is_connected: whether a stream is open and the writer has spoken on it.
+        applied_revision: the newest revision in the own store.
+        head_revision: the newest revision the writer spoke of; None before it first did.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        channel: grpc.aio.Channel,
+        *,
+        replica_id: str,
+        address: str,
+        on_applied: Callable[[], None],
+    ) -> None:
+        self.progress = Signal()
+        self.is_connected = False
+        self.applied_revision = store.position().revision
+        self.head_revision: int | None = None
+        self._store = store
+        self._stub = replication_pb2_grpc.ReplicationServiceStub(channel)
+        self._replica_id = replica_id
+        self._address = address
+        self._on_applied = on_applied
+
+    async def run(self) -> None:
+        """Follows until cancelled. Raises DivergedError when it cannot go on."""
+        wait_s = MIN_RECONNECT_WAIT_S
+        while True:
+            try:
+                await self._follow()
+                _logger.info("the writer ended the stream")
+            except grpc.aio.AioRpcError as error:
+                _logger.warning("the writer cannot be followed: %s: %s", error.code().name, error.details())
+            except TimeoutError:
+                _logger.warning("the writer was silent for %s s", SILENCE_TIMEOUT_S)
+            except DataLoss as error:
+                # Damaged on the way, or a gap: nothing was applied, and the next stream starts over.
+                _logger.error("a frame was refused: %s: %s", error.reason, error.message)
+            if self.is_connected:
+                wait_s = MIN_RECONNECT_WAIT_S
+            self._set_connected(False)
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+            wait_s = min(wait_s * 2, MAX_RECONNECT_WAIT_S)
+
+    async def _follow(self) -> None:
+        position = self._store.position()
+        stream = self._stub.Subscribe(
+            replication_pb2.SubscribeRequest(
+                replica_id=self._replica_id, address=self._address, position=position.to_proto()
+            )
+        )
+        try:
+            while True:
+                frame = await asyncio.wait_for(stream.read(), SILENCE_TIMEOUT_S)
+                if not isinstance(frame, replication_pb2.SubscribeResponse):
+                    return  # grpc.aio.EOF
+                await self._process_frame(frame)
+        finally:
+            stream.cancel()
+
+    async def _process_frame(self, frame: replication_pb2.SubscribeResponse) -> None:
+        kind = frame.WhichOneof("frame")
+        if kind == "heartbeat":
+            await self._process_heartbeat(frame.heartbeat)
+        elif kind == "entries":
+            self.head_revision = frame.entries.head_revision
+            await asyncio.to_thread(
+                self._store.commit, functools.partial(_apply_entries, entries=frame.entries.entries)
+            )
+            self.applied_revision = self._store.position().revision
+            self.progress.notify()
+            self._on_applied()
+        elif kind == "diverged":
+            raise DivergedError(frame.diverged.detail)
+        else:
+            raise DivergedError("the writer sent a frame that this release does not know")
+
+    async def _process_heartbeat(self, heartbeat: replication_pb2.Heartbeat) -> None:
+        position = self._store.position()
+        if not position.cluster_id:
+            await asyncio.to_thread(
+                self._store.commit,
+                lambda transaction: transaction.adopt_cluster(heartbeat.cluster_id, heartbeat.epoch),
+            )
+        elif position.cluster_id != heartbeat.cluster_id:
+            raise DivergedError(
+                f"this store belongs to cluster {position.cluster_id.hex()}, "
+                f"the writer to {heartbeat.cluster_id.hex()}"
+            )
+        self.head_revision = heartbeat.head_revision
+        self._set_connected(True)
+
+    def _set_connected(self, connected: bool) -> None:
+        self.is_connected = connected
+        self.progress.notify()
+
+
+def _apply_entries(transaction: WriteTransaction, entries: Iterable[replication_pb2.ShippedEntry]) -> None:
+    for entry in entries:
+        transaction.apply(entry)

@@ -1,0 +1,320 @@
+"""The indexer: follows the replica's own store and publishes views of it.
+
+One thread. At the start it builds a view of the store at its newest revision, from the indexes on disk as
+far as they are good and from the store for the rest; then it follows the store's log from there. A view
+holds all indexes at the same revision. The folder holds nothing that the store does not: it may be deleted
+at any time while the process is not running.
+
+    <directory>/index.json   which store and which format the folder is for
+    <directory>/text/        see text.py
+    <directory>/segments/    see sealing.py
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from agentmem.core.errors import DataLoss
+from agentmem.core.log import Operation
+from agentmem.core.store import NamespaceState, ReadTransaction, Store
+from agentmem.replica.annoy_segment import AnnoySegment, sync
+from agentmem.replica.namespace_index import NamespaceIndex
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
+from agentmem.replica.sealing import Sealer
+from agentmem.replica.text import TextIndex
+from agentmem.replica.view import View
+from agentmem.v1 import memory_pb2
+
+# Raise it when text analysis, the schema or the meaning of a file changes.
+INDEX_FORMAT = 1
+IDENTITY_FILE = "index.json"
+DEFAULT_SEAL_ROWS = 20_000
+# About 25 ms of work: what a write waits when it comes just behind a large import.
+MAX_BATCH_OPERATIONS = 256
+LOAD_CHUNK_MEMORIES = 10_000
+# Of the time, at most this share goes into commits of the text index (7 ms each); when idle, the next
+# change is committed at once.
+MAX_COMMIT_TIME_SHARE = 0.25
+
+
+class Indexer:
+    """Keeps ``view`` up with the store.
+
+    Args:
+        store: the replica's own store, opened by the caller.
+        directory: of the indexes, for this store alone.
+        seal_rows: a tail of more vectors than this is sealed into a segment.
+        on_publish: called in the indexer's thread with each new view.
+        on_failure: called in the indexer's thread, once, with the error that ended it. ``view`` stays as it
+            is and no longer moves.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Path,
+        *,
+        seal_rows: int = DEFAULT_SEAL_ROWS,
+        on_publish: Callable[[View], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._seal_rows = seal_rows
+        self._on_publish = on_publish
+        self._on_failure = on_failure
+        self._view = View()
+        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+        self._wake = threading.Condition()
+        self._is_notified = False
+        self._is_stopping = False
+        # From here on for the indexer's thread alone.
+        self._text: TextIndex | None = None
+        self._sealer = Sealer(directory / "segments", self.notify)
+        self._cluster_id = b""
+        self._revision = 0
+        self._namespaces: dict[str, NamespaceIndex] = {}
+        self._changed: set[str] = set()  # not yet in the view
+        self._sealable: set[str] = set()  # changed since they were last asked for a sealing job
+        self._next_commit_at_s = 0.0
+
+    @property
+    def view(self) -> View:
+        """The newest view; an empty one at revision 0 before the first is published."""
+        return self._view
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Says that the store has moved on. Any thread may call it; it does not wait."""
+        with self._wake:
+            self._is_notified = True
+            self._wake.notify()
+
+    def stop(self) -> None:
+        """Ends the thread and waits for it. Must not be called from it."""
+        with self._wake:
+            self._is_stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            text = self._load()
+            while not self._is_stopping:
+                is_behind = self._apply_batch(text)
+                self._seal()
+                if self._is_due():
+                    self._publish(text)
+                if not is_behind:
+                    self._wait()
+        except BaseException as error:  # reported to the process, which ends
+            self._on_failure(error)
+        finally:
+            self._sealer.stop()
+            if self._text is not None:
+                self._text.close()
+
+    def _wait(self) -> None:
+        with self._wake:
+            self._wake.wait_for(lambda: self._is_notified or self._is_stopping, self._wait_s())
+            self._is_notified = False
+
+    def _wait_s(self) -> float | None:
+        waits_s = []
+        if self._has_changes():
+            waits_s.append(max(0.0, self._next_commit_at_s - time.monotonic()))
+        if self._sealable and not self._sealer.is_busy:
+            waits_s.append(self._sealer.wait_s())
+        return min(waits_s, default=None)
+
+    # Starting
+
+    def _load(self) -> TextIndex:
+        """Builds the first view and publishes it."""
+        with self._store.read() as transaction:
+            position = transaction.position
+            states = dict(transaction.namespaces())
+            live = np.fromiter(transaction.live_ordinals(), dtype=np.uint64)
+        live.sort()
+        self._revision = position.revision
+        self._prepare_directory(position.cluster_id if position.revision else b"")
+        text = self._text = TextIndex(self._directory / "text")
+        segments = self._open_segments(states)
+        self._load_memories(text, states, live, segments)
+        for name, opened in segments.items():
+            for segment in opened:
+                self._namespaces[name].add_segment(segment)
+        self._sealable.update(self._namespaces)
+        if not self._is_stopping:  # else not everything was loaded
+            self._publish(text)
+        return text
+
+    def _prepare_directory(self, cluster_id: bytes) -> None:
+        """Empties a folder that was made for another store or by another release."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        try:
+            found = (self._directory / IDENTITY_FILE).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            found = ""
+        if cluster_id and found == _identity(cluster_id):
+            self._cluster_id = cluster_id
+            return
+        for path in self._directory.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if cluster_id:
+            self._write_identity(cluster_id)
+
+    def _write_identity(self, cluster_id: bytes) -> None:
+        path = self._directory / IDENTITY_FILE
+        path.write_text(_identity(cluster_id), encoding="utf-8")
+        sync(path)
+        sync(self._directory)
+        self._cluster_id = cluster_id
+
+    def _open_segments(self, states: dict[str, NamespaceState]) -> dict[str, list[AnnoySegment]]:
+        opened = self._sealer.open_segments()
+        return {name: opened[state.number] for name, state in states.items() if state.number in opened}
+
+    def _load_memories(
+        self,
+        text: TextIndex,
+        states: dict[str, NamespaceState],
+        live: OrdinalArray,
+        segments: dict[str, list[AnnoySegment]],
+    ) -> None:
+        self._namespaces = {name: NamespaceIndex(name, state) for name, state in states.items()}
+        self._changed.update(states)
+        in_segments = OrdinalSet().union(
+            *(ordinal_set(segment.ordinals) for opened in segments.values() for segment in opened)
+        )
+        in_text = ordinal_set(text.indexed)
+        for ordinal in ordinal_array(in_text - ordinal_set(live)).tolist():
+            text.delete(ordinal)
+        # The records of a revision are never changed, so several short transactions read what one would.
+        for start in range(0, len(live), LOAD_CHUNK_MEMORIES):
+            with self._store.read() as transaction:
+                for ordinal in live[start : start + LOAD_CHUNK_MEMORIES].tolist():
+                    if self._is_stopping:
+                        return
+                    self._put(
+                        transaction,
+                        ordinal,
+                        None if ordinal in in_text else text,
+                        with_vector=ordinal not in in_segments,
+                    )
+            if text.is_changed:
+                text.commit()
+
+    # Following
+
+    def _apply_batch(self, text: TextIndex) -> bool:
+        """Applies the next entries of the log; says whether there are more."""
+        operations = 0
+        with self._store.read() as transaction:
+            position = transaction.position
+            if position.cluster_id != self._cluster_id and position.revision:
+                self._write_identity(position.cluster_id)
+            while self._revision < position.revision and operations < MAX_BATCH_OPERATIONS:
+                entry = transaction.log_entry(self._revision + 1)
+                for operation in entry.operations:
+                    self._apply(transaction, operation, text)
+                operations += len(entry.operations)
+                self._revision = entry.revision
+            return self._revision < position.revision
+
+    def _apply(self, transaction: ReadTransaction, operation: Operation, text: TextIndex) -> None:
+        if operation.kind == Operation.KIND_PUT:
+            namespace = self._put(transaction, operation.ordinal, text, with_vector=True)
+        elif operation.kind == Operation.KIND_DELETE:
+            namespace = self._namespace(transaction, _memory(transaction, operation.ordinal).namespace)
+        else:
+            raise DataLoss("UNKNOWN_OPERATION", f"the log has an operation of kind {operation.kind}")
+        if operation.replaced_ordinal:
+            namespace.drop(operation.replaced_ordinal)
+            text.delete(operation.replaced_ordinal)
+
+    def _put(
+        self, transaction: ReadTransaction, ordinal: int, text: TextIndex | None, *, with_vector: bool
+    ) -> NamespaceIndex:
+        memory = _memory(transaction, ordinal)
+        namespace = self._namespace(transaction, memory.namespace)
+        namespace.put(ordinal, memory, transaction.vector(ordinal) if with_vector else None)
+        if text is not None:
+            text.add(namespace.state.number, ordinal, memory.content)
+        return namespace
+
+    def _namespace(self, transaction: ReadTransaction, name: str) -> NamespaceIndex:
+        """The namespace's index, made when it is new, noted as changed."""
+        known = self._namespaces.get(name)
+        if known is None or not known.state.dimension:
+            state = transaction.namespace(name)
+            if state is None:
+                raise DataLoss("CORRUPT_NAMESPACES", f"the store does not know the namespace {name!r}")
+            if known is None:
+                known = self._namespaces[name] = NamespaceIndex(name, state)
+            known.state = state
+        self._changed.add(name)
+        self._sealable.add(name)
+        return known
+
+    def _seal(self) -> None:
+        """Takes up a finished segment; begins the next when one is due."""
+        sealed = self._sealer.collect()
+        if sealed is not None:
+            name = sealed.job.namespace
+            self._namespaces[name].take_up(sealed)
+            self._sealer.remove(sealed.job.replaced)
+            self._changed.add(name)
+            self._sealable.add(name)
+        if self._sealer.is_busy or self._sealer.wait_s() > 0:
+            return
+        while self._sealable:
+            name = self._sealable.pop()
+            job = self._namespaces[name].sealing_job(self._seal_rows)
+            if job is not None:
+                self._sealable.add(name)  # a job that fails is begun again
+                self._sealer.start(job)
+                return
+
+    # Publishing
+
+    def _has_changes(self) -> bool:
+        return bool(self._changed) or self._revision != self._view.revision
+
+    def _is_due(self) -> bool:
+        return self._has_changes() and time.monotonic() >= self._next_commit_at_s
+
+    def _publish(self, text: TextIndex) -> None:
+        began_s = time.monotonic()
+        if text.is_changed:
+            text.commit()
+            ended_s = time.monotonic()
+            self._next_commit_at_s = ended_s + (ended_s - began_s) * (1 / MAX_COMMIT_TIME_SHARE - 1)
+        namespaces = dict(self._view.namespaces)
+        for name in self._changed:
+            namespaces[name] = self._namespaces[name].view()
+        self._changed.clear()
+        self._view = View(self._revision, MappingProxyType(namespaces), text.searcher())
+        self._on_publish(self._view)
+
+
+def _memory(transaction: ReadTransaction, ordinal: int) -> memory_pb2.Memory:
+    record = transaction.record(ordinal)
+    if record is None:
+        raise DataLoss("MISSING_RECORD", f"the store has no record at ordinal {ordinal}")
+    return record.memory
+
+
+def _identity(cluster_id: bytes) -> str:
+    return json.dumps({"format": INDEX_FORMAT, "cluster_id": cluster_id.hex()})

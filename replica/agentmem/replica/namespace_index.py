@@ -1,0 +1,88 @@
+"""One namespace on the writing side: its facets, vectors and live ordinals. One thread uses it."""
+
+from __future__ import annotations
+
+from agentmem.core.records import FloatVector
+from agentmem.core.store import NamespaceState
+from agentmem.replica.annoy_segment import AnnoySegment
+from agentmem.replica.facets import Facets
+from agentmem.replica.ordinals import OrdinalSet
+from agentmem.replica.planner import segments_to_merge
+from agentmem.replica.sealing import Job, Sealed
+from agentmem.replica.vectors import NamespaceVectors
+from agentmem.replica.view import NamespaceView
+from agentmem.v1 import memory_pb2
+
+# Facets with more dead rows than live ones, and this many, are copied without them.
+MIN_COMPACTED_ROWS = 1024
+
+
+class NamespaceIndex:
+    """Takes puts and drops in the order of the log and gives views of the outcome."""
+
+    def __init__(self, name: str, state: NamespaceState) -> None:
+        self.name = name
+        self.state = state
+        self._facets = Facets()
+        self._live = OrdinalSet()
+        self._vectors: NamespaceVectors | None = None
+
+    def put(self, ordinal: int, memory: memory_pb2.Memory, vector: FloatVector | None) -> None:
+        """Adds a memory; its ordinal is larger than all before.
+
+        Args:
+            vector: float32 [dimension], unit length; None when it has none or a segment has it.
+        """
+        self._facets.add(ordinal, memory)
+        self._live.add(ordinal)
+        if vector is not None:
+            self._vectors_of(len(vector)).add(ordinal, vector)
+
+    def drop(self, ordinal: int) -> None:
+        """Ends a memory that was put."""
+        self._live.remove(ordinal)
+        if self._vectors is not None:
+            self._vectors.drop(ordinal)
+        dead = self._facets.rows - len(self._live)
+        if dead >= MIN_COMPACTED_ROWS and 2 * dead > self._facets.rows:
+            self._facets = self._facets.cut_to(self._live)
+
+    def add_segment(self, segment: AnnoySegment) -> None:
+        """Takes up a segment from disk, after all live memories were put."""
+        self._vectors_of(segment.sidecar.dimension).add_segment(segment, self._live)
+
+    def _vectors_of(self, dimension: int) -> NamespaceVectors:
+        if self._vectors is None:
+            self._vectors = NamespaceVectors(dimension)
+        return self._vectors
+
+    def sealing_job(self, seal_rows: int) -> Job | None:
+        """What should be written into a segment now, if anything."""
+        if self._vectors is None:
+            return None
+        chosen = segments_to_merge(self._vectors.tail_rows, self._vectors.segment_sizes, seal_rows)
+        if chosen is None:
+            return None
+        view = self._vectors.view()
+        return Job(
+            namespace=self.name,
+            number=self.state.number,
+            dimension=self._vectors.dimension,
+            parts=(*(view.segments[place] for place in sorted(chosen)), view.tail),
+            live=self._live.copy(),
+            last_ordinal=int(view.tail.ordinals[-1]) if len(view.tail.ordinals) else 0,
+        )
+
+    def take_up(self, sealed: Sealed) -> None:
+        """Puts a finished segment in the place of what it was made of."""
+        assert self._vectors is not None
+        self._vectors.replace(sealed.job.replaced, sealed.job.last_ordinal, sealed.segment, self._live)
+
+    def view(self) -> NamespaceView:
+        return NamespaceView(
+            state=self.state,
+            live=self._live.copy(),
+            facets=self._facets,
+            facet_rows=self._facets.rows,
+            vectors=None if self._vectors is None else self._vectors.view(),
+        )

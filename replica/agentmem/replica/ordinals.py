@@ -1,0 +1,30 @@
+"""Sets of ordinals as roaring bitmaps. This is the only module that imports pyroaring.
+
+Every call into pyroaring holds the interpreter's lock from beginning to end, so one thread may add to a set
+that others read: each call sees the set before or after, never in between.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap64 as OrdinalSet
+
+OrdinalArray = npt.NDArray[np.uint64]
+
+__all__ = ["OrdinalArray", "OrdinalSet", "ordinal_array", "ordinal_set"]
+
+
+def ordinal_set(ordinals: OrdinalArray) -> OrdinalSet:
+    """The set of the ordinals, uint64 [n], in any order."""
+    # pyroaring takes an array.array as a whole, but a NumPy array element by element, 50 times slower.
+    values = array("Q")
+    values.frombytes(ordinals.tobytes())
+    return OrdinalSet(values)
+
+
+def ordinal_array(ordinals: OrdinalSet) -> OrdinalArray:
+    """The ordinals, uint64 [n], ascending."""
+    return np.frombuffer(ordinals.to_array(), dtype=np.uint64)

@@ -1,0 +1,145 @@
+"""The replica process, from its settings to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+import grpc
+
+from agentmem.core.data_directory import DataDirectory
+from agentmem.core.embedders import make_embedder
+from agentmem.core.serving import CHANNEL_OPTIONS, GrpcServer
+from agentmem.core.store import Store
+from agentmem.replica.follower import Follower
+from agentmem.replica.indexer import Indexer
+from agentmem.replica.membership import ClusterService, Reporter
+from agentmem.replica.services import NotWriterService, ReplicaReader
+from agentmem.replica.settings import ReplicaSettings
+from agentmem.v1 import cluster_pb2_grpc, reader_pb2_grpc, writer_pb2_grpc
+
+SERVICE_NAMES = (
+    "agentmem.v1.ReaderService",
+    "agentmem.v1.WriterService",
+    "agentmem.v1.ClusterService",
+)
+# After the writer knows that a replica drains, clients need this long to hear it; until then their calls
+# are served as ever.
+DRAIN_NOTICE_S = 0.25
+
+_logger = logging.getLogger(__name__)
+
+
+async def run(settings: ReplicaSettings, shutdown: asyncio.Event) -> int:
+    """Serves until ``shutdown`` is set, the indexer fails or the logs diverge; returns the exit code.
+
+    Raises:
+        DataDirectoryInUse, StoreFormatError, ListenError: it could not start; nothing was changed.
+    """
+    directory = DataDirectory(settings.data_dir)
+    try:
+        store = Store(
+            directory.path / "store",
+            map_size_bytes=settings.map_size_bytes,
+            max_map_size_bytes=settings.max_map_size_bytes,
+        )
+        try:
+            async with grpc.aio.insecure_channel(settings.writer, options=list(CHANNEL_OPTIONS)) as channel:
+                return await _serve(settings, directory, store, channel, shutdown)
+        finally:
+            store.close()
+    finally:
+        directory.close()
+
+
+async def _serve(
+    settings: ReplicaSettings,
+    directory: DataDirectory,
+    store: Store,
+    channel: grpc.aio.Channel,
+    shutdown: asyncio.Event,
+) -> int:
+    loop = asyncio.get_running_loop()
+    failures: list[BaseException] = []
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        shutdown.set()
+
+    server = GrpcServer(settings.listen)
+    address = settings.advertise or server.address
+    node_id = settings.node_id or f"replica-{address}"
+    embedder = make_embedder(
+        settings.embedder, settings.openai_url, settings.openai_model, settings.openai_api_key
+    )
+    indexer = Indexer(
+        store,
+        directory.path / "indexes",
+        seal_rows=settings.seal_rows,
+        on_publish=lambda view: _call_on(loop, follower.progress.notify),
+        on_failure=lambda error: _call_on(loop, fail, error),
+    )
+    follower = Follower(store, channel, replica_id=node_id, address=address, on_applied=indexer.notify)
+    is_serving = asyncio.Event()
+    reporter = Reporter(
+        channel,
+        follower,
+        replica_id=node_id,
+        searchable_revision=lambda: indexer.view.revision,
+        on_serving=is_serving.set,
+    )
+    cluster = ClusterService(channel, node_id=node_id, writer_address=settings.writer)
+    reader = ReplicaReader(
+        store,
+        embedder,
+        view=lambda: indexer.view,
+        check_serving=reporter.check_serving,
+        search_threads=settings.search_threads,
+    )
+    reader_pb2_grpc.add_ReaderServiceServicer_to_server(reader, server.grpc)
+    writer_pb2_grpc.add_WriterServiceServicer_to_server(
+        NotWriterService(lambda: cluster.writer_address), server.grpc
+    )
+    cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server.grpc)
+    await server.start(SERVICE_NAMES)
+    indexer.start()
+
+    async def announce() -> None:
+        await is_serving.wait()
+        await server.set_serving(True)
+        directory.announce(role="replica", node_id=node_id, address=address)
+        print(f"agentmem replica ready on {address}", flush=True)
+
+    tasks = [
+        asyncio.create_task(work) for work in (follower.run(), reporter.run(), cluster.run(), announce())
+    ]
+    for task in tasks:
+        task.add_done_callback(lambda task: _report_failure(task, fail))
+    await shutdown.wait()
+
+    if not failures:
+        await reporter.drain()
+        await asyncio.sleep(DRAIN_NOTICE_S)
+    cluster.close()
+    await server.stop(settings.drain_s)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.to_thread(indexer.stop)
+    if failures:
+        _logger.critical("stopped: %s: %s", type(failures[0]).__name__, failures[0], exc_info=failures[0])
+        return 1
+    return 0
+
+
+def _report_failure(task: asyncio.Task[None], fail: Callable[[BaseException], None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        fail(error)
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object) -> None:
+    """Calls back on the loop from another thread, unless the loop is gone already."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback, *arguments)

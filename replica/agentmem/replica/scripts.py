@@ -1,0 +1,30 @@
+"""Telling scripts written without spaces (Chinese, Japanese, Korean) from those with."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+# Kana, Han with its extensions and compatibility forms, bopomofo, hangul syllables, and the marks that are
+# part of a word: 々 〆 〇 ー.
+_CJK = (
+    "\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff"
+    "\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97c\uac00-\ud7a3"
+    "\uf900-\ufaff\U00020000-\U000323af"
+)
+_RUN = re.compile(f"[{_CJK}]+|[^{_CJK}]+")
+_CJK_CHARACTER = re.compile(f"[{_CJK}]")
+
+
+def runs(text: str) -> Iterator[tuple[bool, str]]:
+    """The text after NFKC, in runs of (is CJK, characters)."""
+    # Full-width letters and half-width kana are other ways to write the same characters.
+    for match in _RUN.finditer(unicodedata.normalize("NFKC", text)):
+        run = match.group()
+        yield _CJK_CHARACTER.match(run) is not None, run
+
+
+def bigrams(run: str) -> list[str]:
+    """Each two neighbouring characters; nothing for a single one."""
+    return [run[index : index + 2] for index in range(len(run) - 1)]

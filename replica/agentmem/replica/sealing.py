@@ -1,0 +1,231 @@
+"""Turning tails into segments, in the background, one at a time.
+
+The indexer decides what is merged and hands over an immutable view of it. A thread writes the rows to
+``<name>.building``, has a low-priority process build the index there, renames the folder to ``<name>`` and
+opens it with every check. Until the indexer takes the segment up, the rows stay in the tail; so whatever
+fails on the way costs time and no answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from agentmem.replica.annoy_segment import (
+    ORDINALS_FILE,
+    ROWS_FILE,
+    AnnoySegment,
+    SegmentError,
+    segment_folders,
+    sync,
+)
+from agentmem.replica.ordinals import OrdinalSet, ordinal_array
+from agentmem.replica.vectors import Part
+
+FIRST_RETRY_S = 1.0
+MAX_RETRY_S = 60.0
+COPY_CHUNK_ROWS = 4096
+SHOWN_ERROR_CHARACTERS = 500
+BUILDING_SUFFIX = ".building"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be written into one segment.
+
+    Attributes:
+        parts: the tail and the segments that end, as of one view.
+        live: the live ordinals of that view; no other row is written.
+        last_ordinal: the newest of the tail; 0 when it is empty.
+    """
+
+    namespace: str
+    number: int
+    dimension: int
+    parts: tuple[Part, ...]
+    live: OrdinalSet
+    last_ordinal: int
+
+    @property
+    def replaced(self) -> list[str]:
+        """The names of the segments that end."""
+        return [part.segment.name for part in self.parts if part.segment is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A finished job. ``segment`` is None when no row of it was live."""
+
+    job: Job
+    segment: AnnoySegment | None
+
+
+class SealingFailed(Exception):
+    """The builder process did not make a segment; says why."""
+
+
+class Sealer:
+    """Runs jobs. All methods are for the indexer's thread alone.
+
+    Args:
+        folder: of all segments.
+        on_done: called, in another thread, when ``collect`` has something to say.
+    """
+
+    def __init__(self, folder: Path, on_done: Callable[[], None]) -> None:
+        self._folder = folder
+        self._on_done = on_done
+        self._thread: threading.Thread | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._outcome: Sealed | Exception | None = None
+        self._sequence = 0
+        self._failures_in_row = 0
+        self._retry_at_s = 0.0
+
+    def open_segments(self) -> dict[int, list[AnnoySegment]]:
+        """The segments on disk that pass their checks, by the number of their namespace, oldest first.
+
+        What fails, was replaced, or was never finished is deleted.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        opened: dict[int, list[AnnoySegment]] = {}
+        replaced: set[str] = set()
+        for folder in segment_folders(self._folder):
+            number, sequence = (int(part) for part in folder.name.split("-"))
+            self._sequence = max(self._sequence, sequence)
+            if folder.name in replaced:
+                continue
+            try:
+                segment = AnnoySegment.open(folder)
+            except SegmentError as error:
+                _log.warning("segment %s is deleted and built again from the store: %s", folder.name, error)
+                continue
+            replaced.update(segment.sidecar.replaces)
+            opened.setdefault(number, []).insert(0, segment)
+        kept = {segment.name for segments in opened.values() for segment in segments}
+        for path in self._folder.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path)
+        return opened
+
+    @property
+    def is_busy(self) -> bool:
+        return self._thread is not None
+
+    def wait_s(self) -> float:
+        """How long no job may be started because one has failed."""
+        return max(0.0, self._retry_at_s - time.monotonic())
+
+    def start(self, job: Job) -> None:
+        """Begins a job; none may be running."""
+        self._sequence += 1
+        name = f"{job.number}-{self._sequence}"
+        self._thread = threading.Thread(target=self._run, args=(job, name), name="sealer", daemon=True)
+        self._thread.start()
+
+    def collect(self) -> Sealed | None:
+        """The finished job, once. A failed one is logged and may be started again after ``wait_s``."""
+        outcome = self._outcome
+        if self._thread is None or outcome is None:
+            return None
+        self._thread.join()
+        self._thread, self._outcome = None, None
+        if isinstance(outcome, Exception):
+            delay_s = min(FIRST_RETRY_S * 2**self._failures_in_row, MAX_RETRY_S)
+            self._failures_in_row += 1
+            self._retry_at_s = time.monotonic() + delay_s
+            _log.error("sealing vectors failed, next try in %.0f s: %s", delay_s, outcome)
+            return None
+        self._failures_in_row = 0
+        return outcome
+
+    def remove(self, names: list[str]) -> None:
+        """Deletes the files of segments; who has them open keeps them until done."""
+        for name in names:
+            shutil.rmtree(self._folder / name)
+
+    def stop(self) -> None:
+        """Ends a running job and waits for it."""
+        self._stopping.set()
+        process = self._process
+        if process is not None:
+            process.terminate()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, job: Job, name: str) -> None:
+        try:
+            self._outcome = Sealed(job, self._seal(job, name))
+        except Exception as error:
+            self._outcome = error
+        self._on_done()
+
+    def _seal(self, job: Job, name: str) -> AnnoySegment | None:
+        building = self._folder / (name + BUILDING_SUFFIX)
+        try:
+            building.mkdir()
+            if not _write_rows(job, building):
+                return None
+            self._build(job, building)
+            target = building.rename(self._folder / name)
+            sync(self._folder)
+            try:
+                return AnnoySegment.open(target)
+            except SegmentError:
+                shutil.rmtree(target)
+                raise
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def _build(self, job: Job, folder: Path) -> None:
+        command = [sys.executable, "-m", "agentmem.replica.segment_builder", str(folder)]
+        command += ["--dimension", str(job.dimension), "--replaces", *job.replaced]
+        # The builder has to find the same code as this process, however that was started.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        with subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process:
+            self._process = process
+            if self._stopping.is_set():  # stop() has not seen this process
+                process.terminate()
+            _, complaint = process.communicate()
+            self._process = None
+        if process.returncode:
+            said = complaint.decode(errors="replace").strip()[-SHOWN_ERROR_CHARACTERS:]
+            raise SealingFailed(f"the segment builder ended with status {process.returncode}: {said}")
+
+
+def _write_rows(job: Job, folder: Path) -> int:
+    """Writes the live rows of all parts in the order of their ordinals; returns how many."""
+    kept = [np.isin(part.ordinals, ordinal_array(job.live), assume_unique=True) for part in job.parts]
+    ordinals = np.concatenate([part.ordinals[mask] for part, mask in zip(job.parts, kept, strict=True)])
+    count = len(ordinals)
+    if not count:
+        return 0
+    order = np.argsort(ordinals, kind="stable")
+    ordinals[order].astype("<u8").tofile(folder / ORDINALS_FILE)
+    targets = np.empty(count, dtype=np.int64)
+    targets[order] = np.arange(count)
+    rows = np.memmap(folder / ROWS_FILE, dtype="<f4", mode="w+", shape=(count, job.dimension))
+    written = 0
+    for part, mask in zip(job.parts, kept, strict=True):
+        sources = np.flatnonzero(mask)
+        for start in range(0, len(sources), COPY_CHUNK_ROWS):
+            chunk = sources[start : start + COPY_CHUNK_ROWS]
+            rows[targets[written : written + len(chunk)]] = part.rows[chunk]
+            written += len(chunk)
+    rows.flush()
+    return count

@@ -1,0 +1,37 @@
+"""The process that builds the index of one segment: ``python -m agentmem.replica.segment_builder FOLDER …``.
+
+It is a process of its own because adding items to Annoy holds the interpreter's lock for seconds, and it
+runs at low priority so that queries and the feed come first. The folder holds ordinals and rows already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from agentmem.replica.annoy_segment import SEED, TREES, write_segment
+
+NICENESS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Builds the index of one vector segment.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--dimension", type=int, required=True)
+    parser.add_argument("--trees", type=int, default=TREES)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--replaces", nargs="*", default=[])
+    arguments = parser.parse_args()
+    os.nice(NICENESS)
+    write_segment(
+        arguments.folder,
+        dimension=arguments.dimension,
+        trees=arguments.trees,
+        seed=arguments.seed,
+        replaces=arguments.replaces,
+    )
+
+
+if __name__ == "__main__":
+    main()

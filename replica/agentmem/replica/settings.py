@@ -1,0 +1,27 @@
+"""The settings of a replica process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentmem.core.config import check_positive, setting, split_address
+from agentmem.core.settings import NodeSettings
+from agentmem.replica.indexer import DEFAULT_SEAL_ROWS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaSettings(NodeSettings):
+    """Checked when made. Raises SettingsError."""
+
+    writer: str = setting("address of the writer to follow, host:port")
+    listen: str = setting("address to serve on, host:port; 0 takes a free port", default="127.0.0.1:50052")
+    seal_rows: int = setting(
+        "vectors of a namespace that are searched one by one before they are sealed in a segment",
+        default=DEFAULT_SEAL_ROWS,
+    )
+    search_threads: int = setting("searches that run at the same time", default=2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        split_address(self.writer, "--writer")
+        check_positive(self, "seal_rows", "search_threads")

@@ -1,0 +1,53 @@
+"""What a search sees: everything at one revision, immutable, swapped whole.
+
+A query takes one view and never locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from agentmem.core.filters import Filter
+from agentmem.core.store import NamespaceState
+from agentmem.replica.facets import Facets
+from agentmem.replica.ordinals import OrdinalSet
+from agentmem.replica.text import TextSearcher
+from agentmem.replica.vectors import VectorView
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceView:
+    """A namespace at the revision of its view.
+
+    Attributes:
+        state: what the store knows of it; its counts may be those of a newer revision.
+        live: the ordinals of the newest versions of its memories. Not to be changed.
+        facets: shared with newer views, which have more rows of it.
+        facet_rows: how many rows of the facets this view has.
+        vectors: None before the first embedding.
+    """
+
+    state: NamespaceState
+    live: OrdinalSet
+    facets: Facets
+    facet_rows: int
+    vectors: VectorView | None
+
+    def matching(self, node: Filter | None) -> OrdinalSet:
+        """The live ordinals that the filter matches; all of them for None. Not to be changed."""
+        return self.live if node is None else self.facets.matching(node, self.live, self.facet_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All namespaces at one revision.
+
+    Attributes:
+        text: None as long as nothing was indexed.
+    """
+
+    revision: int = 0
+    namespaces: Mapping[str, NamespaceView] = field(default_factory=lambda: MappingProxyType({}))
+    text: TextSearcher | None = None

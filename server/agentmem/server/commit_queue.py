@@ -1,0 +1,168 @@
+"""Group commit: one thread, one transaction for everything that queued while the last one was flushed.
+
+There is no timer: an idle writer commits a lone request at once, and under load the group grows by itself to
+what arrives during one sync. A command is answered only after the commit that holds it is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from agentmem.core.errors import AgentMemError, ResourceExhausted, Unavailable
+from agentmem.core.store import Store, WriteTransaction
+from agentmem.server.commands import Command
+
+MAX_GROUP_COMMANDS = 1024
+MAX_GROUP_BYTES = 32 * 1024 * 1024
+RETRY_AFTER_S = 0.2
+
+A = TypeVar("A")
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    command: Command[Any]
+    answer: asyncio.Future[Any]
+    outcome: Any = None
+
+
+class CommitQueue:
+    """The way to the store for every write of the process."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        max_commands: int,
+        max_bytes: int,
+        on_commit: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        """Belongs to the running event loop, on which both callbacks are called.
+
+        Args:
+            store: the store, written by nobody else.
+            max_commands: how many commands may wait.
+            max_bytes: how much they may be about to write.
+            on_commit: something was committed.
+            on_failure: a commit failed; what is on disk is unknown, and the process has to end.
+        """
+        self._store = store
+        self._max_commands = max_commands
+        self._max_bytes = max_bytes
+        self._on_commit = on_commit
+        self._on_failure = on_failure
+        self._loop = asyncio.get_running_loop()
+        self._changed = threading.Condition()
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        self._closed = False
+        self._last_time_us = 0
+        self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
+        self._thread.start()
+
+    async def submit(self, command: Command[A]) -> A:
+        """Runs the command; returns its answer once it is on disk.
+
+        A caller that goes away does not take the command back.
+
+        Raises:
+            ResourceExhausted: ``OVERLOADED``, too much is waiting already; nothing was written.
+            AgentMemError: what the command itself raised; nothing was written.
+            Unavailable: ``SHUTTING_DOWN``, nothing was written; ``COMMIT_FAILED``, it may have been.
+        """
+        waiting = _Waiting(command, self._loop.create_future())
+        with self._changed:
+            if self._closed:
+                raise Unavailable("SHUTTING_DOWN", "the writer is shutting down")
+            # One command is always let in, however large.
+            if len(self._waiting) >= self._max_commands or (
+                self._waiting and self._waiting_bytes + command.size_bytes > self._max_bytes
+            ):
+                raise ResourceExhausted(
+                    "OVERLOADED",
+                    f"{len(self._waiting)} writes are waiting to be committed",
+                    retry_after_s=RETRY_AFTER_S,
+                )
+            self._waiting.append(waiting)
+            self._waiting_bytes += command.size_bytes
+            self._changed.notify()
+        answer: A = await asyncio.shield(waiting.answer)
+        return answer
+
+    async def close(self) -> None:
+        """Takes nothing new, commits what waits, and ends the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while group := self._take_group():
+            try:
+                self._store.commit(functools.partial(self._run_group, group))
+            except AgentMemError as error:
+                # The store is full: nothing of the group was written, and reads go on.
+                for waiting in group:
+                    waiting.outcome = error
+            except BaseException as error:
+                self._fail(group, error)
+                return
+            self._loop.call_soon_threadsafe(self._acknowledge, group)
+
+    def _take_group(self) -> list[_Waiting]:
+        """What waits, up to the bounds of a group; empty when closed and done."""
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            group: list[_Waiting] = []
+            size_bytes = 0
+            while self._waiting and len(group) < MAX_GROUP_COMMANDS:
+                size_bytes += self._waiting[0].command.size_bytes
+                if group and size_bytes > MAX_GROUP_BYTES:
+                    break
+                waiting = self._waiting.popleft()
+                self._waiting_bytes -= waiting.command.size_bytes
+                group.append(waiting)
+            return group
+
+    def _run_group(self, group: list[_Waiting], transaction: WriteTransaction) -> None:
+        # Never back, so that the log can be searched by time.
+        self._last_time_us = max(self._last_time_us, time.time_ns() // 1000, transaction.last_time_us)
+        for waiting in group:
+            try:
+                waiting.outcome = waiting.command.run(transaction, self._last_time_us)
+            except AgentMemError as error:
+                waiting.outcome = error
+
+    def _acknowledge(self, group: list[_Waiting]) -> None:
+        for waiting in group:
+            if isinstance(waiting.outcome, AgentMemError):
+                waiting.answer.set_exception(waiting.outcome)
+                waiting.answer.exception()  # seen, also when the caller has gone
+            else:
+                waiting.answer.set_result(waiting.outcome)
+        self._on_commit()
+
+    def _fail(self, group: list[_Waiting], error: BaseException) -> None:
+        with self._changed:
+            self._closed = True
+            unwritten = list(self._waiting)
+            self._waiting.clear()
+
+        def tell() -> None:
+            for waiting in (*group, *unwritten):
+                waiting.answer.set_exception(
+                    Unavailable("COMMIT_FAILED", f"the commit failed and the writer stops: {error}")
+                )
+                waiting.answer.exception()
+            self._on_failure(error)
+
+        self._loop.call_soon_threadsafe(tell)

@@ -1,0 +1,115 @@
+"""The log for replicas: each subscriber's stream reads it from its own cursor.
+
+There is no queue for a subscriber. A commit sets a signal; the stream that waits on it reads on from its
+cursor, in frames of about MAX_FRAME_BYTES, and gRPC's flow control holds it back when the replica is slow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from agentmem.core.errors import NotFound, invalid_field
+from agentmem.core.log import decode_entry
+from agentmem.core.signals import Signal
+from agentmem.core.store import ReadTransaction, Store
+from agentmem.core.validation import check_id
+from agentmem.server.membership import Membership
+from agentmem.v1 import cluster_pb2, replication_pb2, replication_pb2_grpc
+
+MAX_FRAME_BYTES = 1024 * 1024
+HEARTBEAT_INTERVAL_S = 1.0
+
+
+class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
+    """The writer's side of replication."""
+
+    def __init__(self, store: Store, membership: Membership) -> None:
+        self.committed = Signal()
+        self._store = store
+        self._membership = membership
+        self._closing = False
+
+    async def Subscribe(
+        self, request: replication_pb2.SubscribeRequest, context: object
+    ) -> AsyncIterator[replication_pb2.SubscribeResponse]:
+        check_id(request.replica_id, "replica_id")
+        check_id(request.address, "address")
+        with self._store.read() as transaction:
+            heartbeat = _heartbeat(transaction)
+            divergence = _divergence(transaction, request.position)
+        yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
+        if divergence:
+            yield replication_pb2.SubscribeResponse(diverged=replication_pb2.Diverged(detail=divergence))
+            return
+        member = self._membership.join(request.replica_id, request.address)
+        try:
+            async for frame in self._frames(request.position.revision):
+                yield frame
+        finally:
+            self._membership.leave(member)
+
+    async def _frames(self, cursor: int) -> AsyncIterator[replication_pb2.SubscribeResponse]:
+        while not self._closing:
+            seen = self.committed.count
+            with self._store.read() as transaction:
+                head = transaction.revision
+                shipped = transaction.shipped_entries(cursor, MAX_FRAME_BYTES) if head > cursor else []
+                heartbeat = _heartbeat(transaction)
+            if shipped:
+                # Entries are without gaps, so counting them is knowing where the last one stands.
+                cursor += len(shipped)
+                yield replication_pb2.SubscribeResponse(
+                    entries=replication_pb2.Entries(entries=shipped, head_revision=head)
+                )
+                continue
+            await self.committed.wait_beyond(seen, HEARTBEAT_INTERVAL_S)
+            if self.committed.count == seen:
+                heartbeat.time_us = time.time_ns() // 1000
+                yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
+
+    async def ReportProgress(
+        self, request: replication_pb2.ReportProgressRequest, context: object
+    ) -> replication_pb2.ReportProgressResponse:
+        check_id(request.replica_id, "replica_id")
+        if request.state not in cluster_pb2.NodeState.values() or not request.state:
+            raise invalid_field("state", f"has no meaning for {request.state}")
+        known = self._membership.report(
+            request.replica_id, request.applied_revision, request.searchable_revision, request.state
+        )
+        if not known:
+            raise NotFound("NOT_SUBSCRIBED", f"replica {request.replica_id!r} is not subscribed")
+        return replication_pb2.ReportProgressResponse()
+
+    def close(self) -> None:
+        """Ends the streams."""
+        self._closing = True
+        self.committed.notify()
+
+
+def _heartbeat(transaction: ReadTransaction) -> replication_pb2.Heartbeat:
+    position = transaction.position
+    return replication_pb2.Heartbeat(
+        cluster_id=position.cluster_id,
+        epoch=position.epoch,
+        head_revision=position.revision,
+        time_us=time.time_ns() // 1000,
+    )
+
+
+def _divergence(transaction: ReadTransaction, position: replication_pb2.Position) -> str:
+    """Why a replica at the position cannot follow this log; "" when it can."""
+    own = transaction.position
+    if position.cluster_id and position.cluster_id != own.cluster_id:
+        return f"the replica belongs to cluster {position.cluster_id.hex()}, this is {own.cluster_id.hex()}"
+    if position.epoch > own.epoch:
+        return f"the replica has seen epoch {position.epoch}, this writer is of epoch {own.epoch}"
+    if position.revision > own.revision:
+        return f"the replica is at revision {position.revision}, the writer only at {own.revision}"
+    if position.revision:
+        value = transaction.log_value(position.revision)
+        if value is None:
+            return f"the log does not reach back to revision {position.revision}"
+        if decode_entry(value, position.revision)[1] != position.chain_hash:
+            return f"the replica's log differs from the writer's at or before revision {position.revision}"
+    return ""

@@ -1,0 +1,111 @@
+"""Who is in the cluster: the writer, and the replicas that are subscribed right now."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from agentmem.core.log import Position
+from agentmem.core.signals import Signal
+from agentmem.v1 import cluster_pb2, cluster_pb2_grpc
+
+WATCH_RECHECK_S = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A subscribed replica. One object for each subscription."""
+
+    node: cluster_pb2.Node
+
+
+class Membership:
+    """The writer's list of nodes. Belongs to one event loop."""
+
+    def __init__(self, node_id: str, address: str, position: Callable[[], Position]) -> None:
+        self.changed = Signal()
+        self._node_id = node_id
+        self._address = address
+        self._position = position
+        self._members: dict[str, Member] = {}
+
+    def join(self, replica_id: str, address: str) -> Member:
+        """A replica subscribed. It takes the place of an older subscription with its id."""
+        node = cluster_pb2.Node(
+            id=replica_id,
+            role=cluster_pb2.NODE_ROLE_REPLICA,
+            address=address,
+            state=cluster_pb2.NODE_STATE_CATCHING_UP,
+        )
+        member = self._members[replica_id] = Member(node)
+        self.changed.notify()
+        return member
+
+    def leave(self, member: Member) -> None:
+        """A subscription ended."""
+        if self._members.get(member.node.id) is member:
+            del self._members[member.node.id]
+            self.changed.notify()
+
+    def report(
+        self,
+        replica_id: str,
+        applied_revision: int,
+        searchable_revision: int,
+        state: cluster_pb2.NodeState,
+    ) -> bool:
+        """A replica told how far it is; False when it is not subscribed."""
+        member = self._members.get(replica_id)
+        if member is None:
+            return False
+        changed = member.node.state != state
+        member.node.applied_revision = applied_revision
+        member.node.searchable_revision = searchable_revision
+        member.node.state = state
+        if changed:
+            self.changed.notify()
+        return True
+
+    def topology(self) -> cluster_pb2.Topology:
+        position = self._position()
+        writer = cluster_pb2.Node(
+            id=self._node_id,
+            role=cluster_pb2.NODE_ROLE_WRITER,
+            address=self._address,
+            state=cluster_pb2.NODE_STATE_SERVING,
+            applied_revision=position.revision,
+        )
+        return cluster_pb2.Topology(
+            cluster_id=str(uuid.UUID(bytes=position.cluster_id)),
+            epoch=position.epoch,
+            nodes=[writer, *(self._members[key].node for key in sorted(self._members))],
+            answered_by=self._node_id,
+        )
+
+
+class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
+    """The writer's ClusterService."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+        self._closing = False
+
+    async def GetTopology(
+        self, request: cluster_pb2.GetTopologyRequest, context: object
+    ) -> cluster_pb2.GetTopologyResponse:
+        return cluster_pb2.GetTopologyResponse(topology=self._membership.topology())
+
+    async def WatchTopology(
+        self, request: cluster_pb2.WatchTopologyRequest, context: object
+    ) -> AsyncIterator[cluster_pb2.WatchTopologyResponse]:
+        while not self._closing:
+            seen = self._membership.changed.count
+            yield cluster_pb2.WatchTopologyResponse(topology=self._membership.topology())
+            while self._membership.changed.count == seen and not self._closing:
+                await self._membership.changed.wait_beyond(seen, WATCH_RECHECK_S)
+
+    def close(self) -> None:
+        """Ends the watches."""
+        self._closing = True
+        self._membership.changed.notify()

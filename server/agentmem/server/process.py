@@ -1,0 +1,109 @@
+"""The writer process, from its settings to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from agentmem.core.data_directory import DataDirectory
+from agentmem.core.embedders import make_embedder
+from agentmem.core.serving import GrpcServer
+from agentmem.core.store import Store
+from agentmem.server.commit_queue import CommitQueue
+from agentmem.server.feed import ReplicationService
+from agentmem.server.membership import ClusterService, Membership
+from agentmem.server.services import WriterReader, WriterService
+from agentmem.server.settings import WriterSettings
+from agentmem.v1 import (
+    cluster_pb2_grpc,
+    reader_pb2_grpc,
+    replication_pb2_grpc,
+    writer_pb2_grpc,
+)
+
+READER_CHECK_INTERVAL_S = 30.0
+SERVICE_NAMES = (
+    "agentmem.v1.WriterService",
+    "agentmem.v1.ReaderService",
+    "agentmem.v1.ReplicationService",
+    "agentmem.v1.ClusterService",
+)
+
+_logger = logging.getLogger(__name__)
+
+
+async def run(settings: WriterSettings, shutdown: asyncio.Event) -> int:
+    """Serves until ``shutdown`` is set or a commit fails; returns the exit code.
+
+    Raises:
+        DataDirectoryInUse, StoreFormatError, ListenError: it could not start; nothing was changed.
+    """
+    directory = DataDirectory(settings.data_dir)
+    try:
+        store = Store(
+            directory.path / "store",
+            map_size_bytes=settings.map_size_bytes,
+            max_map_size_bytes=settings.max_map_size_bytes,
+        )
+        try:
+            return await _serve(settings, directory, store, shutdown)
+        finally:
+            store.close()
+    finally:
+        directory.close()
+
+
+async def _serve(
+    settings: WriterSettings, directory: DataDirectory, store: Store, shutdown: asyncio.Event
+) -> int:
+    failures: list[BaseException] = []
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        shutdown.set()
+
+    server = GrpcServer(settings.listen)
+    address = settings.advertise or server.address
+    embedder = make_embedder(
+        settings.embedder, settings.openai_url, settings.openai_model, settings.openai_api_key
+    )
+    store.found_cluster()
+
+    node_id = settings.node_id or f"writer-{address}"
+    membership = Membership(node_id, address, store.position)
+    replication = ReplicationService(store, membership)
+    queue = CommitQueue(
+        store,
+        max_commands=settings.max_queue_commands,
+        max_bytes=settings.max_queue_bytes,
+        on_commit=replication.committed.notify,
+        on_failure=fail,
+    )
+    cluster = ClusterService(membership)
+    writer_pb2_grpc.add_WriterServiceServicer_to_server(WriterService(store, queue, embedder), server.grpc)
+    reader_pb2_grpc.add_ReaderServiceServicer_to_server(WriterReader(store), server.grpc)
+    replication_pb2_grpc.add_ReplicationServiceServicer_to_server(replication, server.grpc)
+    cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server.grpc)
+    await server.start(SERVICE_NAMES)
+    await server.set_serving(True)
+    directory.announce(role="writer", node_id=node_id, address=address)
+    print(f"agentmem writer ready on {address}", flush=True)
+
+    housekeeping = asyncio.create_task(_clear_stale_readers(store))
+    await shutdown.wait()
+    housekeeping.cancel()
+    replication.close()
+    cluster.close()
+    await server.stop(settings.drain_s)
+    await queue.close()
+    if failures:
+        _logger.critical("stopped because a commit failed: %s", failures[0])
+        return 1
+    return 0
+
+
+async def _clear_stale_readers(store: Store) -> None:
+    """Backups and tools may read the store from other processes, and may be killed."""
+    while True:
+        await asyncio.sleep(READER_CHECK_INTERVAL_S)
+        store.clear_stale_readers()
