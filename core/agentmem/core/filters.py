@@ -168,7 +168,8 @@ def field_values(memory: memory_pb2.Memory, field: str) -> Iterator[Value]:
     elif kind is Kind.NUMBER:
         yield memory.importance
     elif field == "type":
-        yield TYPE_NAMES[memory.type]
+        if memory.type in TYPE_NAMES:  # else it is of a later release
+            yield TYPE_NAMES[memory.type]
     elif value := getattr(memory, field):
         yield value
 

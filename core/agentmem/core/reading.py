@@ -16,6 +16,9 @@ from agentmem.v1 import memory_pb2, reader_pb2, reader_pb2_grpc
 DEFAULT_PAGE_SIZE = 100
 # A page of a list looks at no more records than this, whether they match or not.
 MAX_SCANNED_RECORDS = 5000
+# A page of a list ends here; with its last memory it is still below the 4 MiB that gRPC clients take when
+# nobody tells them otherwise.
+MAX_PAGE_BYTES = 3 * 1024 * 1024
 # Below the 64 MiB that a message may have, with room for the last memory and its embedding.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 _QUERY_HASH_BYTES = 8
@@ -97,7 +100,7 @@ def list_memories(store: Store, request: reader_pb2.ListMemoriesRequest) -> read
         size_bytes = 0
         last_id = ""
         for scanned, (memory_id, state) in enumerate(transaction.live_ids(request.namespace, after)):
-            full = len(response.memories) == page_size or size_bytes > MAX_ANSWER_BYTES // 4
+            full = len(response.memories) == page_size or size_bytes > MAX_PAGE_BYTES
             if full or scanned == MAX_SCANNED_RECORDS:
                 response.next_page_token = _encode_page_token(last_id, query_hash)
                 break

@@ -15,8 +15,11 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from agentmem.core.errors import AgentMemError
 
+MAX_REQUEST_BYTES = 32 * 1024 * 1024
+# More than a request, so that what one request wrote fits one frame to a replica, made embeddings included.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-KEEPALIVE_INTERVAL_MS = 10_000
+KEEPALIVE_INTERVAL_MS = 30_000
+KEEPALIVE_TIMEOUT_MS = 10_000
 # Clients may ping this often; grpc's own limit of five minutes would cut those that watch a quiet stream.
 MIN_PING_INTERVAL_MS = 10_000
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -25,10 +28,13 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_INTERVAL_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
 )
 _SERVER_OPTIONS: Sequence[tuple[str, int]] = (
-    *CHANNEL_OPTIONS,
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     # Two processes on one port would each get half of the calls.

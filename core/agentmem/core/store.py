@@ -124,6 +124,11 @@ class ReadTransaction:
         revision = self.revision
         return self.log_entry(revision).time_us if revision else 0
 
+    @property
+    def newest_ordinal(self) -> int:
+        """The last ordinal assigned; 0 in an empty store."""
+        return int(_COUNTER.unpack(self._meta(b"next_ordinal"))[0]) - 1
+
     def _meta(self, key: bytes) -> bytes:
         value = self._get(b"meta", key)
         if value is None:

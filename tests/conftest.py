@@ -1,0 +1,30 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from cluster import Cluster
+
+from agentmem.client import Client
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A writer and two replicas that no test may harm; each test has a namespace of its own."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def client(shared_cluster: Cluster) -> Iterator[Client]:
+    with Client(shared_cluster.writer.address, timeout_s=30.0) as client:
+        yield client
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that nobody else uses."""
+    return f"test-{uuid.uuid4().hex[:12]}"

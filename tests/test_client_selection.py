@@ -1,0 +1,311 @@
+"""Which node a client takes: tables of cases over immutable descriptions."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import grpc
+import pytest
+
+from agentmem.client import errors, selection, topology
+from agentmem.client.selection import IDLE, Load, Route, Verdict
+from agentmem.client.topology import Node, NodeRole, NodeState, Topology
+from agentmem.v1 import cluster_pb2
+
+NOW_S = 1000.0
+
+
+def node(name: str, role: NodeRole = NodeRole.REPLICA, state: NodeState = NodeState.SERVING) -> Node:
+    return Node(name, role, f"{name}:1", state, applied_revision=0, searchable_revision=0)
+
+
+def cluster(*nodes: Node, epoch: int = 1, cluster_id: str = "c") -> Topology:
+    return Topology(cluster_id, epoch, nodes, answered_by="w")
+
+
+W = node("w", NodeRole.WRITER)
+A, B, C = node("a"), node("b"), node("c")
+FAILED = Load(failures=1, failed_at_s=NOW_S - 0.1, blocked_until_s=NOW_S + 1)
+RECOVERED = replace(FAILED, blocked_until_s=NOW_S - 0.01)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "loads", "tried", "route", "expected"),
+    [
+        pytest.param((W, A), {}, (), Route.REPLICAS, {"a"}, id="the only replica"),
+        pytest.param((W, A, B), {}, (), Route.REPLICAS, {"a", "b"}, id="either of two"),
+        pytest.param((W, A, B), {}, ("a:1",), Route.REPLICAS, {"b"}, id="one that was not tried"),
+        pytest.param(
+            (W, A, B), {}, ("a:1", "b:1"), Route.REPLICAS, set(), id="a search never asks the writer"
+        ),
+        pytest.param((W, A, B), {}, ("a:1", "b:1"), Route.REPLICAS_THEN_WRITER, {"w"}, id="a get then does"),
+        pytest.param((W,), {}, (), Route.REPLICAS_THEN_WRITER, {"w"}, id="no replicas at all"),
+        pytest.param((), {}, (), Route.REPLICAS_THEN_WRITER, set(), id="nobody"),
+        pytest.param((W, A), {}, (), Route.WRITER_THEN_REPLICAS, {"w"}, id="the writer first"),
+        pytest.param((W, A), {}, ("w:1",), Route.WRITER_THEN_REPLICAS, {"a"}, id="then the replicas"),
+        pytest.param(
+            (W, node("a", state=NodeState.CATCHING_UP)),
+            {},
+            (),
+            Route.REPLICAS,
+            set(),
+            id="not one catching up",
+        ),
+        pytest.param(
+            (W, node("a", state=NodeState.DRAINING), B), {}, (), Route.REPLICAS, {"b"}, id="not one draining"
+        ),
+        pytest.param(
+            (W, node("a", state=NodeState.UNKNOWN)), {}, (), Route.REPLICAS, set(), id="not one unknown"
+        ),
+        pytest.param(
+            (replace(A, address=""),), {}, (), Route.REPLICAS, set(), id="not one without an address"
+        ),
+        pytest.param((W, A, B), {"a:1": FAILED}, (), Route.REPLICAS, {"b"}, id="not one that just failed"),
+        pytest.param(
+            (W, A, B), {"a:1": RECOVERED}, (), Route.REPLICAS, {"a", "b"}, id="again after its block"
+        ),
+        pytest.param(
+            (W, A),
+            {"a:1": FAILED},
+            (),
+            Route.REPLICAS_THEN_WRITER,
+            {"w"},
+            id="the writer before a failed replica",
+        ),
+        pytest.param(
+            (W, A), {"a:1": FAILED}, (), Route.REPLICAS, {"a"}, id="a failed one when nothing else is left"
+        ),
+        pytest.param(
+            (W, A),
+            {"a:1": FAILED, "w:1": FAILED},
+            (),
+            Route.REPLICAS_THEN_WRITER,
+            {"a"},
+            id="of failed ones again the replica first",
+        ),
+    ],
+)
+def test_choose(
+    nodes: tuple[Node, ...], loads: dict[str, Load], tried: tuple[str, ...], route: Route, expected: set[str]
+) -> None:
+    rng = random.Random(1)
+    chosen = [
+        selection.choose(cluster(*nodes), loads, route=route, tried=tried, now_s=NOW_S, rng=rng)
+        for _ in range(50)
+    ]
+    assert {each.id for each in chosen if each is not None} == expected
+    assert (None in chosen) == (not expected)
+
+
+def test_the_cheaper_of_two_is_taken() -> None:
+    loads = {
+        "a:1": Load(latency_s=0.010, answered_at_s=NOW_S),
+        "b:1": Load(latency_s=0.002, answered_at_s=NOW_S),
+    }
+    chosen = [
+        selection.cheaper_of_two([A, B], loads, now_s=NOW_S, rng=random.Random(seed)) for seed in range(20)
+    ]
+    assert {each.id for each in chosen} == {"b"}
+
+
+def test_calls_spread_evenly_over_equal_replicas_and_by_speed_over_unequal_ones() -> None:
+    for latency_s, low, high in (
+        ({"a:1": 0.004, "b:1": 0.004}, 480, 520),
+        ({"a:1": 0.004, "b:1": 0.012}, 740, 760),
+    ):
+        loads = {address: Load(latency_s=each, answered_at_s=NOW_S) for address, each in latency_s.items()}
+        rng = random.Random(1)
+        counts: Counter[str] = Counter()
+        for _ in range(1000):
+            chosen = selection.cheaper_of_two([A, B], loads, now_s=NOW_S, rng=rng)
+            loads[chosen.address] = selection.started(loads[chosen.address])
+            counts[chosen.id] += 1
+        assert low <= counts["a"] <= high, counts
+
+
+@pytest.mark.parametrize(
+    ("load", "expected_s"),
+    [
+        pytest.param(IDLE, selection.INITIAL_LATENCY_S, id="nothing known"),
+        pytest.param(Load(outstanding=3), 4 * selection.INITIAL_LATENCY_S, id="times the open calls"),
+        pytest.param(Load(latency_s=0.01, answered_at_s=NOW_S), 0.01, id="as measured"),
+        pytest.param(Load(latency_s=0.01, answered_at_s=NOW_S, outstanding=1), 0.02, id="both"),
+        pytest.param(
+            Load(latency_s=0.01, answered_at_s=NOW_S - selection.LATENCY_DECAY_S),
+            0.01 / 2.718281828,
+            id="decays",
+        ),
+        pytest.param(
+            Load(latency_s=0.01, answered_at_s=NOW_S - 1000),
+            selection.MIN_LATENCY_S,
+            id="not below the least",
+        ),
+    ],
+)
+def test_cost(load: Load, expected_s: float) -> None:
+    assert selection.cost(load, NOW_S) == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize(
+    ("before", "sent_ago_s", "expected_latency_s"),
+    [
+        pytest.param(Load(outstanding=1), 0.02, 0.02, id="the first answer"),
+        pytest.param(
+            Load(outstanding=1, latency_s=0.01, answered_at_s=NOW_S - 0.001), 0.05, 0.05, id="a peak at once"
+        ),
+        pytest.param(
+            Load(outstanding=1, latency_s=0.05, answered_at_s=NOW_S), 0.01, 0.05, id="a fast one by and by"
+        ),
+        pytest.param(
+            Load(outstanding=1, latency_s=0.05, answered_at_s=NOW_S - 100),
+            0.01,
+            0.01,
+            id="a fast one after long",
+        ),
+    ],
+)
+def test_answered(before: Load, sent_ago_s: float, expected_latency_s: float) -> None:
+    after = selection.answered(before, sent_at_s=NOW_S - sent_ago_s, now_s=NOW_S)
+    assert after.latency_s == pytest.approx(expected_latency_s)
+    assert after.outstanding == 0
+
+
+def test_a_failure_blocks_longer_each_time_up_to_the_cap_and_an_answer_forgives() -> None:
+    rng, load, now_s = random.Random(1), IDLE, NOW_S
+    for failures in range(12):
+        load = selection.failed(selection.started(load), now_s=now_s, rng=rng)
+        longest_s = min(selection.MAX_BLOCK_S, selection.FIRST_BLOCK_S * 2**failures)
+        assert longest_s / 2 <= load.blocked_until_s - now_s <= longest_s
+        assert load.failures == failures + 1
+        assert load.outstanding == 0
+        now_s = load.blocked_until_s
+    load = selection.answered(selection.started(load), sent_at_s=now_s, now_s=now_s + 0.01)
+    assert load.failures == 0
+    assert not selection.blocked(load, now_s)
+
+
+def test_calls_that_fail_together_count_as_one_failure() -> None:
+    rng = random.Random(1)
+    once = selection.failed(Load(outstanding=2), now_s=NOW_S, rng=rng)
+    twice = selection.failed(once, now_s=NOW_S + 0.001, rng=rng)
+    assert twice.failures == 1
+    assert twice.blocked_until_s == once.blocked_until_s
+    assert twice.outstanding == 0
+
+
+def test_an_answer_to_an_older_call_does_not_take_back_a_failure() -> None:
+    load = selection.failed(Load(outstanding=2), now_s=NOW_S, rng=random.Random(1))
+    load = selection.answered(load, sent_at_s=NOW_S - 1, now_s=NOW_S + 0.001)
+    assert selection.blocked(load, NOW_S + 0.001)
+
+
+def test_open_calls_never_count_below_zero() -> None:
+    assert selection.abandoned(IDLE).outstanding == 0
+
+
+def test_after_an_update_the_gone_are_forgotten_and_the_returned_forgiven() -> None:
+    loads = {"a:1": FAILED, "b:1": FAILED, "c:1": FAILED}
+    after = selection.after_update(loads, nodes={"a:1", "b:1"}, newly_serving={"b:1"})
+    assert after == {"a:1": FAILED, "b:1": IDLE}
+
+
+@pytest.mark.parametrize(
+    ("failures", "longest_s"), [(0, 0.1), (1, 0.2), (4, 1.6), (5, 2.0), (1000, 2.0)], ids=str
+)
+def test_backoff(failures: int, longest_s: float) -> None:
+    rng = random.Random(1)
+    waits = [selection.backoff_s(failures, first_s=0.1, cap_s=2.0, rng=rng) for _ in range(200)]
+    assert longest_s / 2 <= min(waits) < longest_s * 0.6
+    assert longest_s * 0.9 < max(waits) <= longest_s
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (errors.Unavailable("lost"), Verdict.ANOTHER_NODE),
+        (errors.Unavailable("", reason="REPLICA_NOT_READY"), Verdict.ANOTHER_NODE),
+        (errors.Unavailable("", reason="SHUTTING_DOWN"), Verdict.ANOTHER_NODE),
+        (errors.FailedPrecondition("", reason="NOT_REPLICA"), Verdict.ANOTHER_NODE),
+        (errors.ResourceExhausted("", reason="OVERLOADED"), Verdict.ANOTHER_REPLICA_ONCE),
+        (errors.Unavailable("", reason="EMBEDDER_FAILED"), Verdict.ANOTHER_REPLICA_ONCE),
+        (errors.ResourceExhausted("the answer is too large"), Verdict.FINAL),
+        (errors.DeadlineExceeded("late"), Verdict.FINAL),
+        (errors.InvalidArgument("", reason="FILTER_UNSUPPORTED"), Verdict.FINAL),
+        (errors.FailedPrecondition("", reason="DIMENSION_MISMATCH"), Verdict.FINAL),
+        (errors.ServerError("bug"), Verdict.FINAL),
+    ],
+    ids=lambda case: f"{case.reason}" if isinstance(case, errors.AgentMemError) else case.name,
+)
+def test_verdict(error: errors.AgentMemError, expected: Verdict) -> None:
+    assert selection.verdict(error) is expected
+
+
+def test_a_call_that_the_server_cancelled_goes_to_another_node() -> None:
+    error = errors.from_status(grpc.StatusCode.CANCELLED, "", b"")
+    assert selection.verdict(error) is Verdict.ANOTHER_NODE
+
+
+@pytest.mark.parametrize(
+    ("known", "received", "problem"),
+    [
+        pytest.param(None, cluster(W), "", id="the first"),
+        pytest.param(cluster(W), cluster(W, A), "", id="a change"),
+        pytest.param(cluster(W, epoch=1), cluster(W, epoch=2), "", id="a promotion"),
+        pytest.param(cluster(W, epoch=2), cluster(W, epoch=1), "epoch 1, behind 2", id="before a promotion"),
+        pytest.param(cluster(W), cluster(W, cluster_id="x"), "belongs to cluster x", id="another cluster"),
+    ],
+)
+def test_updated(known: Topology | None, received: Topology, problem: str) -> None:
+    if problem:
+        with pytest.raises(topology.Refused, match=problem):
+            topology.updated(known, received)
+    else:
+        assert topology.updated(known, received) is received
+
+
+@pytest.mark.parametrize(
+    ("known", "received", "expected"),
+    [
+        pytest.param(None, cluster(W, A), {"w:1", "a:1"}, id="all at first"),
+        pytest.param(cluster(W, A), cluster(W, A), set(), id="no change"),
+        pytest.param(cluster(W), cluster(W, A), {"a:1"}, id="came"),
+        pytest.param(cluster(W, A), cluster(W), set(), id="went"),
+        pytest.param(cluster(node("a", state=NodeState.CATCHING_UP)), cluster(A), {"a:1"}, id="caught up"),
+        pytest.param(cluster(replace(A, id="old")), cluster(A), {"a:1"}, id="another process at its address"),
+    ],
+)
+def test_newly_serving(known: Topology | None, received: Topology, expected: set[str]) -> None:
+    assert topology.newly_serving(known, received) == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "last", "expected"),
+    [
+        pytest.param(None, "", ("x:1", "a:1"), id="the contact points at first"),
+        pytest.param(None, "x:1", ("a:1", "x:1"), id="the one that failed last comes last"),
+        pytest.param(cluster(W, A, B), "", ("w:1", "a:1", "b:1", "x:1"), id="the writer first, each once"),
+        pytest.param(cluster(W, A, B), "w:1", ("a:1", "b:1", "x:1", "w:1"), id="unless it failed"),
+    ],
+)
+def test_watch_order(known: Topology | None, last: str, expected: tuple[str, ...]) -> None:
+    assert topology.watch_order(known, ("x:1", "a:1"), last) == expected
+
+
+def test_topology_from_proto_with_a_role_and_a_state_of_a_later_release() -> None:
+    message = cluster_pb2.Topology(cluster_id="c", epoch=3, answered_by="w")
+    message.nodes.add(
+        id="w",
+        role=cluster_pb2.NODE_ROLE_WRITER,
+        address="w:1",
+        state=cluster_pb2.NODE_STATE_SERVING,
+        applied_revision=7,
+        searchable_revision=6,
+    )
+    message.nodes.add(id="x", address="x:1").MergeFromString(b"\x10\x63\x20\x63")
+    received = topology.from_proto(message)
+    assert received.writer == Node("w", NodeRole.WRITER, "w:1", NodeState.SERVING, 7, 6)
+    assert received.nodes[1] == Node("x", NodeRole.UNKNOWN, "x:1", NodeState.UNKNOWN, 0, 0)
+    assert received.replicas == ()
+    assert (received.epoch, received.answered_by) == (3, "w")
