@@ -544,7 +544,9 @@ def test_bad_searches_are_refused(
 
 
 def test_an_overloaded_writer_says_when_to_come_back(tmp_path: Path) -> None:
-    with Cluster(tmp_path, replicas=0, writer_flags=("--max-queue-commands", "1", "--embedder", "none")) as cluster:
+    with Cluster(
+        tmp_path, replicas=0, writer_flags=("--max-queue-commands", "1", "--embedder", "none")
+    ) as cluster:
         stubs = Stubs(cluster.writer.address)
 
         def attempt(number: int) -> str:

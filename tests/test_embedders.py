@@ -1,0 +1,112 @@
+"""Embedders: what they make of texts, and the processes run with each of them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cluster import Cluster, client_of
+
+from agentmem.client import AgentMemError, NewMemory
+from agentmem.core.embedders import OpenAIEmbedder, WordLlamaEmbedder
+from agentmem.core.errors import Unavailable
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """An embeddings endpoint that counts letters: real HTTP, a model anybody can check."""
+
+    answer_status = 200
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path != "/v1/embeddings" or self.headers["Authorization"] != "Bearer secret":
+            self.send_error(404)
+            return
+        rows = [
+            {"index": index, "embedding": [text.count(letter) + 0.01 for letter in "abcdefgh"]}
+            for index, text in enumerate(body["input"])
+        ]
+        data = json.dumps({"model": body["model"], "data": rows[::-1]}).encode()
+        self.send_response(type(self).answer_status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Tests are quiet."""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_wordllama_makes_unit_vectors() -> None:
+    cat, kitten, tax, nothing = WordLlamaEmbedder().embed(["a cat", "a kitten", "income tax law", ""])
+    assert nothing is None
+    assert cat is not None
+    assert kitten is not None
+    assert tax is not None
+    assert cat.shape == (256,)
+    assert cat.dtype == np.float32
+    assert np.isclose(np.linalg.norm(cat), 1, rtol=1e-5)
+    assert cat @ kitten > cat @ tax
+
+
+def test_openai_keeps_the_order_of_texts(endpoint: str) -> None:
+    first, second = OpenAIEmbedder(endpoint, "letters", "secret").embed(["aaa", "bbb"])
+    assert first is not None
+    assert second is not None
+    assert first.argmax() == 0
+    assert second.argmax() == 1
+
+
+def test_openai_failures_say_where(endpoint: str) -> None:
+    with pytest.raises(Unavailable, match=r"404") as refused:
+        OpenAIEmbedder(endpoint, "letters", "wrong key").embed(["a"])
+    assert refused.value.reason == "EMBEDDER_FAILED"
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
+        OpenAIEmbedder("http://127.0.0.1:9/v1", "letters", "").embed(["a"])
+
+
+def test_a_cluster_with_an_endpoint(endpoint: str, tmp_path: Path) -> None:
+    flags = (
+        *("--embedder", "openai", "--openai-url", endpoint),
+        *("--openai-model", "letters", "--openai-api-key", "secret"),
+    )
+    with Cluster(tmp_path, replicas=0, writer_flags=flags) as cluster, client_of(cluster) as client:
+        cluster.begin_replica(*flags).wait_ready()
+        added = client.add_many("ns", ["aaaa", "bbbb", "cccc"])
+        cluster.wait_searchable(added.revision)
+        hits = client.search("ns", "bb", mode="semantic").hits
+        assert hits[0].memory.content == "bbbb"
+        assert hits[0].memory.embedding_model == "letters"
+
+
+def test_a_cluster_without_an_embedder(tmp_path: Path) -> None:
+    flags = ("--embedder", "none")
+    with Cluster(tmp_path, replicas=0, writer_flags=flags) as cluster, client_of(cluster) as client:
+        cluster.begin_replica(*flags).wait_ready()
+        client.add("words", "only words here")
+        own = [
+            NewMemory(content="east", embedding=(1.0, 0.0)),
+            NewMemory(content="north", embedding=(0.0, 1.0)),
+        ]
+        cluster.wait_searchable(client.add_many("vectors", own).revision)
+        assert len(client.search("words", "words").hits) == 1
+        nearest = client.search("vectors", embedding=(0.9, 0.1), mode="semantic").hits
+        assert [hit.memory.content for hit in nearest] == ["east", "north"]
+        with pytest.raises(AgentMemError) as refused:
+            client.search("vectors", "east", mode="semantic")
+        assert refused.value.reason == "EMBEDDING_REQUIRED"

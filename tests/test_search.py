@@ -1,0 +1,203 @@
+"""Search over views: modes, updates, and consistency while the indexer runs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from memories import NAMESPACE, Replica, by_user, condition, make_memory, unit_vectors
+
+from agentmem.core.filters import compile_filter
+from agentmem.core.store import WriteTransaction
+from agentmem.replica import ranking
+from agentmem.replica.search import SearchQuery, search
+from agentmem.replica.view import View
+from agentmem.v1 import filter_pb2
+
+# Three directions: the first two are alike, the third is not.
+NEAR, NEARER, FAR = np.array([[0.8, 0.6, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=np.float32)
+
+
+@pytest.fixture
+def replica(tmp_path: Path):  # type: ignore[no-untyped-def]
+    with Replica(tmp_path) as replica:
+        yield replica
+
+
+def with_three(replica: Replica) -> View:
+    """`words` shares the question's words, `meaning` its direction, `both` some of each."""
+    memories = [
+        make_memory("words", "the blue boat in the harbour", user_id="ana"),
+        make_memory("meaning", "a ship at the quay", user_id="ana"),
+        make_memory("both", "the boat of a neighbour", user_id="ben"),
+    ]
+    revision = replica.put(memories, np.stack([FAR, NEARER, NEAR]))
+    revision = replica.put([make_memory("no vector", "one more boat", user_id="ben")])
+    return replica.wait_for_revision(revision)
+
+
+def test_modes(replica: Replica) -> None:
+    view = with_three(replica)
+    question = "where is the blue boat"
+    assert replica.search(view, question, NEARER, mode="semantic") == ["meaning", "both", "words"]
+    assert replica.search(view, question, NEARER, mode="text")[0] == "words"
+    assert set(replica.search(view, question, NEARER, mode="text")) == {"words", "both", "no vector"}
+    hybrid = replica.search(view, question, NEARER)
+    assert set(hybrid) == {"words", "meaning", "both", "no vector"}
+    assert hybrid[0] == "both"
+    # What is missing from the question is left to the other signal.
+    assert replica.search(view, question) == replica.search(view, question, mode="text")
+    assert replica.search(view, "", NEARER) == replica.search(view, "", NEARER, mode="semantic")
+    assert replica.search(view, "zzz", NEARER)[:3] == ["meaning", "both", "words"]
+    assert replica.search(view, question, mode="semantic") == []
+    assert replica.search(view, question, NEARER, top_k=1) == ["both"]
+
+
+def test_scores(replica: Replica) -> None:
+    view = with_three(replica)
+    (first, second, third) = search(view, SearchQuery(NAMESPACE, "", NEARER, "semantic", None, 10))
+    assert (first.score, second.score, third.score) == pytest.approx((1.0, 0.8, 0.0), abs=1e-6)
+    texts = search(view, SearchQuery(NAMESPACE, "boat", None, "text", None, 10))
+    assert all(hit.score > 0 for hit in texts)
+    both = search(view, SearchQuery(NAMESPACE, "blue boat", NEARER, "hybrid", None, 10))
+    assert all(0 <= hit.score <= 1 for hit in both)
+    assert [hit.score for hit in both] == sorted((hit.score for hit in both), reverse=True)
+
+
+def test_fusion_is_the_mean_of_the_scaled_signals() -> None:
+    cosines = np.array([0.8, 0.4, np.nan, -0.2])
+    bm25 = np.array([0.0, 5.0, 10.0, 0.0])
+    np.testing.assert_allclose(ranking.fuse(cosines, bm25), [0.5, 0.5, 0.5, 0.0])
+    np.testing.assert_allclose(ranking.fuse(np.array([np.nan]), np.array([0.0])), [0.0])
+    np.testing.assert_allclose(ranking.fuse(np.array([-0.5, -0.1]), np.zeros(2)), [0.0, 0.0])
+
+
+def test_filters_apply_to_every_mode(replica: Replica) -> None:
+    view = with_three(replica)
+    for mode in ("semantic", "text", "hybrid"):
+        assert set(replica.search(view, "blue boat", NEARER, mode=mode, node=by_user("ben"))) <= {
+            "both",
+            "no vector",
+        }
+        assert replica.search(view, "blue boat", NEARER, mode=mode, node=by_user("nobody")) == []
+    only = compile_filter(condition("id", filter_pb2.OPERATOR_EQ, "meaning"))
+    assert replica.search(view, "boat", NEARER, node=only) == ["meaning"]
+
+
+def test_a_namespace_is_on_its_own(replica: Replica) -> None:
+    with_three(replica)
+    revision = replica.put(
+        [make_memory("x", "a blue boat", namespace="other")], np.array([[1, 0]], np.float32)
+    )
+    view = replica.wait_for_revision(revision)
+    assert replica.search(view, "boat", namespace="other") == ["x"]
+    assert replica.search(view, "boat", np.array([0, 1], np.float32), namespace="other") == ["x"]
+    assert "x" not in replica.search(view, "boat", NEARER)
+    assert replica.search(view, "boat", namespace="unknown") == []
+
+
+def test_an_old_version_is_never_returned(replica: Replica) -> None:
+    view = with_three(replica)
+    revision = replica.put([make_memory("words", "a green bicycle", version=2)], NEARER[np.newaxis])
+    updated = replica.wait_for_revision(revision)
+    assert "words" not in replica.search(updated, "blue harbour", mode="text")
+    assert replica.search(updated, "bicycle", mode="text") == ["words"]
+    assert replica.search(updated, "", NEARER, mode="semantic")[:2] == ["words", "meaning"]
+    assert replica.search(updated, "", NEARER, node=by_user("ana")) == ["meaning"]  # the update has no user
+    # An older view still answers for its own revision.
+    assert replica.search(view, "bicycle", mode="text") == []
+    assert set(replica.search(view, "", NEARER, node=by_user("ana"))) == {"words", "meaning"}
+
+    deleted = replica.wait_for_revision(replica.delete(["words"]))
+    for mode in ("semantic", "text", "hybrid"):
+        assert "words" not in replica.search(deleted, "green bicycle blue boat", NEARER, mode=mode)
+    revision = replica.put([make_memory("words", "a red kite", version=4)], FAR[np.newaxis])
+    assert replica.search(replica.wait_for_revision(revision), "kite", mode="text") == ["words"]
+
+
+def test_every_revision_is_published_whole(replica: Replica) -> None:
+    """Each commit replaces all memories; each view has one generation of them, in every mode."""
+    count, generations = 20, 30
+    rows = unit_vectors(count, 8)
+    wrong: list[str] = []
+    is_done = threading.Event()
+
+    def ask() -> None:
+        while not is_done.is_set():
+            view = replica.indexer.view
+            if NAMESPACE not in view.namespaces:
+                continue
+            for mode in ("semantic", "text", "hybrid"):
+                hits = search(view, SearchQuery(NAMESPACE, "generation", rows[0], mode, None, 2 * count))
+                with replica.store.read() as transaction:
+                    records = [transaction.record(hit.ordinal) for hit in hits]
+                found = {record.revision for record in records if record is not None}
+                if len(hits) != count or found != {view.revision}:
+                    wrong.append(f"{mode} at {view.revision}: {len(hits)} hits of {found}")
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for generation in range(1, generations + 1):
+            revision = replica.put(
+                [make_memory(str(n), f"generation {generation}", version=generation) for n in range(count)],
+                rows,
+            )
+            if generation % 3:  # sometimes several commits in one view
+                replica.wait_for_revision(revision)
+        replica.wait_for_revision(revision)
+    finally:
+        is_done.set()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+    assert [view.revision for view in replica.views] == sorted({view.revision for view in replica.views})
+
+
+def test_many_updates_do_not_pile_up(replica: Replica) -> None:
+    """Facets and tail are copied without their dead rows once these are the most."""
+    rows = unit_vectors(100, 8)
+    for version in range(1, 61):
+        revision = replica.put(
+            [
+                make_memory(str(n), f"version {version}", version=version, user_id=str(n % 5))
+                for n in range(100)
+            ],
+            rows,
+        )
+    view = replica.wait_for_revision(revision)
+    namespace = view.namespaces[NAMESPACE]
+    assert namespace.facet_rows < 2200
+    assert namespace.vectors is not None
+    assert len(namespace.vectors.tail.rows) < 2200
+    assert len(replica.search(view, "version", rows[0], top_k=1000)) == 100
+    assert len(replica.search(view, "", rows[0], node=by_user("3"), top_k=1000)) == 20
+
+
+def test_what_was_written_before_the_start_and_after_a_restart_is_found(tmp_path: Path) -> None:
+    replica = Replica(tmp_path)
+    replica.put([make_memory("a", "first boat")], NEAR[np.newaxis])
+    with replica:
+        assert replica.search(replica.views[0], "boat", NEARER) == ["a"]
+        replica.wait_for_revision(replica.put([make_memory("b", "second boat")], NEARER[np.newaxis]))
+    with Replica(tmp_path) as replica:
+        assert replica.views[0].revision == 2
+        assert replica.search(replica.views[0], "boat", NEARER) == ["b", "a"]
+
+
+def test_a_store_that_contradicts_itself_ends_the_indexer(replica: Replica) -> None:
+    def lose_a_record(transaction: WriteTransaction) -> None:
+        transaction._transaction.delete((1).to_bytes(8, "big"), db=transaction._databases[b"docs"])
+
+    def write(transaction: WriteTransaction) -> None:
+        from agentmem.core.store import Change
+
+        transaction.append([Change(make_memory("a"), None, None)], 1)
+        lose_a_record(transaction)
+
+    replica.store.commit(write)
+    replica.indexer.notify()
+    assert "no record at ordinal 1" in str(replica.wait_for_failure())
