@@ -90,9 +90,9 @@ def by_user(user_id: str) -> Filter:
 
 
 def unit_vectors(count: int, dimension: int = 32, seed: int = 1) -> FloatRows:
-    """Random directions in clusters, as embeddings are: float32 [count, dimension]."""
+    """Random directions around the same few, as embeddings are: float32 [count, dimension]."""
+    centres = np.random.default_rng(0).standard_normal((64, dimension))
     random = np.random.default_rng(seed)
-    centres = random.standard_normal((64, dimension))
     rows = centres[random.integers(0, 64, count)] + random.standard_normal((count, dimension))
     unit: FloatRows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     return unit
@@ -205,5 +205,7 @@ class Replica:
 
 def segment_rows(view: View, namespace: str = NAMESPACE) -> list[int]:
     """How many rows each segment of a namespace has."""
-    vectors = view.namespaces[namespace].vectors
-    return [] if vectors is None else [len(part.rows) for part in vectors.segments]
+    known = view.namespaces.get(namespace)
+    if known is None or known.vectors is None:
+        return []
+    return [len(part.rows) for part in known.vectors.segments]

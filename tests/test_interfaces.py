@@ -87,7 +87,7 @@ def test_health_says_serving(shared_cluster: Cluster, service: str) -> None:
     name = f"agentmem.v1.{service}" if service else ""
     for node in shared_cluster.nodes:
         with grpc.insecure_channel(node.address) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
             answer = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from agentmem.replica.planner import (
-    FOREST_SHARE,
     ExactScan,
     Plan,
     Segments,
@@ -22,9 +21,17 @@ MILLION = 1_000_000
 
 
 def statistics(
-    *, top_k: int = 10, live: int, matching: int | None = None, tail: int = 0, segments: int = 0
+    *,
+    top_k: int = 10,
+    live: int,
+    matching: int | None = None,
+    tail: int = 0,
+    segments: int = 0,
+    share: float = 0.3,
 ) -> Statistics:
-    return Statistics(top_k, live if matching is None else matching, live, tail, segments)
+    return Statistics(
+        top_k, live if matching is None else matching, live, tail, segments, forest_rows=int(segments * share)
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,6 +57,8 @@ def statistics(
         # Memories without vectors do not count for the tail.
         (statistics(live=MILLION, segments=100_000, tail=10), Segments),
         (statistics(live=0), ExactScan),
+        # A forest that has to look at most of its rows is of no use.
+        (statistics(live=MILLION, segments=MILLION, share=1.0), ExactScan),
     ],
 )
 def test_plan(given: Statistics, chosen: type[Plan]) -> None:
@@ -59,9 +68,8 @@ def test_plan(given: Statistics, chosen: type[Plan]) -> None:
 def test_a_filter_makes_segments_fetch_more() -> None:
     alone = plan(statistics(live=100_000, segments=100_000, top_k=100))
     filtered = plan(statistics(live=100_000, segments=100_000, top_k=100, matching=80_000))
-    assert alone == Segments(200, FOREST_SHARE)
-    assert isinstance(filtered, Segments)
-    assert filtered == Segments(250, pytest.approx(FOREST_SHARE / 0.8))
+    assert alone == Segments(200, 1.0)
+    assert filtered == Segments(250, 1 / 0.8)
 
 
 def test_widening_ends_in_an_exact_scan() -> None:

@@ -122,9 +122,10 @@ def test_segments_alone_are_used_and_never_return_too_few(tmp_path: Path) -> Non
     nearest = set(exact(rows, query, list(range(1, 4001)), 800))
     vectors = NamespaceVectors(DIMENSION)
     live = OrdinalSet(range(1, 4001))
-    vectors.add_segment(segment_on_disk(tmp_path / "1-1", list(range(1, 4001)), rows), live)
+    segment = segment_on_disk(tmp_path / "1-1", list(range(1, 4001)), rows)
+    vectors.add_segment(segment, live)
     allowed = live - OrdinalSet(nearest)
-    assert isinstance(plan(Statistics(10, len(allowed), len(live), 0, 4000)), Segments)
+    assert isinstance(plan(Statistics(10, len(allowed), len(live), 0, 4000, segment.forest_rows)), Segments)
     hits = vectors.view().search(query, 10, allowed, live)
     assert len(hits.ordinals) == 10
     assert not nearest & set(hits.ordinals.tolist())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from agentmem.cli import conversations, printing, terminal
 from agentmem.cli.cluster import LocalCluster, wait_searchable
+from agentmem.cli.connection import DEFAULT_TARGET
 from agentmem.cli.conversations import Conversation
 from agentmem.cli.failures import CommandError, from_client
 from agentmem.client import Client, NewMemory
@@ -13,7 +14,6 @@ from agentmem.client.errors import AgentMemError
 FOLDER = Path(__file__).parent / "sample"
 BATCH_SIZE = 500
 _EXAMPLE_HITS = 3
-_DEFAULT_TARGET = "127.0.0.1:50051"
 
 
 def show(cluster: LocalCluster) -> None:
@@ -59,7 +59,7 @@ def _show_search(client: Client, conversation: Conversation, target: str) -> Non
     if not question:
         return
     name = namespace(conversation)
-    option = "" if target == _DEFAULT_TARGET else f" --target {target}"
+    option = "" if target == DEFAULT_TARGET else f" --target {target}"
     terminal.say(f'\n$ agentmem search -n {name} "{question}" --top-k {_EXAMPLE_HITS}{option}')
     printing.print_hits(client.search(name, question, top_k=_EXAMPLE_HITS).hits)
     terminal.say()

@@ -87,7 +87,8 @@ class LocalCluster:
 
     def start_writer(self, port: int) -> Child:
         """Starts the writer; see wait_ready."""
-        return self._start("agentmem.server", self.writer, {"listen": f"{HOST}:{port}"})
+        options = {"listen": f"{HOST}:{port}", "node-id": self.writer.name}
+        return self._start("agentmem.server", self.writer, options)
 
     def start_replica(self, number: int, port: int, writer_address: str) -> Child:
         """Starts a replica; see wait_ready."""
@@ -96,9 +97,6 @@ class LocalCluster:
         return self._start("agentmem.replica", folder, options)
 
     def _start(self, module: str, folder: NodeFolder, options: dict[str, str]) -> Child:
-        # Left behind by a crash; a watcher would take it for a second one while the new process starts.
-        if folder.crashed():
-            (folder.path / "process.json").unlink(missing_ok=True)
         return processes.start(module, options, folder, self.log_path(folder.name))
 
     def free_ports(self, replicas: int, port: int) -> list[int]:
@@ -181,6 +179,11 @@ def _restart_writer(cluster: LocalCluster) -> Child:
     crashed = cluster.writer.crashed()
     if crashed is None:
         folder = cluster.data_dir
+        if cluster.owned():
+            raise CommandError(
+                f"the writer in {folder} was stopped, its replicas were not: "
+                f"stop them with `agentmem down --data-dir {folder}`, then start again with `agentmem up`"
+            )
         raise CommandError(f"no cluster runs in {folder}: start one with `agentmem up --data-dir {folder}`")
     # The replicas know the writer by its address.
     port = int(crashed.address.rpartition(":")[2])

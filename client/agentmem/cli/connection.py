@@ -2,12 +2,14 @@
 
 import socket
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from agentmem.cli.failures import from_client, unreachable, usage_error
 from agentmem.client import Client
 from agentmem.client.errors import AgentMemError
 
+DEFAULT_TARGET = "127.0.0.1:50051"
 CONNECT_TIMEOUT_S = 3.0
 
 
@@ -37,10 +39,27 @@ def _check_reachable(endpoints: Sequence[str], timeout_s: float) -> None:
     """Fails at once when nobody listens; the client would wait for a node to come back."""
     problems = []
     for endpoint in endpoints:
-        host, _, port = endpoint.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+        problem = _connection_problem(endpoint, timeout_s)
+        if not problem:
             return
-        except OSError as error:
-            problems.append(f"{endpoint}: {error.strerror or error}")
+        problems.append(f"{endpoint}: {problem}")
     raise unreachable(", ".join(endpoints), "; ".join(problems))
+
+
+def unreachable_addresses(addresses: Sequence[str]) -> set[str]:
+    """Those that take no connection; a dead writer stays in the topology that the replicas know."""
+    if not addresses:
+        return set()
+    with ThreadPoolExecutor(len(addresses)) as pool:
+        problems = pool.map(lambda address: _connection_problem(address, CONNECT_TIMEOUT_S), addresses)
+        return {address for address, problem in zip(addresses, problems, strict=True) if problem}
+
+
+def _connection_problem(endpoint: str, timeout_s: float) -> str:
+    """Why no connection can be made to host:port; empty when it can."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

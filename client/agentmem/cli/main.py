@@ -9,7 +9,7 @@ import typer
 
 from agentmem.cli import arguments, bundled, documents, importing, printing, supervisor, terminal
 from agentmem.cli import cluster as local
-from agentmem.cli.connection import connected, translated
+from agentmem.cli.connection import DEFAULT_TARGET, connected, translated, unreachable_addresses
 from agentmem.cli.failures import CommandError, ExitCode, usage_error
 from agentmem.client import MemoryType, NewMemory, SearchMode
 
@@ -53,7 +53,6 @@ Meta = Annotated[
 Importance = Annotated[float | None, typer.Option(help="0 to 1.")]
 EventTime = Annotated[str | None, typer.Option(help="When it happened: an ISO date or time. Default: now.")]
 DataDir = Annotated[Path, typer.Option("--data-dir", help="The folder of the local cluster.")]
-DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_DATA_DIR = Path(".agentmem")
 
@@ -280,13 +279,22 @@ def import_memories(
 def status(
     target: Target = DEFAULT_TARGET, timeout_s: TimeoutS = DEFAULT_TIMEOUT_S, json: Json = False
 ) -> None:
-    """Prints the nodes of the cluster. LAG is in revisions behind the writer."""
+    """Prints the nodes of the cluster. LAG is in revisions behind the writer.
+
+    A node that the cluster lists and that nobody can connect to from here is shown as unreachable.
+    """
     with connected(target, timeout_s) as client:
         topology = client.topology()
+    nodes = printing.described(topology, unreachable_addresses([node.address for node in topology.nodes]))
     if json:
-        _print_json(printing.topology_document(topology))
+        cluster = {
+            "cluster_id": topology.cluster_id,
+            "epoch": topology.epoch,
+            "answered_by": topology.answered_by,
+        }
+        _print_json(cluster | {"nodes": nodes})
     else:
-        printing.print_topology(topology)
+        printing.print_nodes(nodes)
 
 
 @app.command()

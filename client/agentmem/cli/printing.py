@@ -1,6 +1,6 @@
 """Memories, hits and nodes as people read them."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -41,48 +41,34 @@ def print_hits(hits: Sequence[Hit]) -> None:
     )
 
 
-def print_topology(topology: Topology) -> None:
-    """The nodes of a cluster, with how far each is behind the writer."""
-    head = topology.writer.applied_revision if topology.writer else None
+def described(topology: Topology, unreachable_addresses: Container[str]) -> list[dict[str, Any]]:
+    """The nodes of a cluster, with how far each is behind the writer: null when that cannot be known."""
+    writer = topology.writer
+    head = None if writer is None or writer.address in unreachable_addresses else writer.applied_revision
+    return [
+        {
+            "id": node.id,
+            "role": str(node.role),
+            "address": node.address,
+            "state": "unreachable" if node.address in unreachable_addresses else str(node.state),
+            "applied_revision": node.applied_revision,
+            "searchable_revision": node.searchable_revision,
+            "lag_revisions": None if head is None else max(0, head - node.applied_revision),
+        }
+        for node in topology.nodes
+    ]
+
+
+def print_nodes(nodes: Sequence[Mapping[str, Any]]) -> None:
+    """The nodes as described, in a table."""
     rows = []
-    for node in topology.nodes:
-        lag = "?" if head is None else str(max(0, head - node.applied_revision))
-        is_writer = node.role is NodeRole.WRITER
-        rows.append(
-            (
-                node.id,
-                node.role,
-                node.address,
-                node.state,
-                str(node.applied_revision),
-                "-" if is_writer else lag,
-            )
-        )
+    for node in nodes:
+        lag = "-" if node["role"] == NodeRole.WRITER else node["lag_revisions"]
+        columns = (node["id"], node["role"], node["address"], node["state"], node["applied_revision"])
+        rows.append([*map(str, columns), "?" if lag is None else str(lag)])
     terminal.table(rows, header=("NODE", "ROLE", "ADDRESS", "STATE", "REVISION", "LAG"))
-    if head is None:
-        terminal.note("there is no writer now: reads go on, writes fail")
-
-
-def topology_document(topology: Topology) -> dict[str, Any]:
-    """The same for programs."""
-    head = topology.writer.applied_revision if topology.writer else None
-    return {
-        "cluster_id": topology.cluster_id,
-        "epoch": topology.epoch,
-        "answered_by": topology.answered_by,
-        "nodes": [
-            {
-                "id": node.id,
-                "role": str(node.role),
-                "address": node.address,
-                "state": str(node.state),
-                "applied_revision": node.applied_revision,
-                "searchable_revision": node.searchable_revision,
-                "lag_revisions": None if head is None else max(0, head - node.applied_revision),
-            }
-            for node in topology.nodes
-        ],
-    }
+    if not any(node["role"] == NodeRole.WRITER and node["state"] == "serving" for node in nodes):
+        terminal.note("no writer serves now: reads go on, writes fail")
 
 
 def _minute(moment: datetime) -> str:

@@ -2,7 +2,8 @@
 
 A process holds a flock on `LOCK` in its folder while it lives, and that is the only proof of life: a pid
 alone may belong to somebody else by now. When it is ready it writes `process.json`, and removes it at a clean
-exit. So a `process.json` beside a free `LOCK` is what a crash leaves behind.
+exit. So a `process.json` beside a free `LOCK` is what a crash leaves behind. `STOPPING` says that the end of
+the process was asked for, so that nobody takes it for a crash even when it had to be killed.
 """
 
 import fcntl
@@ -84,6 +85,19 @@ class NodeFolder:
         """The process that died here without an orderly end, if that was the last one."""
         return None if self.is_owned() else self.announcement()
 
+    def is_stopping(self) -> bool:
+        """Whether the process that lives here, or did last, was asked to end."""
+        return (self.path / "STOPPING").exists()
+
+    def mark_stopping(self) -> None:
+        """Says that the process here is asked to end."""
+        (self.path / "STOPPING").touch()
+
+    def clear(self) -> None:
+        """Forgets how the last process here ended."""
+        for name in ("process.json", "STOPPING"):
+            (self.path / name).unlink(missing_ok=True)
+
 
 @dataclass(slots=True)
 class Child:
@@ -107,6 +121,7 @@ class Child:
 def start(module: str, options: Mapping[str, str], folder: NodeFolder, log_path: Path) -> Child:
     """Starts `python -m module --insecure` in a session of its own, so that Ctrl-C does not reach it."""
     folder.path.mkdir(parents=True, exist_ok=True)
+    folder.clear()
     log_path.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", module, "--insecure", "--data-dir", str(folder.path)]
     for name, value in options.items():
@@ -153,25 +168,28 @@ def stop_children(children: Sequence[Child]) -> list[str]:
         except subprocess.TimeoutExpired:
             child.process.kill()
             child.process.wait(KILL_TIMEOUT_S)
-            killed.append(_killed_message(child.name))
+            killed.append(_killed_message(child.name, TERMINATE_TIMEOUT_S))
     return killed
 
 
-def stop_folders(folders: Sequence[NodeFolder]) -> list[str]:
+def stop_folders(folders: Sequence[NodeFolder], timeout_s: float = TERMINATE_TIMEOUT_S) -> list[str]:
     """Ends whatever lives in the folders, whoever started it; says which had to be killed.
 
     A process that is still starting is ended as soon as it has said who it is.
     """
     killed = []
-    pending = _signal_until_free(folders, signal.SIGTERM, TERMINATE_TIMEOUT_S)
+    for folder in folders:
+        if folder.is_owned():
+            folder.mark_stopping()
+    pending = _signal_until_free(folders, signal.SIGTERM, timeout_s)
     for folder in pending:
         if _signal_until_free([folder], signal.SIGKILL, KILL_TIMEOUT_S):
             raise CommandError(
                 f"the process in {folder.path} cannot be stopped: it does not say its pid, or hangs"
             )
-        # What a clean exit would have removed: this end was asked for, it is no crash.
+        # What a clean exit would have removed.
         (folder.path / "process.json").unlink(missing_ok=True)
-        killed.append(_killed_message(folder.name))
+        killed.append(_killed_message(folder.name, timeout_s))
     return killed
 
 
@@ -203,8 +221,8 @@ def _signal(pid: int, number: signal.Signals) -> None:
         raise CommandError(f"process {pid} belongs to another user and cannot be stopped") from error
 
 
-def _killed_message(name: str) -> str:
-    return f"{name} did not stop within {TERMINATE_TIMEOUT_S:.0f} s and was killed"
+def _killed_message(name: str, timeout_s: float) -> str:
+    return f"{name} did not stop within {timeout_s:.0f} s and was killed"
 
 
 def how_ended(code: int) -> str:
@@ -212,7 +230,7 @@ def how_ended(code: int) -> str:
     return f"it exited with code {code}" if code >= 0 else f"it was killed by {signal.Signals(-code).name}"
 
 
-def log_tail(path: Path, offset: int = 0) -> str:
+def log_tail(path: Path, offset: int = 0, max_lines: int = LOG_TAIL_LINES) -> str:
     """The last lines of a log, indented, with its path."""
     try:
         with path.open("rb") as log:
@@ -220,5 +238,5 @@ def log_tail(path: Path, offset: int = 0) -> str:
             lines = log.read().decode("utf-8", "replace").splitlines()
     except FileNotFoundError:
         lines = []
-    text = "".join(f"\n  {line}" for line in lines[-LOG_TAIL_LINES:])
+    text = "".join(f"\n  {line}" for line in lines[-max_lines:])
     return f"the end of {path}:{text}" if text else f"{path} is empty"

@@ -15,6 +15,7 @@ from agentmem.cli.processes import Announcement, Child, NodeFolder
 
 WATCH_INTERVAL_S = 0.25
 _REAP_TIMEOUT_S = 1.0
+_LAST_WORDS_LINES = 3
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ORDERLY_EXIT_CODES = (0, -signal.SIGTERM)
 
@@ -36,30 +37,33 @@ class Watch:
             if self.known.get(name) != process:
                 terminal.say(f"{name} serves at {process.address}")
                 self.highest_replica = max(self.highest_replica, _number(name))
+        died = False
         for name, process in self.known.items():
             if now.get(name) != process:
-                self._say_end(self._folder(name), process, is_last=not now)
+                died |= self._say_end(NodeFolder(self.cluster.data_dir / name), process)
+        if died:
+            self.has_crash = True
+            command = f"scale {self.highest_replica}" if now else "up"
+            terminal.note(f"bring it back with: agentmem {command} --data-dir {self.cluster.data_dir}")
         self.known = now
 
-    def _folder(self, name: str) -> NodeFolder:
-        return NodeFolder(self.cluster.data_dir / name)
-
-    def _say_end(self, folder: NodeFolder, process: Announcement, *, is_last: bool) -> None:
+    def _say_end(self, folder: NodeFolder, process: Announcement) -> bool:
+        """Says how a process ended, and returns whether nobody had asked for it."""
         child = self.children.pop(process.pid, None)
         code = _exit_code(child) if child else None
-        if code is None:
+        if folder.is_stopping():
+            how = ""
+        elif code is None:
             # Started by another command: a crash is known by what it leaves behind.
             how = "it crashed" if folder.crashed() == process else ""
         else:
             how = "" if code in _ORDERLY_EXIT_CODES else processes.how_ended(code)
         if not how:
             terminal.say(f"{folder.name} stopped")
-            return
-        self.has_crash = True
-        data_dir = self.cluster.data_dir
-        terminal.fail(f"{folder.name} died: {how}; {processes.log_tail(self.cluster.log_path(folder.name))}")
-        command = "up" if is_last else f"scale {self.highest_replica}"
-        terminal.note(f"bring it back with: agentmem {command} --data-dir {data_dir}")
+            return False
+        tail = processes.log_tail(self.cluster.log_path(folder.name), max_lines=_LAST_WORDS_LINES)
+        terminal.fail(f"{folder.name} died: {how}; {tail}")
+        return True
 
 
 def serve(
@@ -85,9 +89,12 @@ def serve(
                     terminal.say(f"nothing runs in {data_dir} any more")
                     return ExitCode.FAILED if watch.has_crash else ExitCode.OK
         finally:
-            if cluster.owned():
-                terminal.say("stopping")
-            stop(cluster)
+            try:
+                if cluster.owned():
+                    terminal.say("stopping")
+            finally:
+                # Also when nobody reads what is printed any more.
+                stop(cluster)
         terminal.say("stopped")
     return ExitCode.OK
 
@@ -99,8 +106,8 @@ def stop(cluster: LocalCluster) -> None:
             killed = cluster.stop()
     except CommandError as error:
         # Another command is stuck while it starts or stops nodes: stopping is still right.
-        terminal.fail(str(error))
         killed = cluster.stop()
+        terminal.fail(str(error))
     for message in killed:
         terminal.note(message)
 

@@ -176,8 +176,7 @@ def invalid_field(field: str, problem: str) -> InvalidArgument:
 def from_rpc_error(error: grpc.aio.AioRpcError) -> AgentMemError:
     """The error that a failed call stands for."""
     status = b""
-    # The type stubs do not know that an item is a pair.
-    trailers: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    trailers: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
     for key, value in trailers:
         if key == _STATUS_KEY and isinstance(value, bytes):
             status = value

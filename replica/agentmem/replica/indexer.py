@@ -146,11 +146,12 @@ class Indexer:
             position = transaction.position
             states = dict(transaction.namespaces())
             live = np.fromiter(transaction.live_ordinals(), dtype=np.uint64)
+            newest_ordinal = transaction.newest_ordinal
         live.sort()
         self._revision = position.revision
         self._prepare_directory(position.cluster_id if position.revision else b"")
         text = self._text = TextIndex(self._directory / "text")
-        segments = self._open_segments(states)
+        segments = self._open_segments(states, newest_ordinal)
         self._load_memories(text, states, live, segments)
         for name, opened in segments.items():
             for segment in opened:
@@ -182,9 +183,25 @@ class Indexer:
         sync(self._directory)
         self._cluster_id = cluster_id
 
-    def _open_segments(self, states: dict[str, NamespaceState]) -> dict[str, list[AnnoySegment]]:
-        opened = self._sealer.open_segments()
-        return {name: opened[state.number] for name, state in states.items() if state.number in opened}
+    def _open_segments(
+        self, states: dict[str, NamespaceState], newest_ordinal: int
+    ) -> dict[str, list[AnnoySegment]]:
+        """The good segments on disk by namespace, oldest first."""
+        names = {state.number: name for name, state in states.items()}
+        fitting: dict[str, list[AnnoySegment]] = {}
+        for number, segments in self._sealer.open_segments().items():
+            for segment in segments:
+                name = names.get(number)
+                # A store that was put back to an older state gives its ordinals a second time.
+                if (
+                    name is None
+                    or segment.ordinals[-1] > newest_ordinal
+                    or segment.sidecar.dimension != states[name].dimension
+                ):
+                    self._sealer.remove([segment.name])
+                else:
+                    fitting.setdefault(name, []).append(segment)
+        return fitting
 
     def _load_memories(
         self,

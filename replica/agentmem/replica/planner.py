@@ -6,7 +6,8 @@ By meaning:
                               or the matching rows alone, gathered one by one
     cost of segments        = the rows that the forests look at, and the tail's rows, read in order
 
-An exact search has recall 1, so it is chosen whenever it is not dearer. By words, under a filter:
+How many rows a forest has to look at is measured when it is built (annoy_segment.py). An exact search has
+recall 1, so it is chosen whenever it is not dearer. By words, under a filter:
 
     cost of pushing down    = the matching ordinals as a part of the query
     cost of over-fetching   = as many hits as it takes until enough of them match
@@ -26,9 +27,6 @@ FOREST_NS_PER_COMPONENT = 0.28
 PUSH_DOWN_NS_PER_ORDINAL = 2000
 FETCH_NS_PER_HIT = 320
 
-# A forest of 24 trees that looks at this share of 100,000 rows has recall@10 0.97; at the same share of
-# fewer rows, more.
-FOREST_SHARE = 0.3
 # Candidates to be scored again exactly, as a multiple of what is wanted of them.
 OVERFETCH = 2
 MIN_FETCH_ROWS = 64
@@ -45,6 +43,7 @@ class Statistics:
         matching: live memories that match the filter; ``live`` when there is none.
         live: live memories of the namespace.
         tail_rows, segment_rows: rows with vectors, dead ones included.
+        forest_rows: how many rows the forests of the segments have to look at without a filter.
     """
 
     top_k: int
@@ -52,6 +51,7 @@ class Statistics:
     live: int
     tail_rows: int
     segment_rows: int
+    forest_rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,11 @@ class Segments:
 
     Attributes:
         fetch_rows: candidates from each segment.
-        share: of its rows that a forest looks at.
+        effort: how many times as many rows as without a filter the forests look at.
     """
 
     fetch_rows: int
-    share: float
+    effort: float
 
 
 Plan = ExactScan | Segments
@@ -87,12 +87,12 @@ def plan(statistics: Statistics) -> Plan:
     # Of the nearest rows of all only this part matches the filter, so that many times more are looked for.
     selectivity = statistics.matching / statistics.live
     fetch_rows = max(MIN_FETCH_ROWS, int(OVERFETCH * statistics.top_k / selectivity))
-    return _cheaper(statistics, Segments(fetch_rows, FOREST_SHARE / selectivity))
+    return _cheaper(statistics, Segments(fetch_rows, 1 / selectivity))
 
 
 def widened(statistics: Statistics, previous: Segments) -> Plan:
     """The plan after ``previous`` has left too few."""
-    return _cheaper(statistics, Segments(previous.fetch_rows * 2, previous.share * 2))
+    return _cheaper(statistics, Segments(previous.fetch_rows * 2, previous.effort * 2))
 
 
 def _cheaper(statistics: Statistics, segments: Segments) -> Plan:
@@ -100,7 +100,7 @@ def _cheaper(statistics: Statistics, segments: Segments) -> Plan:
     exact_ns = min(rows * SCAN_NS_PER_COMPONENT, statistics.matching * GATHER_NS_PER_COMPONENT)
     segments_ns = (
         statistics.tail_rows * SCAN_NS_PER_COMPONENT
-        + statistics.segment_rows * segments.share * FOREST_NS_PER_COMPONENT
+        + statistics.forest_rows * segments.effort * FOREST_NS_PER_COMPONENT
     )
     return ExactScan() if exact_ns <= segments_ns else segments
 

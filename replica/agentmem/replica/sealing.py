@@ -38,7 +38,7 @@ COPY_CHUNK_ROWS = 4096
 SHOWN_ERROR_CHARACTERS = 500
 BUILDING_SUFFIX = ".building"
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Sealer:
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
-        self._outcome: Sealed | Exception | None = None
+        self._outcome: Sealed | BaseException | None = None
         self._sequence = 0
         self._failures_in_row = 0
         self._retry_at_s = 0.0
@@ -111,14 +111,16 @@ class Sealer:
             try:
                 segment = AnnoySegment.open(folder)
             except SegmentError as error:
-                _log.warning("segment %s is deleted and built again from the store: %s", folder.name, error)
+                _logger.warning(
+                    "segment %s is deleted and built again from the store: %s", folder.name, error
+                )
                 continue
             replaced.update(segment.sidecar.replaces)
             opened.setdefault(number, []).insert(0, segment)
         kept = {segment.name for segments in opened.values() for segment in segments}
         for path in self._folder.iterdir():
             if path.name not in kept:
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
         return opened
 
     @property
@@ -143,11 +145,11 @@ class Sealer:
             return None
         self._thread.join()
         self._thread, self._outcome = None, None
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             delay_s = min(FIRST_RETRY_S * 2**self._failures_in_row, MAX_RETRY_S)
             self._failures_in_row += 1
             self._retry_at_s = time.monotonic() + delay_s
-            _log.error("sealing vectors failed, next try in %.0f s: %s", delay_s, outcome)
+            _logger.error("sealing vectors failed, next try in %.0f s: %s", delay_s, outcome)
             return None
         self._failures_in_row = 0
         return outcome
@@ -169,7 +171,7 @@ class Sealer:
     def _run(self, job: Job, name: str) -> None:
         try:
             self._outcome = Sealed(job, self._seal(job, name))
-        except Exception as error:
+        except BaseException as error:  # told of by collect()
             self._outcome = error
         self._on_done()
 

@@ -101,6 +101,7 @@ class VectorView:
             live=len(live),
             tail_rows=len(self.tail.rows),
             segment_rows=sum(len(part.rows) for part in self.segments),
+            forest_rows=sum(part.segment.forest_rows for part in self.segments if part.segment),
         )
         chosen = plan(statistics)
         # One conversion for all parts; None stands for everything.
@@ -125,7 +126,7 @@ class VectorView:
     def _proposed(part: Part, query: FloatVector, chosen: Segments, allowed: OrdinalSet) -> VectorHits:
         assert part.segment is not None
         count = len(part.rows)
-        nodes = max(chosen.fetch_rows, int(chosen.share * count))
+        nodes = max(chosen.fetch_rows, int(chosen.effort * part.segment.forest_rows))
         rows = part.segment.nearest(query, min(chosen.fetch_rows, count), nodes)
         ordinals = part.ordinals[rows]
         kept = np.isin(ordinals, ordinal_array(ordinal_set(ordinals) & allowed))

@@ -1,0 +1,100 @@
+# Everything that is done locally. `make help` lists it.
+
+PYTHON = python3
+DATA_DIR = .agentmem
+PORT = 50051
+N = 2
+DATASET =
+OUT =
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PROTOS := $(wildcard protos/agentmem/v1/*.proto)
+SERVICE_PROTOS = $(shell grep -l '^service ' $(PROTOS))
+
+# Annoy's own flags include -ffast-math, which breaks its infinities.
+export ANNOY_COMPILER_ARGS = -O3,-march=native,-std=c++14,-DANNOYLIB_MULTITHREADED_BUILD
+# Keeps buf's cache inside the clone.
+export BUF_CACHE_DIR = $(CURDIR)/.venv/buf-cache
+
+comma := ,
+
+# need COMMAND,WHAT IS MISSING AND HOW TO GET IT
+need = { $(1); } >/dev/null 2>&1 || { echo "AgentMem needs $(2)" >&2; exit 1; }
+
+# install ARGUMENTS: uv where it is there and works (it does not read pip's configuration), else pip.
+install = if command -v uv >/dev/null 2>&1; then \
+	    uv pip install --quiet --python $(BIN)/python $(1) && exit 0; \
+	    echo "uv could not install this; trying pip" >&2; \
+	  fi; \
+	  $(BIN)/python -m pip install -qq --disable-pip-version-check $(1)
+
+# generate FOLDER: the Python code of the protos
+define generate
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I protos \
+	  --python_out=$(1) --pyi_out=$(1) $(PROTOS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I protos \
+	  --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(SERVICE_PROTOS)
+endef
+
+.PHONY: help venv run replicas status stop demo test check format protos clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: N=$(N) DATA_DIR=$(DATA_DIR) PORT=$(PORT) PYTHON=$(PYTHON); demo: DATASET=<folder> OUT=<file>"
+
+venv: $(STAMP) ## create .venv with the pinned packages and the project itself
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(call need,$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3$(comma) 11))',Python 3.11 or newer: install it and name it with make PYTHON=<python>)
+	@$(call need,$(PYTHON) -c 'import ensurepip$(comma) venv',Python's venv module: install python3-venv (Debian/Ubuntu: apt install python3-venv))
+	@$(call need,command -v $${CXX:-g++} || command -v c++,a C++ compiler to build annoy: install g++ (Debian/Ubuntu: apt install g++))
+	@$(call need,test -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h",Python's headers to build annoy: install python3-dev (Debian/Ubuntu: apt install python3-dev))
+	$(PYTHON) -m venv .venv
+	@echo "installing the packages of requirements.lock"
+	@$(call install,--no-deps $$(grep '^setuptools==' requirements.lock))
+	@$(call install,--no-deps --no-build-isolation --no-cache-dir --no-binary annoy $$(grep '^annoy==' requirements.lock))
+	@$(call install,--no-deps --no-build-isolation -r requirements.lock)
+	@$(call install,--no-deps --no-build-isolation --editable .)
+	@touch $(STAMP)
+
+run: $(STAMP) ## start one writer and N replicas with sample data, until Ctrl-C
+	$(BIN)/agentmem up --replicas $(N) --data-dir "$(DATA_DIR)" --port $(PORT) --sample
+
+replicas: $(STAMP) ## bring the running cluster to N replicas
+	$(BIN)/agentmem scale $(N) --data-dir "$(DATA_DIR)"
+
+status: $(STAMP) ## show the nodes of the running cluster
+	@$(BIN)/agentmem status --target 127.0.0.1:$(PORT)
+
+stop: $(STAMP) ## stop everything that runs in DATA_DIR
+	$(BIN)/agentmem down --data-dir "$(DATA_DIR)"
+
+demo: $(STAMP) ## ask the questions of DATASET (default: the sample), print recall, write it to OUT
+	$(BIN)/python bench/demo.py --data-dir "$(DATA_DIR)" $(if $(DATASET),--dataset "$(DATASET)") $(if $(OUT),--out "$(OUT)")
+
+test: $(STAMP) ## run the tests
+	$(BIN)/pytest
+
+check: $(STAMP) ## formatting, lint, types, protos; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cd protos && $(CURDIR)/$(BIN)/buf lint
+	@rm -rf .venv/protos && mkdir .venv/protos
+	@$(call generate,.venv/protos)
+	@diff -r --exclude='*.proto' --exclude=__pycache__ .venv/protos/agentmem protos/agentmem \
+	  || { echo "the generated code is not up to date: run make protos" >&2; exit 1; }
+
+format: $(STAMP) ## format the code and fix what lint can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: $(STAMP) ## generate the Python code of the protos
+	$(call generate,protos)
+
+clean: ## remove .venv and caches; keeps DATA_DIR
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
