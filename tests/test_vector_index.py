@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from agentmem.replica.vectors import NamespaceVectors, VectorView
 
 DIMENSION = 32
 SEAL_ROWS = 500
-LIVE = "1"  # user of the memories that a filter looks for
+TENTH = "1"  # user of every tenth memory
 
 
 def exact(rows: FloatRows, query: FloatVector, allowed: list[int], top_k: int) -> list[int]:
@@ -135,19 +135,14 @@ def test_segments_alone_are_used_and_never_return_too_few(tmp_path: Path) -> Non
 
 
 def fill(replica: Replica, rows: FloatRows) -> int:
-    """One memory for each row: id and ordinal n have row n - 1; every tenth is LIVE's."""
-    revision = 0
-    for start in range(0, len(rows), 1000):
-        chunk = rows[start : start + 1000]
-        memories = [
-            make_memory(str(start + n), f"memory {start + n}", user_id=str(int((start + n) % 10 == 0)))
-            for n in range(1, len(chunk) + 1)
-        ]
-        revision = replica.put(memories, chunk)
-    return revision
+    """One commit: the memory of ordinal n has n as its id and row n - 1; every tenth is TENTH's."""
+    memories = [
+        make_memory(str(n), f"memory {n}", user_id=str(int(n % 10 == 0))) for n in range(1, len(rows) + 1)
+    ]
+    return replica.put(memories, rows)
 
 
-def check(replica: Replica, rows: FloatRows, dead: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+def check(replica: Replica, rows: FloatRows, dead: Collection[int] = ()) -> None:
     """Searches with and without a filter find what is near and live."""
     view = replica.indexer.view
     alive = [ordinal for ordinal in range(1, len(rows) + 1) if ordinal not in dead]
@@ -157,10 +152,10 @@ def check(replica: Replica, rows: FloatRows, dead: set[int] = frozenset()) -> No
         hits = replica.search(view, vector=query, mode="semantic")
         expected = [str(ordinal) for ordinal in exact(rows, query, alive, 10)]
         assert len(hits) == 10
-        assert not dead & {int(hit) for hit in hits}
+        assert not {int(hit) for hit in hits}.intersection(dead)
         found += len(set(hits) & set(expected))
         wanted += 10
-        filtered = replica.search(view, vector=query, mode="semantic", node=by_user(LIVE))
+        filtered = replica.search(view, vector=query, mode="semantic", node=by_user(TENTH))
         assert filtered == [str(ordinal) for ordinal in exact(rows, query, tenth, 10)]
     assert found / wanted >= 0.95
 
@@ -169,12 +164,12 @@ def test_a_long_tail_is_sealed_and_mapped_after_a_restart(tmp_path: Path) -> Non
     rows = unit_vectors(2000, DIMENSION)
     with Replica(tmp_path, seal_rows=SEAL_ROWS) as replica:
         revision = fill(replica, rows)
-        replica.wait_for(lambda view: view.revision >= revision and sum(segment_rows(view)) >= 1500)
+        replica.wait_for(lambda view: view.revision >= revision and sum(segment_rows(view)) == 2000)
         check(replica, rows)
     with Replica(tmp_path, seal_rows=SEAL_ROWS) as replica:
         first = replica.views[0]
         assert first.revision == revision
-        assert sum(segment_rows(first)) >= 1500
+        assert sum(segment_rows(first)) == 2000
         check(replica, rows)
 
 
