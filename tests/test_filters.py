@@ -107,7 +107,7 @@ BEN = condition("user_id", OPERATOR_EQ, "ben")
         (condition("metadata.people", OPERATOR_PREFIX, "Be"), True),
         (condition("metadata.people", OPERATOR_BETWEEN, 2, 4), True),
         (condition("metadata.none", OPERATOR_EXISTS), False),
-        (condition("metadata.empty", OPERATOR_EXISTS), True),
+        (condition("metadata.empty", OPERATOR_EXISTS), False),
         (condition("metadata.unknown", OPERATOR_NE, "x"), True),
         (all_of(ANA, condition("tags", OPERATOR_EQ, "porto")), True),
         (all_of(ANA, BEN), False),

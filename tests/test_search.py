@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from memories import NAMESPACE, Replica, by_user, condition, make_memory, unit_vectors
 
 from agentmem.core.filters import compile_filter
-from agentmem.core.store import WriteTransaction
+from agentmem.core.store import Change, WriteTransaction
 from agentmem.replica import ranking
 from agentmem.replica.search import SearchQuery, search
 from agentmem.replica.view import View
@@ -21,7 +22,7 @@ NEAR, NEARER, FAR = np.array([[0.8, 0.6, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
 
 
 @pytest.fixture
-def replica(tmp_path: Path):  # type: ignore[no-untyped-def]
+def replica(tmp_path: Path) -> Iterator[Replica]:
     with Replica(tmp_path) as replica:
         yield replica
 
@@ -193,8 +194,6 @@ def test_a_store_that_contradicts_itself_ends_the_indexer(replica: Replica) -> N
         transaction._transaction.delete((1).to_bytes(8, "big"), db=transaction._databases[b"docs"])
 
     def write(transaction: WriteTransaction) -> None:
-        from agentmem.core.store import Change
-
         transaction.append([Change(make_memory("a"), None, None)], 1)
         lose_a_record(transaction)
 

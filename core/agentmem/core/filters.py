@@ -175,13 +175,13 @@ def field_values(memory: memory_pb2.Memory, field: str) -> Iterator[Value]:
 
 
 def metadata_values(value: memory_pb2.MetadataValue) -> Iterator[Value]:
-    """The scalar values of one metadata entry."""
+    """The scalar values of one metadata entry, without empty texts."""
     kind = value.WhichOneof("kind")
     if kind == "list_value":
         for item in value.list_value.values:
             yield from metadata_values(item)
-    elif kind is not None:
-        yield getattr(value, kind)
+    elif kind is not None and (scalar := getattr(value, kind)) != "":
+        yield scalar
 
 
 def compile_filter(message: filter_pb2.Filter, path: str = "filter") -> Filter | None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+# Before NumPy is loaded: several searches run at once, and each would spread a scan of microseconds over all
+# cores and wait for them.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from agentmem.core.process import run_process
 from agentmem.replica.process import run

@@ -10,10 +10,9 @@ A segment is a folder:
 Annoy's item ids have 32 bits, so items are row numbers and not ordinals. Its ``dot`` metric is broken in
 1.17.3, ``save`` does not sync, and ``load`` takes almost any file: hence the checksums and the self-test.
 
-How many rows a forest must look at depends on the vectors: 0.1 to 2 times as many as there are, the same row
-in several trees counted each time. So it is measured when the forest is built, for recall@10 of 0.95 on
-queries that are harder than most.
-This is the only module that imports annoy.
+How many rows a forest must look at depends on the vectors: from a tenth of them to more than all, as a row
+is counted in each tree. So it is measured when the forest is built, for recall@10 of 0.95 on queries that
+are harder than most. This is the only module that imports annoy.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ INDEX_FILE = "index.annoy"
 SIDECAR_FILE = "segment.json"
 ADD_CHUNK_ROWS = 4096
 # What a forest looks at, as a share of its rows: the first that reaches the recall is taken.
-TRIED_SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0, 1.5)
+TRIED_SHARES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.37, 0.45, 0.55, 0.7, 1.0)
 # For a forest that reaches it with none of them. More than an exact scan costs.
 HOPELESS_SHARE = 100.0
 TARGET_RECALL = 0.95
@@ -56,6 +56,9 @@ SELF_TEST_HITS = 10
 # A row that looks for itself finds itself, or its equal, but for what float32 loses.
 SELF_TEST_COSINE = 0.999
 SELF_TEST_FOUND_SHARE = 0.9
+
+# Number of the namespace, number of the segment.
+_FOLDER_NAME = re.compile(r"[0-9]+-[0-9]+")
 
 FloatRows = npt.NDArray[np.float32]
 RowNumbers = npt.NDArray[np.int64]
@@ -235,7 +238,7 @@ def _nearest_exactly(queries: FloatRows, rows: FloatRows, hits: int) -> RowNumbe
 
 def segment_folders(parent: Path) -> Iterator[Path]:
     """The folders of finished segments, newest first; what an interrupted build left is not among them."""
-    folders = [path for path in parent.iterdir() if (path / SIDECAR_FILE).exists() and not path.suffix]
+    folders = [path for path in parent.iterdir() if _FOLDER_NAME.fullmatch(path.name)]
     yield from sorted(folders, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
 
 

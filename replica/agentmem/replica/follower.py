@@ -60,6 +60,7 @@ class Follower:
         self._replica_id = replica_id
         self._address = address
         self._on_applied = on_applied
+        self._is_lost = False
 
     async def run(self) -> None:
         """Follows until cancelled. Raises DivergedError when it cannot go on."""
@@ -67,16 +68,20 @@ class Follower:
         while True:
             try:
                 await self._follow()
-                _logger.info("the writer ended the stream")
+                problem = "it ended the stream"
             except grpc.aio.AioRpcError as error:
-                _logger.warning("the writer cannot be followed: %s: %s", error.code().name, error.details())
+                problem = f"{error.code().name}: {error.details()}"
             except TimeoutError:
-                _logger.warning("the writer was silent for %s s", SILENCE_TIMEOUT_S)
+                problem = f"it was silent for {SILENCE_TIMEOUT_S} s"
             except DataLoss as error:
                 # Damaged on the way, or a gap: nothing was applied, and the next stream starts over.
-                _logger.error("a frame was refused: %s: %s", error.reason, error.message)
+                problem = f"a frame was refused: {error.reason}: {error.message}"
             if self.is_connected:
                 wait_s = MIN_RECONNECT_WAIT_S
+            if self.is_connected or not self._is_lost:
+                # Once, not with every attempt.
+                _logger.warning("the writer cannot be followed, trying on: %s", problem)
+            self._is_lost = True
             self._set_connected(False)
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, MAX_RECONNECT_WAIT_S)
@@ -130,6 +135,8 @@ class Follower:
         self._set_connected(True)
 
     def _set_connected(self, connected: bool) -> None:
+        if connected and not self.is_connected:
+            _logger.info("following the writer from revision %d", self.applied_revision)
         self.is_connected = connected
         self.progress.notify()
 

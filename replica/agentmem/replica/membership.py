@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 
@@ -120,12 +121,11 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
     async def run(self) -> None:
         """Watches the writer's topology until cancelled."""
         while True:
-            try:
+            # A writer that cannot be reached is the follower's to report; the last topology stays.
+            with contextlib.suppress(grpc.aio.AioRpcError):
                 async for response in self._stub.WatchTopology(cluster_pb2.WatchTopologyRequest()):
                     self._topology = self._own(response.topology)
                     self._changed.notify()
-            except grpc.aio.AioRpcError as error:
-                _logger.warning("the topology cannot be watched: %s: %s", error.code().name, error.details())
             await asyncio.sleep(WATCH_RETRY_S)
 
     def _own(self, topology: cluster_pb2.Topology) -> cluster_pb2.Topology:
