@@ -127,7 +127,7 @@ def test_termination_is_quick_with_open_streams(tmp_path: Path) -> None:
         assert time.monotonic() - began < 20
         for thread in threads:
             thread.join(10)
-        assert len(ended) == 40
+        assert ended == ["ended"] * 40  # by the servers, not cut off
         assert not (cluster.writer.data_dir / "process.json").exists()
         for each in stubs:
             each.channel.close()

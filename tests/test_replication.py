@@ -55,7 +55,8 @@ def test_replicas_hold_the_writers_log(tmp_path: Path) -> None:
 
 def test_a_killed_replica_goes_on_from_where_it_was(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster, client_of(cluster) as client:
-        cluster.wait_searchable(write(client, ENTRIES, "one"))
+        before = write(client, ENTRIES, "one")
+        cluster.wait_searchable(before)
         killed = cluster.replicas[0]
         killed.kill()
         revision = write(client, ENTRIES, "two")
@@ -72,6 +73,7 @@ def test_a_killed_replica_goes_on_from_where_it_was(tmp_path: Path) -> None:
         writer.channel.close()
         assert list(listed.memories) == list(expected.memories)
         assert len(found.hits) == 10
+        assert any(f"replica-1 subscribed behind revision {before}\n" in line for line in cluster.writer.log)
 
 
 def test_a_killed_writer_keeps_what_it_acknowledged(tmp_path: Path) -> None:

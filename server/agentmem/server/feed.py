@@ -6,6 +6,7 @@ cursor, in frames of about MAX_FRAME_BYTES, and gRPC's flow control holds it bac
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 
@@ -19,6 +20,8 @@ from agentmem.v1 import cluster_pb2, replication_pb2, replication_pb2_grpc
 
 MAX_FRAME_BYTES = 1024 * 1024
 HEARTBEAT_INTERVAL_S = 1.0
+
+_logger = logging.getLogger(__name__)
 
 
 class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
@@ -40,14 +43,17 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
             divergence = _divergence(transaction, request.position)
         yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
         if divergence:
+            _logger.warning("%s is refused: %s", request.replica_id, divergence)
             yield replication_pb2.SubscribeResponse(diverged=replication_pb2.Diverged(detail=divergence))
             return
         member = self._membership.join(request.replica_id, request.address)
+        _logger.info("%s subscribed behind revision %d", request.replica_id, request.position.revision)
         try:
             async for frame in self._frames(request.position.revision):
                 yield frame
         finally:
             self._membership.leave(member)
+            _logger.info("%s is no longer subscribed", request.replica_id)
 
     async def _frames(self, cursor: int) -> AsyncIterator[replication_pb2.SubscribeResponse]:
         while not self._closing:
