@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from cluster import Cluster
+from cluster import Cluster, Stubs
 
 from agentmem.client import Client
 
@@ -22,6 +22,20 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
 def client(shared_cluster: Cluster) -> Iterator[Client]:
     with Client(shared_cluster.writer.address, timeout_s=30.0) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def writer(shared_cluster: Cluster) -> Iterator[Stubs]:
+    stubs = Stubs(shared_cluster.writer.address)
+    yield stubs
+    stubs.channel.close()
+
+
+@pytest.fixture(scope="session")
+def replica(shared_cluster: Cluster) -> Iterator[Stubs]:
+    stubs = Stubs(shared_cluster.replicas[0].address)
+    yield stubs
+    stubs.channel.close()
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ class Watch:
     children: dict[int, Child]
     known: dict[str, Announcement] = field(default_factory=dict)
     highest_replica: int = 0
-    has_crash: bool = False
+    crashed: set[str] = field(default_factory=set)
 
     def look(self) -> None:
         """Says which nodes came, stopped or died since the last look."""
@@ -37,12 +37,15 @@ class Watch:
             if self.known.get(name) != process:
                 terminal.say(f"{name} serves at {process.address}")
                 self.highest_replica = max(self.highest_replica, _number(name))
-        died = False
-        for name, process in self.known.items():
-            if now.get(name) != process:
-                died |= self._say_end(NodeFolder(self.cluster.data_dir / name), process)
+                self.crashed.discard(name)
+        ended = [(name, process) for name, process in self.known.items() if now.get(name) != process]
+        died = {
+            name
+            for name, process in ended
+            if self._say_end(NodeFolder(self.cluster.data_dir / name), process)
+        }
         if died:
-            self.has_crash = True
+            self.crashed |= died - set(now)
             command = f"scale {self.highest_replica}" if now else "up"
             terminal.note(f"bring it back with: agentmem {command} --data-dir {self.cluster.data_dir}")
         self.known = now
@@ -87,7 +90,7 @@ def serve(
                 watch.look()
                 if not watch.known and not cluster.owned():
                     terminal.say(f"nothing runs in {data_dir} any more")
-                    return ExitCode.FAILED if watch.has_crash else ExitCode.OK
+                    return ExitCode.FAILED if watch.crashed else ExitCode.OK
         finally:
             try:
                 if cluster.owned():

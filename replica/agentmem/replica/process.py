@@ -11,6 +11,7 @@ import grpc
 
 from agentmem.core.data_directory import DataDirectory
 from agentmem.core.embedders import make_embedder
+from agentmem.core.node import open_node
 from agentmem.core.serving import CHANNEL_OPTIONS, GrpcServer
 from agentmem.core.store import Store
 from agentmem.replica.follower import Follower
@@ -38,20 +39,9 @@ async def run(settings: ReplicaSettings, shutdown: asyncio.Event) -> int:
     Raises:
         DataDirectoryInUse, StoreFormatError, ListenError: it could not start; nothing was changed.
     """
-    directory = DataDirectory(settings.data_dir)
-    try:
-        store = Store(
-            directory.path / "store",
-            map_size_bytes=settings.map_size_bytes,
-            max_map_size_bytes=settings.max_map_size_bytes,
-        )
-        try:
-            async with grpc.aio.insecure_channel(settings.writer, options=list(CHANNEL_OPTIONS)) as channel:
-                return await _serve(settings, directory, store, channel, shutdown)
-        finally:
-            store.close()
-    finally:
-        directory.close()
+    with open_node(settings) as (directory, store):
+        async with grpc.aio.insecure_channel(settings.writer, options=list(CHANNEL_OPTIONS)) as channel:
+            return await _serve(settings, directory, store, channel, shutdown)
 
 
 async def _serve(

@@ -7,6 +7,7 @@ import logging
 
 from agentmem.core.data_directory import DataDirectory
 from agentmem.core.embedders import make_embedder
+from agentmem.core.node import open_node
 from agentmem.core.serving import GrpcServer
 from agentmem.core.store import Store
 from agentmem.server.commit_queue import CommitQueue
@@ -38,19 +39,8 @@ async def run(settings: WriterSettings, shutdown: asyncio.Event) -> int:
     Raises:
         DataDirectoryInUse, StoreFormatError, ListenError: it could not start; nothing was changed.
     """
-    directory = DataDirectory(settings.data_dir)
-    try:
-        store = Store(
-            directory.path / "store",
-            map_size_bytes=settings.map_size_bytes,
-            max_map_size_bytes=settings.max_map_size_bytes,
-        )
-        try:
-            return await _serve(settings, directory, store, shutdown)
-        finally:
-            store.close()
-    finally:
-        directory.close()
+    with open_node(settings) as (directory, store):
+        return await _serve(settings, directory, store, shutdown)
 
 
 async def _serve(
