@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from cluster import Cluster
+from cluster import Cluster, Node, wait_until
 
 from agentmem.client import AsyncClient, Client, NewMemory, Unavailable
+from agentmem.v1 import cluster_pb2
 
 READERS = 8
 
@@ -102,6 +103,34 @@ def test_reads_go_on_when_replicas_come_and_go(tmp_path: Path) -> None:
         fill(cluster)
         load = asyncio.run(scenario(cluster))
     assert load.errors == []
+
+
+def test_reads_go_on_when_a_replica_hangs(tmp_path: Path) -> None:
+    async def scenario(cluster: Cluster) -> Load:
+        load = Load()
+        paused = cluster.replicas[0]
+        async with AsyncClient(cluster.writer.address, timeout_s=20) as client, load.running(client):
+            await load.wait_for_reads(20)
+            paused.pause()
+            await load.wait_for_reads(500)
+            await asyncio.to_thread(
+                wait_until, lambda: state_of(cluster, paused) == "CATCHING_UP", "its silence shows"
+            )
+            await load.wait_for_reads(50)
+            paused.resume()
+            await asyncio.to_thread(wait_until, lambda: state_of(cluster, paused) == "SERVING", "it is back")
+            await load.wait_for_reads(50)
+        return load
+
+    with Cluster(tmp_path) as cluster:
+        fill(cluster)
+        load = asyncio.run(scenario(cluster))
+    assert load.errors == []
+
+
+def state_of(cluster: Cluster, node: Node) -> str:
+    (found,) = [each for each in cluster.topology().nodes if each.address == node.address]
+    return cluster_pb2.NodeState.Name(found.state).removeprefix("NODE_STATE_")
 
 
 def test_without_replicas_gets_go_to_the_writer_and_searches_wait(tmp_path: Path) -> None:

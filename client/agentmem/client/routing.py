@@ -92,8 +92,14 @@ class Router:
                 tried.clear()
                 continue
             tried.add(node.address)
+            alternative = selection.choose(
+                topology, self._loads, route=groups, tried=tried, now_s=now_s, rng=self._rng
+            )
+            attempt_deadline_s = selection.attempt_deadline_s(
+                now_s=now_s, deadline_s=deadline_s, has_alternative=alternative is not None
+            )
             try:
-                return await self._ask(node.address, method, request, deadline_s)
+                return await self._ask(node.address, method, request, attempt_deadline_s, deadline_s)
             except AgentMemError as error:
                 said[node.address] = error.message
                 verdict = selection.verdict(error)
@@ -148,17 +154,26 @@ class Router:
         )
 
     async def _ask(
-        self, address: str, method: Method[Request, Response], request: Request, deadline_s: float
+        self,
+        address: str,
+        method: Method[Request, Response],
+        request: Request,
+        attempt_deadline_s: float,
+        deadline_s: float,
     ) -> Response:
         """One try of a read, and what it says about the node's load."""
         with self._channels.use(address) as endpoint:
             self._loads[address] = selection.started(self._loads.get(address, IDLE))
             ended = selection.abandoned
             try:
-                await _connect(endpoint, deadline_s)
+                await _connect(endpoint, attempt_deadline_s)
                 sent_at_s = time.monotonic()
                 try:
-                    response = await self._call(endpoint, method, request, deadline_s)
+                    response = await self._call(endpoint, method, request, attempt_deadline_s)
+                except DeadlineExceeded as error:
+                    if attempt_deadline_s < deadline_s:
+                        raise Unavailable(error.message, reason="NO_ANSWER") from error
+                    raise
                 except AgentMemError as error:
                     if selection.verdict(error) is not Verdict.ANOTHER_NODE:
                         ended = partial(selection.answered, sent_at_s=sent_at_s, now_s=time.monotonic())

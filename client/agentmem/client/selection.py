@@ -148,6 +148,15 @@ def backoff_s(failures: int, *, first_s: float, cap_s: float, rng: random.Random
     return min(cap_s, first_s * 2.0 ** min(failures, 32)) * rng.uniform(0.5, 1.0)
 
 
+def attempt_deadline_s(*, now_s: float, deadline_s: float, has_alternative: bool) -> float:
+    """Until when one node may take to answer a read.
+
+    Half of the time that is left while another node can still be asked: a node that hangs with its connection
+    open would else take all of it.
+    """
+    return now_s + (deadline_s - now_s) / 2 if has_alternative else deadline_s
+
+
 def eligible(topology: Topology, role: NodeRole) -> tuple[Node, ...]:
     """The nodes of a role that may be asked at all.
 

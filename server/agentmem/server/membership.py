@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -11,6 +14,11 @@ from agentmem.core.signals import Signal
 from agentmem.v1 import cluster_pb2, cluster_pb2_grpc
 
 WATCH_RECHECK_S = 60.0
+# Replicas report each second. One that is silent for longer hangs, whatever its connection looks like.
+SILENCE_TIMEOUT_S = 4.0
+SILENCE_CHECK_INTERVAL_S = 1.0
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -18,6 +26,7 @@ class Member:
     """A subscribed replica. One object for each subscription."""
 
     node: cluster_pb2.Node
+    reported_at_s: float  # on the monotonic clock
 
 
 class Membership:
@@ -38,7 +47,7 @@ class Membership:
             address=address,
             state=cluster_pb2.NODE_STATE_CATCHING_UP,
         )
-        member = self._members[replica_id] = Member(node)
+        member = self._members[replica_id] = Member(node, time.monotonic())
         self.changed.notify()
         return member
 
@@ -60,12 +69,25 @@ class Membership:
         if member is None:
             return False
         changed = member.node.state != state
+        member.reported_at_s = time.monotonic()
         member.node.applied_revision = applied_revision
         member.node.searchable_revision = searchable_revision
         member.node.state = state
         if changed:
             self.changed.notify()
         return True
+
+    async def monitor_silence(self) -> None:
+        """Takes replicas that hang out of service, until they report again; runs until cancelled."""
+        while True:
+            await asyncio.sleep(SILENCE_CHECK_INTERVAL_S)
+            silent_since_s = time.monotonic() - SILENCE_TIMEOUT_S
+            for member in self._members.values():
+                serving = member.node.state == cluster_pb2.NODE_STATE_SERVING
+                if serving and member.reported_at_s < silent_since_s:
+                    _logger.warning("%s is silent and gets no reads until it reports", member.node.id)
+                    member.node.state = cluster_pb2.NODE_STATE_CATCHING_UP
+                    self.changed.notify()
 
     def topology(self) -> cluster_pb2.Topology:
         position = self._position()

@@ -79,9 +79,13 @@ async def _serve(
     directory.announce(role="writer", node_id=node_id, address=address)
     print(f"agentmem writer ready on {address}", flush=True)
 
-    housekeeping = asyncio.create_task(_clear_stale_readers(store))
+    housekeeping = [
+        asyncio.create_task(_clear_stale_readers(store)),
+        asyncio.create_task(membership.monitor_silence()),
+    ]
     await shutdown.wait()
-    housekeeping.cancel()
+    for task in housekeeping:
+        task.cancel()
     replication.close()
     cluster.close()
     await server.stop(settings.drain_s)
