@@ -116,12 +116,12 @@ def make_embedder(name: str, openai_url: str, openai_model: str, openai_api_key:
     return WordLlamaEmbedder() if name == "wordllama" else NoEmbedder()
 
 
-def query_embedding_missing(namespace_model: str, own_model: str) -> FailedPrecondition:
-    """The error for a text that this server cannot embed in the namespace's space."""
+def embedding_required(namespace_model: str, own_model: str, advice: str) -> FailedPrecondition:
+    """The error for a text without an embedding that this server cannot embed in the namespace's space."""
     return FailedPrecondition(
         "EMBEDDING_REQUIRED",
         f"the namespace's embeddings were made by {namespace_model or 'a model of the caller'!r} and this "
-        f"server embeds with {own_model or 'none'!r}: send the embedding, or search with mode TEXT",
+        f"server embeds with {own_model or 'none'!r}: {advice}",
         field="embedding",
         namespace_model=namespace_model,
     )

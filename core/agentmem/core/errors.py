@@ -21,6 +21,8 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "agentmem"
+# Details travel in HTTP/2 headers, of which clients take 8 KiB; what a caller sent may be longer.
+MAX_DETAIL_CHARACTERS = 256
 
 
 class AgentMemError(Exception):
@@ -40,7 +42,7 @@ class AgentMemError(Exception):
     ) -> None:
         super().__init__(message)
         self.reason = reason
-        self.message = message
+        self.message = _cut(message)
         self.retry_after_s = retry_after_s
         self.metadata = metadata
 
@@ -48,7 +50,11 @@ class AgentMemError(Exception):
         """The error as google.rpc.Status."""
         details = [any_pb2.Any()]
         details[0].Pack(
-            error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)
+            error_details_pb2.ErrorInfo(
+                reason=self.reason,
+                domain=DOMAIN,
+                metadata={name: _cut(value) for name, value in self.metadata.items()},
+            )
         )
         if self.retry_after_s is not None:
             delay = duration_pb2.Duration()
@@ -56,6 +62,10 @@ class AgentMemError(Exception):
             details.append(any_pb2.Any())
             details[1].Pack(error_details_pb2.RetryInfo(retry_delay=delay))
         return status_pb2.Status(code=self.code.value[0], message=self.message, details=details)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_DETAIL_CHARACTERS else f"{text[:MAX_DETAIL_CHARACTERS]}…"
 
 
 class InvalidArgument(AgentMemError):

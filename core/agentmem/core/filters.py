@@ -17,6 +17,8 @@ from agentmem.core.errors import InvalidArgument, invalid_field
 from agentmem.v1 import filter_pb2, memory_pb2
 
 MAX_CONDITIONS = 256
+# In all of a filter.
+MAX_VALUES = 1000
 MAX_DEPTH = 16
 METADATA_PREFIX = "metadata."
 
@@ -104,12 +106,16 @@ class Condition:
     kind: Kind
     operator: filter_pb2.Operator
     values: tuple[Value, ...]
+    # For IN: the values, to be looked up.
+    keys: frozenset[tuple[bool, Value]] = frozenset()
 
     def matches(self, memory: memory_pb2.Memory) -> bool:
         return any(self.holds(value) for value in field_values(memory, self.field))
 
     def holds(self, value: Value) -> bool:
         """Whether the condition holds for this one value of the field."""
+        if self.operator == filter_pb2.OPERATOR_IN:
+            return _key(value) in self.keys
         return _HOLDS[self.operator](value, self.values)
 
 
@@ -123,6 +129,11 @@ def _same_sort(value: Value, other: Value) -> bool:
     )
 
 
+def _key(value: Value) -> tuple[bool, Value]:
+    # Equal to the key of another value when both are of one sort and equal.
+    return isinstance(value, bool), value
+
+
 def _equals(value: Value, other: Value) -> bool:
     return _same_sort(value, other) and value == other
 
@@ -133,7 +144,6 @@ def _ordered(compare: Callable[[Value, Value], bool]) -> Callable[[Value, Sequen
 
 _HOLDS: dict[int, Callable[[Value, Sequence[Value]], bool]] = {
     filter_pb2.OPERATOR_EQ: lambda value, values: _equals(value, values[0]),
-    filter_pb2.OPERATOR_IN: lambda value, values: any(_equals(value, other) for other in values),
     filter_pb2.OPERATOR_GT: _ordered(lambda value, other: value > other),  # type: ignore[operator]
     filter_pb2.OPERATOR_GTE: _ordered(lambda value, other: value >= other),  # type: ignore[operator]
     filter_pb2.OPERATOR_LT: _ordered(lambda value, other: value < other),  # type: ignore[operator]
@@ -193,18 +203,31 @@ def compile_filter(message: filter_pb2.Filter, path: str = "filter") -> Filter |
     """
     if message.WhichOneof("kind") is None:
         return None
-    budget = [MAX_CONDITIONS]
-    return _compile(message, path, 1, budget)
+    return _compile(message, path, 1, _Budget())
 
 
-def _compile(message: filter_pb2.Filter, path: str, depth: int, budget: list[int]) -> Filter:
+@dataclass(slots=True)
+class _Budget:
+    """What a filter may still have."""
+
+    conditions: int = MAX_CONDITIONS
+    values: int = MAX_VALUES
+
+    def take(self, condition: filter_pb2.Condition) -> None:
+        self.conditions -= 1
+        self.values -= len(condition.values)
+        if self.conditions < 0:
+            raise invalid_field("filter", f"has more than {MAX_CONDITIONS} conditions")
+        if self.values < 0:
+            raise invalid_field("filter", f"has more than {MAX_VALUES} values")
+
+
+def _compile(message: filter_pb2.Filter, path: str, depth: int, budget: _Budget) -> Filter:
     if depth > MAX_DEPTH:
         raise invalid_field(path, f"is nested deeper than {MAX_DEPTH} levels")
     kind = message.WhichOneof("kind")
     if kind == "condition":
-        budget[0] -= 1
-        if budget[0] < 0:
-            raise invalid_field("filter", f"has more than {MAX_CONDITIONS} conditions")
+        budget.take(message.condition)
         return _compile_condition(message.condition, f"{path}.condition")
     if kind == "negated":
         return Not(_compile(message.negated, f"{path}.negated", depth + 1, budget))
@@ -243,7 +266,8 @@ def _compile_condition(message: filter_pb2.Condition, path: str) -> Filter:
         raise invalid_field(f"{path}.values", f"must be of {', '.join(TYPE_NAMES.values())} for type")
     if operator == filter_pb2.OPERATOR_NE:
         return Not(Condition(field, kind, filter_pb2.OPERATOR_EQ, values))
-    return Condition(field, kind, operator, values)
+    keys = frozenset(map(_key, values)) if operator == filter_pb2.OPERATOR_IN else frozenset()
+    return Condition(field, kind, operator, values, keys)
 
 
 def _operator_name(operator: int) -> str:

@@ -45,7 +45,12 @@ def run_process(
         return await run(settings, shutdown)
 
     try:
-        return asyncio.run(serve())
+        code = asyncio.run(serve())
     except (DataDirectoryInUse, StoreFormatError, ListenError, SettingsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
+    # Store and data directory are closed. Python would still wait for threads that search or embed for
+    # callers who have gone.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
+from itertools import islice
 
+from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.errors import InvalidArgument, ResourceExhausted, invalid_field
 from agentmem.core.filters import compile_filter
-from agentmem.core.records import FloatVector
 from agentmem.core.store import ReadTransaction, Store
 from agentmem.core.validation import MAX_PAGE_SIZE, check_ids, check_limit, check_namespace
 from agentmem.v1 import memory_pb2, reader_pb2, reader_pb2_grpc
 
 DEFAULT_PAGE_SIZE = 100
+MAX_READ_THREADS = 2
+MAX_WAITING_READS = 256
+# Some hundred microseconds of the event loop; more ids go to a thread.
+MAX_INLINE_GETS = 32
+# One transaction reads no more of a page, so that none stays open for long.
+SCAN_CHUNK_RECORDS = 256
 # A page of a list looks at no more records than this, whether they match or not.
 MAX_SCANNED_RECORDS = 5000
 # A page of a list ends here; with its last memory it is still below the 4 MiB that gRPC clients take when
@@ -29,19 +35,26 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._threads = BoundedThreads("reads", threads=MAX_READ_THREADS, max_calls=MAX_WAITING_READS)
+
+    def close(self) -> None:
+        """Drops the reads that wait for a thread."""
+        self._threads.close()
 
     async def GetMemories(
         self, request: reader_pb2.GetMemoriesRequest, context: object
     ) -> reader_pb2.GetMemoriesResponse:
         check_namespace(request.namespace)
         check_ids(request.ids, "ids")
+        if len(request.ids) > MAX_INLINE_GETS:
+            return await self._threads.run(get_memories, self._store, request)
         return get_memories(self._store, request)
 
     async def ListMemories(
         self, request: reader_pb2.ListMemoriesRequest, context: object
     ) -> reader_pb2.ListMemoriesResponse:
         # In a thread: a page may read thousands of records.
-        return await asyncio.to_thread(list_memories, self._store, request)
+        return await self._threads.run(list_memories, self._store, request)
 
 
 def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest) -> reader_pb2.GetMemoriesResponse:
@@ -62,18 +75,17 @@ def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest) -> reader
 
 def read_memory(transaction: ReadTransaction, ordinal: int, include_embedding: bool) -> memory_pb2.Memory:
     """The version at an ordinal that the store is known to have."""
-    record = transaction.record(ordinal)
-    if record is None:
-        raise KeyError(f"no record at ordinal {ordinal}")
-    memory = record.memory
-    if include_embedding and (vector := transaction.vector(ordinal)) is not None:
-        memory.embedding = embedding_bytes(vector)
+    memory = transaction.named_record(ordinal).memory
+    if include_embedding:
+        add_embedding(transaction, ordinal, memory)
     return memory
 
 
-def embedding_bytes(vector: FloatVector) -> bytes:
-    """A vector as the API has it: little-endian float32."""
-    return vector.astype("<f4", copy=False).tobytes()
+def add_embedding(transaction: ReadTransaction, ordinal: int, memory: memory_pb2.Memory) -> None:
+    """Sets the memory's embedding, if it has one, as the API has it: little-endian float32."""
+    vector = transaction.vector(ordinal)
+    if vector is not None:
+        memory.embedding = vector.astype("<f4", copy=False).tobytes()
 
 
 def checked_size(size_bytes: int, memory: memory_pb2.Memory, field: str) -> int:
@@ -95,23 +107,28 @@ def list_memories(store: Store, request: reader_pb2.ListMemoriesRequest) -> read
     matcher = compile_filter(request.filter)
     query_hash = _query_hash(request)
     after = _decode_page_token(request.page_token, query_hash)
-    with store.read() as transaction:
-        response = reader_pb2.ListMemoriesResponse(applied_revision=transaction.revision)
-        size_bytes = 0
-        last_id = ""
-        for scanned, (memory_id, state) in enumerate(transaction.live_ids(request.namespace, after)):
-            full = len(response.memories) == page_size or size_bytes > MAX_PAGE_BYTES
-            if full or scanned == MAX_SCANNED_RECORDS:
-                response.next_page_token = _encode_page_token(last_id, query_hash)
-                break
-            last_id = memory_id
-            memory = read_memory(transaction, state.ordinal, include_embedding=False)
-            if matcher is None or matcher.matches(memory):
-                if request.include_embedding and (vector := transaction.vector(state.ordinal)) is not None:
-                    memory.embedding = embedding_bytes(vector)
-                size_bytes += memory.ByteSize()
-                response.memories.append(memory)
-    return response
+    response = reader_pb2.ListMemoriesResponse()
+    size_bytes = scanned = 0
+    while True:
+        with store.read() as transaction:
+            # The first of the snapshots: the later ones show at least as much.
+            response.applied_revision = response.applied_revision or transaction.revision
+            chunk = list(islice(transaction.live_ids(request.namespace, after), SCAN_CHUNK_RECORDS + 1))
+            for memory_id, state in chunk[:SCAN_CHUNK_RECORDS]:
+                full = len(response.memories) == page_size or size_bytes > MAX_PAGE_BYTES
+                if full or scanned == MAX_SCANNED_RECORDS:
+                    response.next_page_token = _encode_page_token(after, query_hash)
+                    return response
+                scanned += 1
+                after = memory_id
+                memory = transaction.named_record(state.ordinal).memory
+                if matcher is None or matcher.matches(memory):
+                    if request.include_embedding:
+                        add_embedding(transaction, state.ordinal, memory)
+                    size_bytes += memory.ByteSize()
+                    response.memories.append(memory)
+        if len(chunk) <= SCAN_CHUNK_RECORDS:
+            return response
 
 
 def _query_hash(request: reader_pb2.ListMemoriesRequest) -> bytes:

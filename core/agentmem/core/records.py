@@ -66,8 +66,7 @@ def encode_record(record: Record) -> bytes:
 
 def decode_record(value: bytes, ordinal: int) -> Record:
     """Raises DataLoss when the bytes fail their checksum; ``ordinal`` is for its message."""
-    if len(value) < RECORD_HEADER.size or stored_checksum(value) != crc32c(value[CHECKSUM_BYTES:]):
-        raise DataLoss("CORRUPT_RECORD", f"the record at ordinal {ordinal} fails its checksum")
+    check_record(value, ordinal)
     _, kind, revision, previous_ordinal = RECORD_HEADER.unpack_from(value)
     return Record(
         revision=revision,
@@ -77,6 +76,12 @@ def decode_record(value: bytes, ordinal: int) -> Record:
     )
 
 
+def check_record(value: bytes, ordinal: int) -> None:
+    """Raises DataLoss when an encoded record fails its checksum."""
+    if len(value) < RECORD_HEADER.size or stored_checksum(value) != crc32c(value[CHECKSUM_BYTES:]):
+        raise DataLoss("CORRUPT_RECORD", f"the record at ordinal {ordinal} fails its checksum")
+
+
 def encode_vector(vector: FloatVector) -> bytes:
     body = struct.pack("<B", DTYPE_FLOAT32) + vector.astype("<f4", copy=False).tobytes()
     return struct.pack("<I", crc32c(body)) + body
@@ -84,9 +89,14 @@ def encode_vector(vector: FloatVector) -> bytes:
 
 def decode_vector(value: bytes, ordinal: int) -> FloatVector:
     """The vector, float32 [dimension], read-only. Raises DataLoss when the bytes fail their checksum."""
+    check_vector(value, ordinal)
+    return np.frombuffer(value, dtype="<f4", offset=VECTOR_HEADER.size)
+
+
+def check_vector(value: bytes, ordinal: int) -> None:
+    """Raises DataLoss when an encoded vector fails its checksum."""
     if len(value) < VECTOR_HEADER.size or stored_checksum(value) != crc32c(value[CHECKSUM_BYTES:]):
         raise DataLoss("CORRUPT_VECTOR", f"the vector at ordinal {ordinal} fails its checksum")
-    return np.frombuffer(value, dtype="<f4", offset=VECTOR_HEADER.size)
 
 
 def vector_dimension(value: bytes) -> int:

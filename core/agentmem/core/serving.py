@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from grpc_health.v1 import _async as health_async
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import _async as reflection_async
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from agentmem.core.errors import AgentMemError
+from agentmem.core.errors import AgentMemError, InvalidArgument
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
 # More than a request, so that what one request wrote fits one frame to a replica, made embeddings included.
@@ -22,6 +23,7 @@ KEEPALIVE_INTERVAL_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 # Clients may ping this often; grpc's own limit of five minutes would cut those that watch a quiet stream.
 MIN_PING_INTERVAL_MS = 10_000
+OWN_PREFIX = "/agentmem."
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
@@ -58,30 +60,43 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any]:
         handler: Any = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or handler.request_streaming:
+        if handler is None or not method.startswith(OWN_PREFIX):
+            # Health and reflection answer for themselves.
             return handler  # type: ignore[no-any-return]
-        codecs = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
+        parse = handler.request_deserializer
+        # Requests are parsed here, where a failure can be answered with its reason.
+        codecs = {"request_deserializer": None, "response_serializer": handler.response_serializer}
         if not handler.response_streaming:
 
-            async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            async def unary(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
                 try:
-                    return await handler.unary_unary(request, context)
+                    return await handler.unary_unary(_parsed(parse, data), context)
                 except Exception as error:
                     await _abort(context, error, method)
 
             return grpc.unary_unary_rpc_method_handler(unary, **codecs)
 
-        async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async def stream(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
-                async for response in handler.unary_stream(request, context):
+                async for response in handler.unary_stream(_parsed(parse, data), context):
                     yield response
             except Exception as error:
                 await _abort(context, error, method)
 
         return grpc.unary_stream_rpc_method_handler(stream, **codecs)
+
+
+def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    """The request. Fields that this release does not know are refused: ignoring one may mean the opposite."""
+    try:
+        request = parse(data)
+    except DecodeError as error:
+        raise InvalidArgument("MALFORMED_REQUEST", f"the request cannot be parsed: {error}") from error
+    size_bytes = request.ByteSize()
+    request.DiscardUnknownFields()
+    if request.ByteSize() != size_bytes:
+        raise InvalidArgument("UNKNOWN_FIELD", "the request has a field that this release does not know")
+    return request
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: Any) -> NoReturn:

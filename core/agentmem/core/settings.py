@@ -9,6 +9,7 @@ from agentmem.core.config import SettingsError, check_positive, check_transport,
 from agentmem.core.embedders import EMBEDDER_NAMES
 
 GIB = 1024**3
+MIN_MAP_SIZE_BYTES = 1024**2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,11 @@ class NodeSettings:
 
     def __post_init__(self) -> None:
         check_transport(self.listen, self.insecure)
-        check_positive(self, "map_size_bytes", "max_map_size_bytes", "drain_s")
+        check_positive(self, "drain_s")
+        if not MIN_MAP_SIZE_BYTES <= self.map_size_bytes <= self.max_map_size_bytes:
+            raise SettingsError(
+                f"--map-size-bytes must be {MIN_MAP_SIZE_BYTES} to --max-map-size-bytes, "
+                f"not {self.map_size_bytes}"
+            )
         if self.embedder == "openai" and not (self.openai_url and self.openai_model):
             raise SettingsError("--embedder openai needs --openai-url and --openai-model")

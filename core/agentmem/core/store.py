@@ -30,7 +30,7 @@ from typing import TypeVar
 import lmdb
 
 from agentmem.core import records
-from agentmem.core.errors import DataLoss, FailedPrecondition, ResourceExhausted
+from agentmem.core.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavailable
 from agentmem.core.log import (
     EMPTY_CHAIN_HASH,
     LOG_HEADER_BYTES,
@@ -167,6 +167,13 @@ class ReadTransaction:
         value = self._get(b"docs", _KEY.pack(ordinal))
         return None if value is None else records.decode_record(value, ordinal)
 
+    def named_record(self, ordinal: int) -> Record:
+        """The record at an ordinal that the store itself names. Raises DataLoss when it is missing."""
+        record = self.record(ordinal)
+        if record is None:
+            raise DataLoss("MISSING_RECORD", f"the store has no record at ordinal {ordinal}")
+        return record
+
     def vector(self, ordinal: int) -> FloatVector | None:
         """float32 [dimension], unit length. Raises DataLoss when the stored bytes fail their checksum."""
         value = self._get(b"vectors", _KEY.pack(ordinal))
@@ -209,12 +216,14 @@ class ReadTransaction:
         shipped = replication_pb2.ShippedEntry(log_value=value)
         for operation in decode_entry(value, revision)[0].operations:
             key = _KEY.pack(operation.ordinal)
+            record = self._get(b"docs", key) or b""
+            vector = self._get(b"vectors", key) or b""
+            # Damage is named where it is, and not by each replica.
+            records.check_record(record, operation.ordinal)
+            if operation.vector_crc32c:
+                records.check_vector(vector, operation.ordinal)
             shipped.records.append(
-                replication_pb2.ShippedRecord(
-                    ordinal=operation.ordinal,
-                    record=self._get(b"docs", key) or b"",
-                    vector=self._get(b"vectors", key) or b"",
-                )
+                replication_pb2.ShippedRecord(ordinal=operation.ordinal, record=record, vector=vector)
             )
         return shipped
 
@@ -223,7 +232,8 @@ class WriteTransaction(ReadTransaction):
     """The one open write. Sees its own changes. Valid only inside ``Store.commit``."""
 
     def _put(self, database: bytes, key: bytes, value: bytes, *, append: bool = False) -> None:
-        self._transaction.put(key, value, db=self._databases[database], append=append)
+        if not self._transaction.put(key, value, db=self._databases[database], append=append):
+            raise DataLoss("CORRUPT_ORDER", f"{database.decode()} has a key behind {key.hex()} already")
 
     def append(self, changes: Sequence[Change], time_us: int) -> int:
         """Writes the changes and the log entry that tells of them; returns its revision."""
@@ -294,7 +304,7 @@ class WriteTransaction(ReadTransaction):
         self._append_log(entry.revision, value, entry.epoch)
 
     def adopt_cluster(self, cluster_id: bytes, epoch: int) -> None:
-        """Joins an empty store to a cluster."""
+        """Joins a store without entries to a cluster."""
         if self.revision:
             raise FailedPrecondition("NOT_EMPTY", "a store with entries belongs to its cluster for good")
         self._put(b"meta", b"cluster_id", cluster_id)
@@ -363,6 +373,7 @@ class Store:
         self._idle = threading.Condition()
         self._open_transactions = 0
         self._growing = False
+        self._closed = False
         try:
             self._environment = lmdb.open(
                 str(path), map_size=map_size_bytes, max_dbs=len(DATABASES), max_readers=MAX_READERS
@@ -429,6 +440,8 @@ class Store:
         with self._idle:
             while self._growing:
                 self._idle.wait()
+            if self._closed:
+                raise Unavailable("SHUTTING_DOWN", "the store is closed")
             self._open_transactions += 1
         try:
             yield
@@ -464,9 +477,9 @@ class Store:
         return self._environment.reader_check()
 
     def close(self) -> None:
-        """Waits for open transactions and closes the environment."""
+        """Lets nobody begin a transaction, waits for the open ones, and closes the environment."""
         with self._idle:
-            self._growing = True  # nobody begins another one
+            self._closed = True
             while self._open_transactions:
                 self._idle.wait()
         self._environment.close()

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable
 
 import grpc
@@ -60,12 +61,18 @@ class Follower:
         self._replica_id = replica_id
         self._address = address
         self._on_applied = on_applied
-        self._is_lost = False
+        self._stream: (
+            grpc.aio.UnaryStreamCall[replication_pb2.SubscribeRequest, replication_pb2.SubscribeResponse]
+            | None
+        ) = None
 
     async def run(self) -> None:
         """Follows until cancelled. Raises DivergedError when it cannot go on."""
         wait_s = MIN_RECONNECT_WAIT_S
+        said = ""
         while True:
+            began_s = time.monotonic()
+            began_at_revision = self.applied_revision
             try:
                 await self._follow()
                 problem = "it ended the stream"
@@ -76,19 +83,20 @@ class Follower:
             except DataLoss as error:
                 # Damaged on the way, or a gap: nothing was applied, and the next stream starts over.
                 problem = f"a frame was refused: {error.reason}: {error.message}"
-            if self.is_connected:
-                wait_s = MIN_RECONNECT_WAIT_S
-            if self.is_connected or not self._is_lost:
+            self._set_connected(False)
+            if problem != said:
                 # Once, not with every attempt.
                 _logger.warning("the writer cannot be followed, trying on: %s", problem)
-            self._is_lost = True
-            self._set_connected(False)
+                said = problem
+            if self.applied_revision > began_at_revision or time.monotonic() > began_s + SILENCE_TIMEOUT_S:
+                wait_s = MIN_RECONNECT_WAIT_S
+                said = ""
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, MAX_RECONNECT_WAIT_S)
 
     async def _follow(self) -> None:
         position = self._store.position()
-        stream = self._stub.Subscribe(
+        stream = self._stream = self._stub.Subscribe(
             replication_pb2.SubscribeRequest(
                 replica_id=self._replica_id, address=self._address, position=position.to_proto()
             )
@@ -99,8 +107,18 @@ class Follower:
                 if not isinstance(frame, replication_pb2.SubscribeResponse):
                     return  # grpc.aio.EOF
                 await self._process_frame(frame)
+        except asyncio.CancelledError:
+            # ``reconnect`` cancels the stream, not this task.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
         finally:
             stream.cancel()
+
+    def reconnect(self) -> None:
+        """Ends the stream; the next one begins at once or after the usual wait."""
+        if self._stream is not None:
+            self._stream.cancel()
 
     async def _process_frame(self, frame: replication_pb2.SubscribeResponse) -> None:
         kind = frame.WhichOneof("frame")
@@ -121,7 +139,7 @@ class Follower:
 
     async def _process_heartbeat(self, heartbeat: replication_pb2.Heartbeat) -> None:
         position = self._store.position()
-        if not position.cluster_id:
+        if not position.revision and position.cluster_id != heartbeat.cluster_id:
             await asyncio.to_thread(
                 self._store.commit,
                 lambda transaction: transaction.adopt_cluster(heartbeat.cluster_id, heartbeat.epoch),

@@ -97,6 +97,8 @@ class Reporter:
         except grpc.aio.AioRpcError as error:
             # The next report says it all again, and the follower notices a writer that is gone.
             _logger.warning("progress was not reported: %s: %s", error.code().name, error.details())
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                self._follower.reconnect()  # the writer no longer counts the stream as ours
 
 
 class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):

@@ -117,6 +117,7 @@ async def _serve(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    reader.close()
     await asyncio.to_thread(indexer.stop)
     if failures:
         _logger.critical("stopped: %s: %s", type(failures[0]).__name__, failures[0], exc_info=failures[0])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-from agentmem.core.embedders import Embedder, query_embedding_missing
+from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.embedders import Embedder, embedding_required
 from agentmem.core.errors import FailedPrecondition, InvalidArgument, invalid_field
 from agentmem.core.filters import Filter, compile_filter
 from agentmem.core.reading import StoreReader, checked_size, read_memory
@@ -25,6 +24,7 @@ from agentmem.replica.view import View
 from agentmem.v1 import reader_pb2, writer_pb2, writer_pb2_grpc
 
 DEFAULT_TOP_K = 10
+MAX_WAITING_SEARCHES = 1024
 _MODES: dict[int, Mode] = {
     reader_pb2.SEARCH_MODE_UNSPECIFIED: "hybrid",
     reader_pb2.SEARCH_MODE_HYBRID: "hybrid",
@@ -46,10 +46,16 @@ class ReplicaReader(StoreReader):
         search_threads: int,
     ) -> None:
         super().__init__(store)
+        self._searches = BoundedThreads(
+            "searches", threads=search_threads, max_calls=search_threads + MAX_WAITING_SEARCHES
+        )
         self._embedder = embedder
         self._view = view
         self._check_serving = check_serving
-        self._threads = ThreadPoolExecutor(search_threads, thread_name_prefix="search")
+
+    def close(self) -> None:
+        super().close()
+        self._searches.close()
 
     async def GetMemories(
         self, request: reader_pb2.GetMemoriesRequest, context: object
@@ -80,10 +86,7 @@ class ReplicaReader(StoreReader):
                 "text", "must not be empty" + ("" if mode == "text" else ", or send an embedding")
             )
         matcher = compile_filter(request.filter)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._threads, self._search, request, mode, text, given, matcher, top_k
-        )
+        return await self._searches.run(self._search, request, mode, text, given, matcher, top_k)
 
     def _search(
         self,
@@ -126,10 +129,10 @@ class ReplicaReader(StoreReader):
                 )
             return given
         if not self._embedder.model or self._embedder.model != space.model:
-            raise query_embedding_missing(space.model, self._embedder.model)
+            raise embedding_required(space.model, self._embedder.model, "send one, or search with mode TEXT")
         (vector,) = self._embedder.embed([text])
         if vector is not None and len(vector) != space.dimension:
-            raise query_embedding_missing(space.model, self._embedder.model)
+            raise embedding_required(space.model, self._embedder.model, "send one, or search with mode TEXT")
         if vector is None and mode == "semantic":
             raise invalid_field("text", "has no words that the embedder knows")
         return vector

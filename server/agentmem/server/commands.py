@@ -113,10 +113,7 @@ class UpdateMemory:
 
     def run(self, transaction: WriteTransaction, time_us: int) -> writer_pb2.UpdateMemoryResponse:
         state = self._current(transaction)
-        record = transaction.record(state.ordinal)
-        if record is None:
-            raise KeyError(f"no record at ordinal {state.ordinal}")
-        updated = record.memory
+        updated = transaction.named_record(state.ordinal).memory
         for field in self.fields:
             updated.ClearField(field)
         updated.MergeFrom(masked_copy(self.memory, self.fields))

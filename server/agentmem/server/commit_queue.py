@@ -51,7 +51,7 @@ class CommitQueue:
             store: the store, written by nobody else.
             max_commands: how many commands may wait.
             max_bytes: how much they may be about to write.
-            on_commit: something was committed.
+            on_commit: the log has new entries, on disk.
             on_failure: a commit failed; what is on disk is unknown, and the process has to end.
         """
         self._store = store
@@ -107,15 +107,23 @@ class CommitQueue:
     def _run(self) -> None:
         while group := self._take_group():
             try:
-                self._store.commit(functools.partial(self._run_group, group))
-            except AgentMemError as error:
-                # The store is full: nothing of the group was written, and reads go on.
-                for waiting in group:
-                    waiting.outcome = error
+                moved = self._commit(group)
             except BaseException as error:
                 self._fail(group, error)
                 return
-            self._loop.call_soon_threadsafe(self._acknowledge, group)
+            self._loop.call_soon_threadsafe(self._acknowledge, group, moved)
+
+    def _commit(self, group: list[_Waiting]) -> bool:
+        """Commits what it can of the group and sets the outcomes; says whether there are new entries."""
+        try:
+            return self._store.commit(functools.partial(self._run_group, group))
+        except AgentMemError as error:
+            # The store is full, and nothing of the group was written. What is small may still find room.
+            if len(group) > 1:
+                moved = [self._commit([waiting]) for waiting in group]
+                return any(moved)
+            group[0].outcome = error
+            return False
 
     def _take_group(self) -> list[_Waiting]:
         """What waits, up to the bounds of a group; empty when closed and done."""
@@ -133,7 +141,8 @@ class CommitQueue:
                 group.append(waiting)
             return group
 
-    def _run_group(self, group: list[_Waiting], transaction: WriteTransaction) -> None:
+    def _run_group(self, group: list[_Waiting], transaction: WriteTransaction) -> bool:
+        before = transaction.revision
         # Never back, so that the log can be searched by time.
         self._last_time_us = max(self._last_time_us, time.time_ns() // 1000, transaction.last_time_us)
         for waiting in group:
@@ -141,15 +150,17 @@ class CommitQueue:
                 waiting.outcome = waiting.command.run(transaction, self._last_time_us)
             except AgentMemError as error:
                 waiting.outcome = error
+        return transaction.revision > before
 
-    def _acknowledge(self, group: list[_Waiting]) -> None:
+    def _acknowledge(self, group: list[_Waiting], moved: bool) -> None:
         for waiting in group:
             if isinstance(waiting.outcome, AgentMemError):
                 waiting.answer.set_exception(waiting.outcome)
                 waiting.answer.exception()  # seen, also when the caller has gone
             else:
                 waiting.answer.set_result(waiting.outcome)
-        self._on_commit()
+        if moved:
+            self._on_commit()
 
     def _fail(self, group: list[_Waiting], error: BaseException) -> None:
         with self._changed:

@@ -15,7 +15,7 @@ from agentmem.core.log import decode_entry
 from agentmem.core.signals import Signal
 from agentmem.core.store import ReadTransaction, Store
 from agentmem.core.validation import check_id
-from agentmem.server.membership import Membership
+from agentmem.server.membership import Member, Membership
 from agentmem.v1 import cluster_pb2, replication_pb2, replication_pb2_grpc
 
 MAX_FRAME_BYTES = 1024 * 1024
@@ -41,22 +41,24 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         with self._store.read() as transaction:
             heartbeat = _heartbeat(transaction)
             divergence = _divergence(transaction, request.position)
-        yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
         if divergence:
+            yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
             _logger.warning("%s is refused: %s", request.replica_id, divergence)
             yield replication_pb2.SubscribeResponse(diverged=replication_pb2.Diverged(detail=divergence))
             return
         member = self._membership.join(request.replica_id, request.address)
         _logger.info("%s subscribed behind revision %d", request.replica_id, request.position.revision)
         try:
-            async for frame in self._frames(request.position.revision):
+            yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
+            async for frame in self._frames(request.position.revision, member):
                 yield frame
         finally:
             self._membership.leave(member)
             _logger.info("%s is no longer subscribed", request.replica_id)
 
-    async def _frames(self, cursor: int) -> AsyncIterator[replication_pb2.SubscribeResponse]:
-        while not self._closing:
+    async def _frames(self, cursor: int, member: Member) -> AsyncIterator[replication_pb2.SubscribeResponse]:
+        heartbeat_due_s = time.monotonic() + HEARTBEAT_INTERVAL_S
+        while not self._closing and self._membership.has(member):
             seen = self.committed.count
             with self._store.read() as transaction:
                 head = transaction.revision
@@ -65,14 +67,17 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
             if shipped:
                 # Entries are without gaps, so counting them is knowing where the last one stands.
                 cursor += len(shipped)
+                heartbeat_due_s = time.monotonic() + HEARTBEAT_INTERVAL_S
                 yield replication_pb2.SubscribeResponse(
                     entries=replication_pb2.Entries(entries=shipped, head_revision=head)
                 )
                 continue
-            await self.committed.wait_beyond(seen, HEARTBEAT_INTERVAL_S)
-            if self.committed.count == seen:
-                heartbeat.time_us = time.time_ns() // 1000
+            wait_s = heartbeat_due_s - time.monotonic()
+            if wait_s <= 0:
+                heartbeat_due_s += HEARTBEAT_INTERVAL_S
                 yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
+            else:
+                await self.committed.wait_beyond(seen, wait_s)
 
     async def ReportProgress(
         self, request: replication_pb2.ReportProgressRequest, context: object
@@ -106,9 +111,9 @@ def _heartbeat(transaction: ReadTransaction) -> replication_pb2.Heartbeat:
 def _divergence(transaction: ReadTransaction, position: replication_pb2.Position) -> str:
     """Why a replica at the position cannot follow this log; "" when it can."""
     own = transaction.position
-    if position.cluster_id and position.cluster_id != own.cluster_id:
+    if position.revision and position.cluster_id != own.cluster_id:
         return f"the replica belongs to cluster {position.cluster_id.hex()}, this is {own.cluster_id.hex()}"
-    if position.epoch > own.epoch:
+    if position.revision and position.epoch > own.epoch:
         return f"the replica has seen epoch {position.epoch}, this writer is of epoch {own.epoch}"
     if position.revision > own.revision:
         return f"the replica is at revision {position.revision}, the writer only at {own.revision}"

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from agentmem.core.errors import AlreadyExists
 from agentmem.core.log import Position
 from agentmem.core.signals import Signal
 from agentmem.v1 import cluster_pb2, cluster_pb2_grpc
@@ -40,7 +41,18 @@ class Membership:
         self._members: dict[str, Member] = {}
 
     def join(self, replica_id: str, address: str) -> Member:
-        """A replica subscribed. It takes the place of an older subscription with its id."""
+        """A replica subscribed. It takes the place of its own older subscription, whose stream ends.
+
+        Raises:
+            AlreadyExists: ``NODE_ID_TAKEN``, another node has the id.
+        """
+        known = self._members.get(replica_id)
+        if replica_id == self._node_id or (known is not None and known.node.address != address):
+            raise AlreadyExists(
+                "NODE_ID_TAKEN",
+                f"another node of the cluster is called {replica_id!r}: give each its own --node-id",
+                node_id=replica_id,
+            )
         node = cluster_pb2.Node(
             id=replica_id,
             role=cluster_pb2.NODE_ROLE_REPLICA,
@@ -51,9 +63,13 @@ class Membership:
         self.changed.notify()
         return member
 
+    def has(self, member: Member) -> bool:
+        """Whether this is still the subscription of its replica."""
+        return self._members.get(member.node.id) is member
+
     def leave(self, member: Member) -> None:
         """A subscription ended."""
-        if self._members.get(member.node.id) is member:
+        if self.has(member):
             del self._members[member.node.id]
             self.changed.notify()
 

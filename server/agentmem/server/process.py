@@ -23,6 +23,7 @@ from agentmem.v1 import (
 )
 
 READER_CHECK_INTERVAL_S = 30.0
+DRAIN_NOTICE_S = 0.25
 SERVICE_NAMES = (
     "agentmem.v1.WriterService",
     "agentmem.v1.ReaderService",
@@ -70,8 +71,10 @@ async def _serve(
         on_failure=fail,
     )
     cluster = ClusterService(membership)
-    writer_pb2_grpc.add_WriterServiceServicer_to_server(WriterService(store, queue, embedder), server.grpc)
-    reader_pb2_grpc.add_ReaderServiceServicer_to_server(WriterReader(store), server.grpc)
+    writer = WriterService(store, queue, embedder)
+    reader = WriterReader(store)
+    writer_pb2_grpc.add_WriterServiceServicer_to_server(writer, server.grpc)
+    reader_pb2_grpc.add_ReaderServiceServicer_to_server(reader, server.grpc)
     replication_pb2_grpc.add_ReplicationServiceServicer_to_server(replication, server.grpc)
     cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server.grpc)
     await server.start(SERVICE_NAMES)
@@ -88,8 +91,13 @@ async def _serve(
         task.cancel()
     replication.close()
     cluster.close()
-    await server.stop(settings.drain_s)
+    # Everything that waits is committed and answered; what comes now is told so, for as long as clients need
+    # to hear it.
     await queue.close()
+    await asyncio.sleep(DRAIN_NOTICE_S)
+    await server.stop(settings.drain_s)
+    writer.close()
+    reader.close()
     if failures:
         _logger.critical("stopped because a commit failed: %s", failures[0])
         return 1

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-from agentmem.core.embedders import Embedder, query_embedding_missing
+from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.embedders import Embedder, embedding_required
 from agentmem.core.errors import FailedPrecondition, InvalidArgument, invalid_field
 from agentmem.core.reading import StoreReader
 from agentmem.core.records import FloatVector, IdSource
@@ -30,7 +29,10 @@ from agentmem.server.commands import (
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2, writer_pb2_grpc
 
-MAX_EMBEDDING_THREADS = 2
+MAX_THREADS = 2
+MAX_WAITING_CALLS = 256
+# What is larger is checked in a thread: it would hold up the event loop.
+MAX_INLINE_BYTES = 64 * 1024
 _SERVER_FIELDS = ("create_time", "update_time", "version")
 
 
@@ -42,14 +44,34 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         self._queue = queue
         self._embedder = embedder
         self._ids = IdSource()
-        self._embedding_threads = ThreadPoolExecutor(MAX_EMBEDDING_THREADS, thread_name_prefix="embed")
+        self._threads = BoundedThreads("writes", threads=MAX_THREADS, max_calls=MAX_WAITING_CALLS)
+
+    def close(self) -> None:
+        """Drops what waits to be checked or embedded."""
+        self._threads.close()
 
     async def AddMemories(
         self, request: writer_pb2.AddMemoriesRequest, context: object
     ) -> writer_pb2.AddMemoriesResponse:
+        size_bytes = request.ByteSize()
+        if size_bytes > MAX_INLINE_BYTES:
+            vectors = await self._threads.run(self._prepare, request)
+        else:
+            vectors = self._prepare(request)
+        missing = [index for index, vector in enumerate(vectors) if vector is None]
+        made = await self._embed(request.namespace, [request.memories[index].content for index in missing])
+        for index, vector in zip(missing, made, strict=True):
+            if vector is not None:
+                vectors[index] = vector
+                request.memories[index].embedding_model = self._embedder.model
+        return await self._queue.submit(AddMemories(request.namespace, request.memories, vectors, size_bytes))
+
+    def _prepare(self, request: writer_pb2.AddMemoriesRequest) -> list[FloatVector | None]:
+        """Checks the memories, gives them ids and types; takes their embeddings out and returns them."""
         check_namespace(request.namespace)
         check_count(len(request.memories), "memories")
         seen = set()
+        vectors: list[FloatVector | None] = []
         for index, memory in enumerate(request.memories):
             path = f"memories[{index}]"
             self._check_new(memory, request.namespace, path)
@@ -58,9 +80,10 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
             if memory.id in seen:
                 raise invalid_field(f"{path}.id", f"repeats {memory.id!r}")
             seen.add(memory.id)
-        size_bytes = request.ByteSize()
-        vectors = await self._vectors(request.namespace, request.memories)
-        return await self._queue.submit(AddMemories(request.namespace, request.memories, vectors, size_bytes))
+            given = memory.embedding
+            vectors.append(decode_embedding(given, f"{path}.embedding") if given else None)
+            memory.ClearField("embedding")
+        return vectors
 
     def _check_new(self, memory: memory_pb2.Memory, namespace: str, path: str) -> None:
         if memory.id:
@@ -74,32 +97,14 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
             raise invalid_field(f"{path}.embedding_model", "is set without an embedding")
         check_memory(memory, path)
 
-    async def _vectors(
-        self, namespace: str, memories: Sequence[memory_pb2.Memory]
-    ) -> list[FloatVector | None]:
-        """A vector for each memory, given or made; moves the embedding out of the memory."""
-        vectors: list[FloatVector | None] = []
-        for index, memory in enumerate(memories):
-            given = memory.embedding
-            vectors.append(decode_embedding(given, f"memories[{index}].embedding") if given else None)
-            memory.ClearField("embedding")
-        missing = [index for index, vector in enumerate(vectors) if vector is None]
-        made = await self._embed(namespace, [memories[index].content for index in missing])
-        for index, vector in zip(missing, made, strict=True):
-            if vector is not None:
-                vectors[index] = vector
-                memories[index].embedding_model = self._embedder.model
-        return vectors
-
     async def _embed(self, namespace: str, texts: Sequence[str]) -> Sequence[FloatVector | None]:
         """The embedder's vectors for texts that came without one."""
         if not texts or not self._embedder.model:
             return [None] * len(texts)
         space = self._namespace(namespace)
         if space.dimension and space.model != self._embedder.model:
-            raise query_embedding_missing(space.model, self._embedder.model)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._embedding_threads, self._embedder.embed, texts)
+            raise embedding_required(space.model, self._embedder.model, "send an embedding with each text")
+        return await self._threads.run(self._embedder.embed, texts)
 
     def _namespace(self, namespace: str) -> NamespaceState:
         with self._store.read() as transaction:
@@ -111,6 +116,8 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         check_namespace(request.namespace)
         memory = request.memory
         check_id(memory.id, "memory.id")
+        if memory.namespace not in ("", request.namespace):
+            raise invalid_field("memory.namespace", f"is {memory.namespace!r}, not the request's")
         fields = _masked_fields(request)
         masked = masked_copy(memory, fields)
         if "content" not in fields:

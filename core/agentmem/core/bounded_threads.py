@@ -1,0 +1,50 @@
+"""Threads for work that would hold up the event loop, with a bound on what may wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from agentmem.core.errors import ResourceExhausted
+
+RETRY_AFTER_S = 0.2
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class BoundedThreads:
+    """A few threads, and a bounded number of calls that run in them or wait for them."""
+
+    def __init__(self, name: str, *, threads: int, max_calls: int) -> None:
+        self._name = name
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._max_calls = max_calls
+        self._calls = 0
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The outcome of ``work`` in a thread. Work that has begun goes on when the caller is cancelled.
+
+        Raises:
+            ResourceExhausted: ``OVERLOADED``, too many calls are waiting already.
+        """
+        if self._calls >= self._max_calls:
+            raise ResourceExhausted(
+                "OVERLOADED", f"{self._calls} calls wait for {self._name}", retry_after_s=RETRY_AFTER_S
+            )
+        future = self._executor.submit(work, *args, **kwargs)
+        self._calls += 1
+        loop = asyncio.get_running_loop()
+
+        def done(_: object) -> None:
+            self._calls -= 1
+
+        wrapped = asyncio.wrap_future(future, loop=loop)
+        wrapped.add_done_callback(done)
+        return await wrapped
+
+    def close(self) -> None:
+        """Drops what waits; does not wait for what runs."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
