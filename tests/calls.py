@@ -51,3 +51,17 @@ def update(
 
 def floats(*values: float) -> bytes:
     return struct.pack(f"<{len(values)}f", *values)
+
+
+def all_ids(stubs: Stubs, namespace: str) -> set[str]:
+    """The ids of every memory of a namespace."""
+    ids: set[str] = set()
+    token = ""
+    while True:
+        page = stubs.reader.ListMemories(
+            reader_pb2.ListMemoriesRequest(namespace=namespace, page_size=1000, page_token=token)
+        )
+        ids |= {memory.id for memory in page.memories}
+        token = page.next_page_token
+        if not token:
+            return ids

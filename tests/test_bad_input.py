@@ -320,3 +320,61 @@ def test_bad_searches_are_refused(
 ) -> None:
     _, found, metadata, _ = error_of(lambda: replica.reader.SearchMemories(request_))
     assert (found, metadata["field"]) == (reason, field)
+
+
+def raw_call(stubs: Stubs, method: str, data: bytes) -> bytes:
+    """A unary call with these very bytes as its request."""
+    call: Any = stubs.channel.unary_unary(method)
+    response: bytes = call(data, timeout=10)
+    return response
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x02\xc3\x28"], ids=["no protobuf", "bad UTF-8"])
+def test_bytes_that_are_no_request_are_refused(writer: Stubs, data: bytes) -> None:
+    code, reason, _, _ = error_of(lambda: raw_call(writer, "/agentmem.v1.ReaderService/GetMemories", data))
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+
+
+def test_fields_of_a_later_release_are_refused_and_not_ignored(writer: Stubs, namespace: str) -> None:
+    unknown = bytes([0xFA, 0x3F, 0x01, 0x78])  # field 1023, one byte
+    memory = Memory(content="x").SerializeToString() + unknown
+    request = writer_pb2.AddMemoriesRequest(namespace=namespace).SerializeToString()
+    request += bytes([0x12, len(memory)]) + memory
+    _, reason, _, _ = error_of(lambda: raw_call(writer, "/agentmem.v1.WriterService/AddMemories", request))
+    assert reason == "UNKNOWN_FIELD"
+    assert not writer.reader.ListMemories(reader_pb2.ListMemoriesRequest(namespace=namespace)).memories
+
+
+def test_what_a_caller_sent_is_not_sent_back_at_any_length(writer: Stubs, namespace: str) -> None:
+    request = reader_pb2.ListMemoriesRequest(
+        namespace=namespace, filter=_filter("f" * 10_000, string_value="x")
+    )
+    _, reason, metadata, message = error_of(lambda: writer.reader.ListMemories(request))
+    assert reason == "FILTER_UNSUPPORTED"
+    assert metadata["field"].startswith("fff")
+    assert len(metadata["field"]) < 300
+    assert len(message) < 300
+
+
+def test_a_filter_has_a_bound_on_its_values(writer: Stubs, namespace: str) -> None:
+    condition = filter_pb2.Condition(
+        field="id",
+        operator=filter_pb2.OPERATOR_IN,
+        values=[filter_pb2.FilterValue(string_value=str(number)) for number in range(1001)],
+    )
+    request = reader_pb2.ListMemoriesRequest(
+        namespace=namespace, filter=filter_pb2.Filter(condition=condition)
+    )
+    _, reason, metadata, _ = error_of(lambda: writer.reader.ListMemories(request))
+    assert (reason, metadata["field"]) == ("INVALID_FIELD", "filter")
+    del condition.values[0]
+    request.filter.condition.CopyFrom(condition)
+    assert not writer.reader.ListMemories(request).memories
+
+
+def test_an_update_stays_in_its_namespace(writer: Stubs, namespace: str) -> None:
+    add(writer, namespace, Memory(id="a", content="x"))
+    _, reason, metadata, _ = error_of(
+        lambda: update(writer, namespace, Memory(id="a", namespace="other", content="y"), "content")
+    )
+    assert (reason, metadata["field"]) == ("INVALID_FIELD", "memory.namespace")

@@ -7,9 +7,10 @@ import threading
 from pathlib import Path
 
 import grpc
+from calls import all_ids
 from cluster import Cluster, Stubs, wait_until
 
-from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2
+from agentmem.v1 import memory_pb2, writer_pb2
 
 KILLS = 4
 WRITERS = 4
@@ -42,21 +43,6 @@ class Writes:
         stubs.channel.close()
 
 
-def stored_ids(address: str) -> set[str]:
-    stubs = Stubs(address)
-    ids: set[str] = set()
-    token = ""
-    while True:
-        page = stubs.reader.ListMemories(
-            reader_pb2.ListMemoriesRequest(namespace="ns", page_size=1000, page_token=token)
-        )
-        ids |= {memory.id for memory in page.memories}
-        token = page.next_page_token
-        if not token:
-            stubs.channel.close()
-            return ids
-
-
 def test_kill_9_loses_nothing_acknowledged(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     every: list[Writes] = []
@@ -77,7 +63,9 @@ def test_kill_9_loses_nothing_acknowledged(tmp_path: Path) -> None:
                 thread.join(60)
             cluster.writer.restart()
             every += writes
-            ids = stored_ids(cluster.writer.address)
+            stubs = Stubs(cluster.writer.address)
+            ids = all_ids(stubs, "ns")
+            stubs.channel.close()
             lost = {
                 f"{batch}.{part}" for each in every for batch in each.acknowledged for part in range(BATCH)
             } - ids

@@ -92,6 +92,14 @@ def test_health_says_serving(shared_cluster: Cluster, service: str) -> None:
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+def test_health_can_be_watched(shared_cluster: Cluster) -> None:
+    with grpc.insecure_channel(shared_cluster.writer.address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=10)
+        assert next(iter(watch)).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+
+
 def test_a_replica_without_its_writer_is_not_ready(tmp_path: Path) -> None:
     with Cluster(tmp_path, replicas=0) as cluster:
         cluster.writer.terminate()

@@ -6,16 +6,19 @@ import shutil
 import statistics
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
+from calls import Memory, add, all_ids
 from cluster import Cluster, Node, Stubs, client_of, wait_until
 
 from agentmem.client import Client, NewMemory
 from agentmem.core.log import Position
 from agentmem.core.store import Store
-from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2
+from agentmem.replica.follower import SILENCE_TIMEOUT_S
+from agentmem.v1 import cluster_pb2, memory_pb2, reader_pb2, writer_pb2
 
 MIB = 1024**2
 ENTRIES = 120
@@ -153,6 +156,60 @@ def test_a_replica_refuses_another_cluster(tmp_path: Path) -> None:
         stray.kill()
         assert stray.process.returncode == 1
         assert "cluster" in "".join(stray.log)
+
+
+def test_a_second_replica_of_one_name_is_refused(tmp_path: Path) -> None:
+    with Cluster(tmp_path, replicas=1) as cluster:
+        second = Node(
+            "agentmem.replica",
+            tmp_path / "second",
+            *("--node-id", "replica-1", "--writer", cluster.writer.address),
+        )
+        wait_until(lambda: any("--node-id" in line for line in second.log), "the replica is told")
+        second.kill()
+        (replica,) = [node for node in cluster.topology().nodes if node.id == "replica-1"]
+        assert replica.address == cluster.replicas[0].address
+        assert replica.state == cluster_pb2.NODE_STATE_SERVING
+
+
+def test_writes_that_change_nothing_do_not_silence_the_feed(tmp_path: Path) -> None:
+    with Cluster(tmp_path, replicas=1) as cluster:
+        stubs = Stubs(cluster.writer.address)
+        request = writer_pb2.DeleteMemoriesRequest(namespace="ns", ids=["never there"])
+        until_s = time.monotonic() + SILENCE_TIMEOUT_S + 1.5
+        while time.monotonic() < until_s:
+            stubs.writer.DeleteMemories(request)
+        stubs.channel.close()
+        assert cluster.replicas[0].terminate() == 0
+        assert not any("silent" in line for line in cluster.replicas[0].log)
+
+
+def test_a_writer_that_ends_answers_what_it_took(tmp_path: Path) -> None:
+    """Each write is either acknowledged and there, or refused with SHUTTING_DOWN and not."""
+    with Cluster(tmp_path, replicas=0, writer_flags=("--embedder", "none")) as cluster:
+        stubs = Stubs(cluster.writer.address)
+        outcomes: dict[str, str] = {}
+
+        def attempt(number: int) -> None:
+            try:
+                add(stubs, "ns", Memory(id=str(number), content="x" * 1000))
+                outcomes[str(number)] = "ok"
+            except grpc.RpcError as error:
+                outcomes[str(number)] = str(error.details())
+
+        with ThreadPoolExecutor(32) as pool:
+            attempts = [pool.submit(attempt, number) for number in range(5000)]
+            wait_until(lambda: len(outcomes) > 200, "writes are going on")
+            assert cluster.writer.terminate() == 0
+            for pending in attempts:
+                pending.cancel()
+        stubs.channel.close()
+        cluster.writer.restart()
+        stubs = Stubs(cluster.writer.address)
+        stored = all_ids(stubs, "ns")
+        stubs.channel.close()
+    assert {number for number, outcome in outcomes.items() if outcome == "ok"} == stored
+    assert "the writer is shutting down" in outcomes.values()
 
 
 def test_a_second_process_on_one_folder_is_refused(shared_cluster: Cluster) -> None:

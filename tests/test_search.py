@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from memories import NAMESPACE, Replica, by_user, condition, make_memory, unit_v
 from agentmem.core.filters import compile_filter
 from agentmem.core.store import Change, WriteTransaction
 from agentmem.replica import ranking
+from agentmem.replica.facets import compare
 from agentmem.replica.search import SearchQuery, search
 from agentmem.replica.view import View
 from agentmem.v1 import filter_pb2
@@ -156,6 +158,19 @@ def test_every_revision_is_published_whole(replica: Replica) -> None:
             thread.join()
     assert wrong == []
     assert [view.revision for view in replica.views] == sorted({view.revision for view in replica.views})
+
+
+def test_in_with_many_values_takes_no_memory_for_each() -> None:
+    rows, wanted = 20_000, 1_000
+    column = np.random.default_rng(1).permutation(np.arange(rows, dtype=np.int64)) * 10**12
+    tracemalloc.start()
+    try:
+        mask = compare(column, filter_pb2.OPERATOR_IN, [value * 10**12 for value in range(-5, wanted)])
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(mask, column < wanted * 10**12)
+    assert peak_bytes < rows * wanted // 4
 
 
 def test_many_updates_do_not_pile_up(replica: Replica) -> None:

@@ -110,6 +110,13 @@ def test_counts_follow_adds_updates_and_deletes(store: Store) -> None:
     assert (state.number, state.dimension, state.live_memories, state.live_vectors) == (1, 4, 2, 1)
 
 
+def test_a_closed_store_says_so(store: Store) -> None:
+    store.close()
+    with pytest.raises(AgentMemError) as refused, store.read():
+        pass
+    assert refused.value.reason == "SHUTTING_DOWN"
+
+
 def test_survives_reopening(store: Store, tmp_path: Path) -> None:
     put(store, "a", "one")
     position = store.position()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +176,25 @@ def overwrite_everything(folder: Path) -> None:
         path.write_bytes(b"\xff" * path.stat().st_size)
 
 
+def lose_meta(folder: Path) -> None:
+    (folder / "meta.json").unlink()
+
+
+def lose_positions(folder: Path) -> None:
+    """Which hold nothing here: tantivy misses them in the first search only."""
+    next(folder.glob("*.pos")).unlink()
+
+
+def lose_deletions(folder: Path) -> None:
+    next(folder.glob("*.del")).unlink()
+
+
+def count_too_many(folder: Path) -> None:
+    """tantivy panics, which is no Exception."""
+    meta = folder / "meta.json"
+    meta.write_text(re.sub(r'"max_doc": [0-9]+', '"max_doc": 900', meta.read_text()))
+
+
 def flip_one_bit(folder: Path) -> None:
     path = max(folder.glob("*.idx"), key=lambda path: path.stat().st_size)
     data = bytearray(path.read_bytes())
@@ -183,13 +204,25 @@ def flip_one_bit(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_nothing, cut_files_short, remove_segments, garble_meta, overwrite_everything, flip_one_bit],
+    [
+        damage_nothing,
+        cut_files_short,
+        remove_segments,
+        garble_meta,
+        lose_meta,
+        lose_positions,
+        lose_deletions,
+        count_too_many,
+        overwrite_everything,
+        flip_one_bit,
+    ],
 )
 def test_a_damaged_folder_is_built_again_from_the_store(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:
     with Replica(tmp_path) as replica:
-        revision = replica.put([make_memory(str(n), f"house {n}") for n in range(20)])
+        replica.wait_for_revision(replica.put([make_memory(str(n), f"house {n}") for n in range(21)]))
+        revision = replica.delete(["20"])
         replica.wait_for_revision(revision)
     damage(replica.index_path / "text")
     with Replica(tmp_path) as replica:
@@ -198,6 +231,72 @@ def test_a_damaged_folder_is_built_again_from_the_store(
         assert replica.search(view, "7", mode="text") == ["7"]
     rebuilt = [record.message for record in caplog.records if "built again" in record.message]
     assert len(rebuilt) == int(damage is not damage_nothing)
+
+
+def test_a_document_without_words_makes_a_whole_segment(tmp_path: Path) -> None:
+    build(tmp_path / "text", ["?!"]).close()
+    assert TextIndex(tmp_path / "text").indexed.tolist() == [1]
+
+
+def garble_identity(folder: Path) -> None:
+    (folder / "index.json").write_bytes(b"\xff\xfe\x00")
+
+
+def lose_identity(folder: Path) -> None:
+    (folder / "index.json").unlink()
+
+
+def put_a_folder_for_the_identity(folder: Path) -> None:
+    lose_identity(folder)
+    (folder / "index.json").mkdir()
+
+
+def put_a_file_for_everything(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("x")
+
+
+def put_a_file_for_the_text(folder: Path) -> None:
+    put_a_file_for_everything(folder / "text")
+
+
+def put_a_file_for_the_segments(folder: Path) -> None:
+    put_a_file_for_everything(folder / "segments")
+
+
+def put_a_dead_link_for_the_segments(folder: Path) -> None:
+    shutil.rmtree(folder / "segments")
+    (folder / "segments").symlink_to(folder / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (damage_nothing, ""),
+        (shutil.rmtree, ""),
+        (garble_identity, "index.json cannot be read: 'utf-8' codec"),
+        (lose_identity, "index.json cannot be read: [Errno 2]"),
+        (put_a_folder_for_the_identity, "index.json cannot be read: [Errno 21]"),
+        (put_a_file_for_everything, "index.json cannot be read: [Errno 20]"),
+        (put_a_file_for_the_text, "text is not a folder"),
+        (put_a_file_for_the_segments, "segments is not a folder"),
+        (put_a_dead_link_for_the_segments, "segments is not a folder"),
+    ],
+)
+def test_an_unreadable_folder_of_indexes_is_built_again_and_the_reason_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], reason: str
+) -> None:
+    with Replica(tmp_path) as replica:
+        revision = replica.put([make_memory(str(n), f"house {n}") for n in range(20)])
+        replica.wait_for_revision(revision)
+    damage(replica.index_path)
+    for _ in range(2):  # nothing is left to complain about the second time
+        with Replica(tmp_path) as replica:
+            view = replica.wait_for_revision(revision)
+            assert len(replica.search(view, "houses", mode="text", top_k=50)) == 20
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == int(bool(reason))
+    assert all(reason in line for line in said)
 
 
 def test_a_restart_follows_from_where_the_index_was(tmp_path: Path) -> None:

@@ -261,6 +261,7 @@ def test_damaged_and_unfinished_segments_are_rebuilt_from_the_store(tmp_path: Pa
         replica.wait_for(lambda view: sum(segment_rows(view)) == 1200)
     folders = list((tmp_path / "indexes" / "segments").iterdir())
     shutil.copytree(folders[0], folders[0].with_name("1-99.building"))
+    folders[0].with_name("1-98").write_text("a file with the name of a segment")
     flip_index_byte(folders[0])
     with Replica(tmp_path, seal_rows=SEAL_ROWS) as replica:
         assert segment_rows(replica.views[0]) == []
@@ -268,6 +269,7 @@ def test_damaged_and_unfinished_segments_are_rebuilt_from_the_store(tmp_path: Pa
         replica.wait_for(lambda view: sum(segment_rows(view)) == 1200)
         check(replica, rows)
         assert not list((tmp_path / "indexes" / "segments").glob("*.building"))
+        assert not folders[0].with_name("1-98").exists()
 
 
 def test_segments_of_another_store_are_not_used(tmp_path: Path) -> None:
