@@ -1,19 +1,7 @@
 """The store: one LMDB environment, the same in the writer and in every replica.
 
-    database    key                      value
-    meta        b"format"                u32, the version of this layout
-                b"cluster_id"            16 bytes
-                b"position"              epoch u64 | revision u64 | chain hash 32 bytes
-                b"next_ordinal"          u64
-    namespaces  namespace                number u32 | dimension u32 | live u64 | vectors u64 | model
-    ids         namespace | 0x00 | id    ordinal u64 | version u64 | deleted u8
-    docs        ordinal u64              record, see records.py
-    vectors     ordinal u64              vector, see records.py
-    log         revision u64             log entry, see log.py
-
-Integers in keys are big-endian, so that their order is the order of the bytes; integers in values are
-little-endian; text is UTF-8. Log and data change in one LMDB transaction, which LMDB syncs to disk before
-``commit`` returns. This is the only module that imports lmdb.
+The layout of keys and values is in layout.py. Log and data change in one LMDB transaction, which LMDB syncs
+to disk before ``commit`` returns. This is the only module that imports lmdb.
 """
 
 from __future__ import annotations
@@ -31,6 +19,20 @@ import lmdb
 
 from agentmem.core import records
 from agentmem.core.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavailable
+from agentmem.core.layout import (
+    COUNTER,
+    DATABASES,
+    FORMAT_VERSION,
+    KEY,
+    POSITION,
+    IdState,
+    NamespaceState,
+    decode_id_state,
+    decode_namespace,
+    encode_id_state,
+    encode_namespace,
+    id_key,
+)
 from agentmem.core.log import (
     EMPTY_CHAIN_HASH,
     LOG_HEADER_BYTES,
@@ -44,41 +46,9 @@ from agentmem.core.log import (
 from agentmem.core.records import FloatVector, Record
 from agentmem.v1 import memory_pb2, replication_pb2
 
-FORMAT_VERSION = 1
-DATABASES = (b"meta", b"namespaces", b"ids", b"docs", b"vectors", b"log")
 MAX_READERS = 512
 
 T = TypeVar("T")
-
-_KEY = struct.Struct(">Q")
-_COUNTER = struct.Struct("<Q")
-_POSITION = struct.Struct("<QQ32s")
-_ID_STATE = struct.Struct("<QQB")
-_NAMESPACE = struct.Struct("<IIQQ")
-
-
-@dataclass(frozen=True, slots=True)
-class IdState:
-    """What an id names: its newest version, which is a tombstone when ``deleted``."""
-
-    ordinal: int
-    version: int
-    deleted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class NamespaceState:
-    """What the store knows of a namespace.
-
-    ``number`` counts namespaces from 1 in the order of their first write and never changes.
-    ``dimension`` and ``model`` are those of the first embedding, 0 and "" before it.
-    """
-
-    number: int
-    dimension: int = 0
-    live_memories: int = 0
-    live_vectors: int = 0
-    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +80,7 @@ class ReadTransaction:
 
     @property
     def position(self) -> Position:
-        epoch, revision, chain_hash = _POSITION.unpack(self._meta(b"position"))
+        epoch, revision, chain_hash = POSITION.unpack(self._meta(b"position"))
         return Position(self._meta(b"cluster_id"), epoch, revision, chain_hash)
 
     @property
@@ -127,7 +97,7 @@ class ReadTransaction:
     @property
     def newest_ordinal(self) -> int:
         """The last ordinal assigned; 0 in an empty store."""
-        return int(_COUNTER.unpack(self._meta(b"next_ordinal"))[0]) - 1
+        return int(COUNTER.unpack(self._meta(b"next_ordinal"))[0]) - 1
 
     def _meta(self, key: bytes) -> bytes:
         value = self._get(b"meta", key)
@@ -137,20 +107,20 @@ class ReadTransaction:
 
     def namespace(self, namespace: str) -> NamespaceState | None:
         value = self._get(b"namespaces", namespace.encode())
-        return None if value is None else _decode_namespace(value)
+        return None if value is None else decode_namespace(value)
 
     def namespaces(self) -> Iterator[tuple[str, NamespaceState]]:
         with self._transaction.cursor(db=self._databases[b"namespaces"]) as cursor:
             for key, value in cursor:
-                yield key.decode(), _decode_namespace(value)
+                yield key.decode(), decode_namespace(value)
 
     def id_state(self, namespace: str, memory_id: str) -> IdState | None:
-        value = self._get(b"ids", _id_key(namespace, memory_id))
-        return None if value is None else _decode_id_state(value)
+        value = self._get(b"ids", id_key(namespace, memory_id))
+        return None if value is None else decode_id_state(value)
 
     def live_ids(self, namespace: str, after: str = "") -> Iterator[tuple[str, IdState]]:
         """The undeleted ids behind ``after``, in the order of their UTF-8 bytes."""
-        prefix = _id_key(namespace, "")
+        prefix = id_key(namespace, "")
         start = prefix + after.encode() + (b"\x00" if after else b"")
         with self._transaction.cursor(db=self._databases[b"ids"]) as cursor:
             if not cursor.set_range(start):
@@ -158,13 +128,13 @@ class ReadTransaction:
             for key, value in cursor:
                 if not key.startswith(prefix):
                     return
-                state = _decode_id_state(value)
+                state = decode_id_state(value)
                 if not state.deleted:
                     yield key[len(prefix) :].decode(), state
 
     def record(self, ordinal: int) -> Record | None:
         """Raises DataLoss when the stored bytes fail their checksum."""
-        value = self._get(b"docs", _KEY.pack(ordinal))
+        value = self._get(b"docs", KEY.pack(ordinal))
         return None if value is None else records.decode_record(value, ordinal)
 
     def named_record(self, ordinal: int) -> Record:
@@ -176,19 +146,19 @@ class ReadTransaction:
 
     def vector(self, ordinal: int) -> FloatVector | None:
         """float32 [dimension], unit length. Raises DataLoss when the stored bytes fail their checksum."""
-        value = self._get(b"vectors", _KEY.pack(ordinal))
+        value = self._get(b"vectors", KEY.pack(ordinal))
         return None if value is None else records.decode_vector(value, ordinal)
 
     def live_ordinals(self) -> Iterator[int]:
         """The ordinals of all undeleted newest versions, in no particular order."""
         with self._transaction.cursor(db=self._databases[b"ids"]) as cursor:
             for _, value in cursor:
-                state = _decode_id_state(value)
+                state = decode_id_state(value)
                 if not state.deleted:
                     yield state.ordinal
 
     def log_value(self, revision: int) -> bytes | None:
-        return self._get(b"log", _KEY.pack(revision))
+        return self._get(b"log", KEY.pack(revision))
 
     def log_entry(self, revision: int) -> LogEntry:
         """Raises DataLoss when the entry is missing or fails its checksum."""
@@ -202,10 +172,10 @@ class ReadTransaction:
         shipped: list[replication_pb2.ShippedEntry] = []
         size_bytes = 0
         with self._transaction.cursor(db=self._databases[b"log"]) as cursor:
-            if not cursor.set_range(_KEY.pack(after_revision + 1)):
+            if not cursor.set_range(KEY.pack(after_revision + 1)):
                 return shipped
             for key, value in cursor:
-                entry = self._ship(_KEY.unpack(key)[0], value)
+                entry = self._ship(KEY.unpack(key)[0], value)
                 size_bytes += entry.ByteSize()
                 if shipped and size_bytes > max_bytes:
                     break
@@ -215,7 +185,7 @@ class ReadTransaction:
     def _ship(self, revision: int, value: bytes) -> replication_pb2.ShippedEntry:
         shipped = replication_pb2.ShippedEntry(log_value=value)
         for operation in decode_entry(value, revision)[0].operations:
-            key = _KEY.pack(operation.ordinal)
+            key = KEY.pack(operation.ordinal)
             record = self._get(b"docs", key) or b""
             vector = self._get(b"vectors", key) or b""
             # Damage is named where it is, and not by each replica.
@@ -239,7 +209,7 @@ class WriteTransaction(ReadTransaction):
         """Writes the changes and the log entry that tells of them; returns its revision."""
         position = self.position
         revision = position.revision + 1
-        ordinal = _COUNTER.unpack(self._meta(b"next_ordinal"))[0]
+        ordinal = COUNTER.unpack(self._meta(b"next_ordinal"))[0]
         entry = LogEntry(epoch=position.epoch, revision=revision, time_us=time_us)
         for change in changes:
             previous = change.state
@@ -308,23 +278,23 @@ class WriteTransaction(ReadTransaction):
         if self.revision:
             raise FailedPrecondition("NOT_EMPTY", "a store with entries belongs to its cluster for good")
         self._put(b"meta", b"cluster_id", cluster_id)
-        self._put(b"meta", b"position", _POSITION.pack(epoch, 0, EMPTY_CHAIN_HASH))
+        self._put(b"meta", b"position", POSITION.pack(epoch, 0, EMPTY_CHAIN_HASH))
 
     def _apply_operation(
         self, operation: Operation, memory: memory_pb2.Memory, record: bytes, vector: bytes
     ) -> None:
         deleted = operation.kind == Operation.KIND_DELETE
-        key = _KEY.pack(operation.ordinal)
+        key = KEY.pack(operation.ordinal)
         self._put(b"docs", key, record, append=True)
         if vector:
             self._put(b"vectors", key, vector, append=True)
         self._put(
             b"ids",
-            _id_key(memory.namespace, memory.id),
-            _ID_STATE.pack(operation.ordinal, memory.version, deleted),
+            id_key(memory.namespace, memory.id),
+            encode_id_state(IdState(operation.ordinal, memory.version, deleted)),
         )
         self._count(operation, memory, vector, deleted)
-        self._put(b"meta", b"next_ordinal", _COUNTER.pack(operation.ordinal + 1))
+        self._put(b"meta", b"next_ordinal", COUNTER.pack(operation.ordinal + 1))
 
     def _count(self, operation: Operation, memory: memory_pb2.Memory, vector: bytes, deleted: bool) -> None:
         state = self.namespace(memory.namespace)
@@ -333,26 +303,28 @@ class WriteTransaction(ReadTransaction):
                 number=1 + self._transaction.stat(self._databases[b"namespaces"])["entries"]
             )
         replaced = operation.replaced_ordinal
-        replaced_vector = replaced and self._get(b"vectors", _KEY.pack(replaced)) is not None
+        replaced_vector = replaced and self._get(b"vectors", KEY.pack(replaced)) is not None
         first_vector = vector and not state.dimension
         dimension = records.vector_dimension(vector) if first_vector else state.dimension
         model = memory.embedding_model if first_vector else state.model
         self._put(
             b"namespaces",
             memory.namespace.encode(),
-            _NAMESPACE.pack(
-                state.number,
-                dimension,
-                state.live_memories + (not deleted) - bool(replaced),
-                state.live_vectors + bool(vector) - bool(replaced_vector),
-            )
-            + model.encode(),
+            encode_namespace(
+                NamespaceState(
+                    number=state.number,
+                    dimension=dimension,
+                    live_memories=state.live_memories + (not deleted) - bool(replaced),
+                    live_vectors=state.live_vectors + bool(vector) - bool(replaced_vector),
+                    model=model,
+                )
+            ),
         )
 
     def _append_log(self, revision: int, value: bytes, epoch: int) -> None:
-        self._put(b"log", _KEY.pack(revision), value, append=True)
+        self._put(b"log", KEY.pack(revision), value, append=True)
         chain_hash = value[records.CHECKSUM_BYTES : LOG_HEADER_BYTES]
-        self._put(b"meta", b"position", _POSITION.pack(epoch, revision, chain_hash))
+        self._put(b"meta", b"position", POSITION.pack(epoch, revision, chain_hash))
 
 
 class Store:
@@ -389,8 +361,8 @@ class Store:
             if stored is None:
                 transaction.put(b"format", struct.pack("<I", FORMAT_VERSION))
                 transaction.put(b"cluster_id", b"")
-                transaction.put(b"position", _POSITION.pack(0, 0, EMPTY_CHAIN_HASH))
-                transaction.put(b"next_ordinal", _COUNTER.pack(1))
+                transaction.put(b"position", POSITION.pack(0, 0, EMPTY_CHAIN_HASH))
+                transaction.put(b"next_ordinal", COUNTER.pack(1))
                 return
         found = int.from_bytes(stored, "little")
         if found != FORMAT_VERSION:
@@ -483,17 +455,3 @@ class Store:
             while self._open_transactions:
                 self._idle.wait()
         self._environment.close()
-
-
-def _id_key(namespace: str, memory_id: str) -> bytes:
-    return namespace.encode() + b"\x00" + memory_id.encode()
-
-
-def _decode_id_state(value: bytes) -> IdState:
-    ordinal, version, deleted = _ID_STATE.unpack(value)
-    return IdState(ordinal, version, bool(deleted))
-
-
-def _decode_namespace(value: bytes) -> NamespaceState:
-    number, dimension, live_memories, live_vectors = _NAMESPACE.unpack_from(value)
-    return NamespaceState(number, dimension, live_memories, live_vectors, value[_NAMESPACE.size :].decode())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from agentmem.core.layout import NamespaceState
 from agentmem.core.records import FloatVector
-from agentmem.core.store import NamespaceState
 from agentmem.replica.annoy_segment import AnnoySegment
 from agentmem.replica.facets import Facets
 from agentmem.replica.ordinals import OrdinalSet

@@ -9,9 +9,10 @@ from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.embedders import Embedder, embedding_required
 from agentmem.core.errors import FailedPrecondition, InvalidArgument, invalid_field
 from agentmem.core.filters import Filter, compile_filter
+from agentmem.core.layout import NamespaceState
 from agentmem.core.reading import StoreReader, checked_size, read_memory
 from agentmem.core.records import FloatVector
-from agentmem.core.store import NamespaceState, Store
+from agentmem.core.store import Store
 from agentmem.core.validation import (
     MAX_TOP_K,
     check_limit,

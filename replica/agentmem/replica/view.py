@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from agentmem.core.filters import Filter
-from agentmem.core.store import NamespaceState
+from agentmem.core.layout import NamespaceState
 from agentmem.replica.facets import Facets
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.text import TextSearcher

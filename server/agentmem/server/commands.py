@@ -18,8 +18,9 @@ from agentmem.core.errors import (
     NotFound,
     VersionMismatch,
 )
+from agentmem.core.layout import IdState, NamespaceState
 from agentmem.core.records import FloatVector
-from agentmem.core.store import Change, IdState, NamespaceState, WriteTransaction
+from agentmem.core.store import Change, WriteTransaction
 from agentmem.v1 import memory_pb2, writer_pb2
 
 A = TypeVar("A", covariant=True)

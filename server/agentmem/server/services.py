@@ -8,9 +8,10 @@ from typing import NoReturn
 from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.embedders import Embedder, embedding_required
 from agentmem.core.errors import FailedPrecondition, InvalidArgument, invalid_field
+from agentmem.core.layout import NamespaceState
 from agentmem.core.reading import StoreReader
 from agentmem.core.records import FloatVector, IdSource
-from agentmem.core.store import NamespaceState, Store
+from agentmem.core.store import Store
 from agentmem.core.validation import (
     check_count,
     check_id,
