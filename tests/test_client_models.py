@@ -249,6 +249,8 @@ Call = Callable[[AsyncClient], Awaitable[Any]]
         (lambda client: client.update("n", "m"), "fields"),
         (lambda client: client.update("n", "m", colour="red"), "colour"),
         (lambda client: client.update("n", None, content="x"), "id"),
+        (lambda client: client.update("n", "m", embedding=None), "embedding"),
+        (lambda client: client.update("n", "m", content="x", embedding=None), "embedding"),
         (lambda client: client.update("n", "m", content="x", expected_version="1"), "expected_version"),
         (lambda client: client.update("n", "m", content="x", expected_version=0), "expected_version"),
         (lambda client: client.delete("n", None), "ids"),

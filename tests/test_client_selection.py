@@ -101,8 +101,8 @@ def test_choose(
 
 def test_the_cheaper_of_two_is_taken() -> None:
     loads = {
-        "a:1": Load(latency_s=0.010, answered_at_s=NOW_S),
-        "b:1": Load(latency_s=0.002, answered_at_s=NOW_S),
+        "a:1": Load(latency_s=0.010, measured_at_s=NOW_S),
+        "b:1": Load(latency_s=0.002, measured_at_s=NOW_S),
     }
     chosen = [
         selection.cheaper_of_two([A, B], loads, now_s=NOW_S, rng=random.Random(seed)) for seed in range(20)
@@ -115,12 +115,12 @@ def test_calls_spread_evenly_over_equal_replicas_and_by_speed_over_unequal_ones(
         ({"a:1": 0.004, "b:1": 0.004}, 480, 520),
         ({"a:1": 0.004, "b:1": 0.012}, 740, 760),
     ):
-        loads = {address: Load(latency_s=each, answered_at_s=NOW_S) for address, each in latency_s.items()}
+        loads = {address: Load(latency_s=each, measured_at_s=NOW_S) for address, each in latency_s.items()}
         rng = random.Random(1)
         counts: Counter[str] = Counter()
         for _ in range(1000):
             chosen = selection.cheaper_of_two([A, B], loads, now_s=NOW_S, rng=rng)
-            loads[chosen.address] = selection.started(loads[chosen.address])
+            loads[chosen.address] = selection.started(loads[chosen.address], now_s=NOW_S)
             counts[chosen.id] += 1
         assert low <= counts["a"] <= high, counts
 
@@ -130,15 +130,30 @@ def test_calls_spread_evenly_over_equal_replicas_and_by_speed_over_unequal_ones(
     [
         pytest.param(IDLE, selection.INITIAL_LATENCY_S, id="nothing known"),
         pytest.param(Load(outstanding=3), 4 * selection.INITIAL_LATENCY_S, id="times the open calls"),
-        pytest.param(Load(latency_s=0.01, answered_at_s=NOW_S), 0.01, id="as measured"),
-        pytest.param(Load(latency_s=0.01, answered_at_s=NOW_S, outstanding=1), 0.02, id="both"),
+        pytest.param(Load(latency_s=0.01, measured_at_s=NOW_S), 0.01, id="as measured"),
+        pytest.param(Load(latency_s=0.01, measured_at_s=NOW_S, outstanding=1), 0.02, id="both"),
         pytest.param(
-            Load(latency_s=0.01, answered_at_s=NOW_S - selection.LATENCY_DECAY_S),
+            Load(latency_s=0.01, measured_at_s=NOW_S, outstanding=1, silent_since_s=NOW_S - 0.5),
+            2 * 0.5,
+            id="silent for longer",
+        ),
+        pytest.param(
+            Load(latency_s=0.01, measured_at_s=NOW_S, outstanding=1, silent_since_s=NOW_S - 0.005),
+            2 * 0.01,
+            id="silent for less",
+        ),
+        pytest.param(
+            Load(latency_s=0.01, measured_at_s=NOW_S, silent_since_s=NOW_S - 0.5),
+            0.01,
+            id="nothing was asked",
+        ),
+        pytest.param(
+            Load(latency_s=0.01, measured_at_s=NOW_S - selection.LATENCY_DECAY_S),
             0.01 / 2.718281828,
             id="decays",
         ),
         pytest.param(
-            Load(latency_s=0.01, answered_at_s=NOW_S - 1000),
+            Load(latency_s=0.01, measured_at_s=NOW_S - 1000),
             selection.MIN_LATENCY_S,
             id="not below the least",
         ),
@@ -153,13 +168,13 @@ def test_cost(load: Load, expected_s: float) -> None:
     [
         pytest.param(Load(outstanding=1), 0.02, 0.02, id="the first answer"),
         pytest.param(
-            Load(outstanding=1, latency_s=0.01, answered_at_s=NOW_S - 0.001), 0.05, 0.05, id="a peak at once"
+            Load(outstanding=1, latency_s=0.01, measured_at_s=NOW_S - 0.001), 0.05, 0.05, id="a peak at once"
         ),
         pytest.param(
-            Load(outstanding=1, latency_s=0.05, answered_at_s=NOW_S), 0.01, 0.05, id="a fast one by and by"
+            Load(outstanding=1, latency_s=0.05, measured_at_s=NOW_S), 0.01, 0.05, id="a fast one by and by"
         ),
         pytest.param(
-            Load(outstanding=1, latency_s=0.05, answered_at_s=NOW_S - 100),
+            Load(outstanding=1, latency_s=0.05, measured_at_s=NOW_S - 100),
             0.01,
             0.01,
             id="a fast one after long",
@@ -175,15 +190,51 @@ def test_answered(before: Load, sent_ago_s: float, expected_latency_s: float) ->
 def test_a_failure_blocks_longer_each_time_up_to_the_cap_and_an_answer_forgives() -> None:
     rng, load, now_s = random.Random(1), IDLE, NOW_S
     for failures in range(12):
-        load = selection.failed(selection.started(load), now_s=now_s, rng=rng)
+        load = selection.failed(selection.started(load, now_s=now_s), now_s=now_s, rng=rng)
         longest_s = min(selection.MAX_BLOCK_S, selection.FIRST_BLOCK_S * 2**failures)
         assert longest_s / 2 <= load.blocked_until_s - now_s <= longest_s
         assert load.failures == failures + 1
         assert load.outstanding == 0
         now_s = load.blocked_until_s
-    load = selection.answered(selection.started(load), sent_at_s=now_s, now_s=now_s + 0.01)
+    load = selection.answered(selection.started(load, now_s=now_s), sent_at_s=now_s, now_s=now_s + 0.01)
     assert load.failures == 0
     assert not selection.blocked(load, now_s)
+
+
+@pytest.mark.parametrize("end", ["abandoned", "failed"])
+def test_silence_counts_from_the_first_open_call_or_the_last_answer_and_outlasts_the_calls(end: str) -> None:
+    rng = random.Random(1)
+    load = Load(latency_s=0.001, measured_at_s=NOW_S - 60, silent_since_s=NOW_S - 60)
+    load = selection.started(load, now_s=NOW_S)
+    load = selection.started(load, now_s=NOW_S + 2)
+    assert selection.cost(load, NOW_S + 3) == pytest.approx(3 * 3)
+    load = selection.answered(load, sent_at_s=NOW_S, now_s=NOW_S + 3)
+    assert load.silent_since_s == NOW_S + 3
+    if end == "failed":
+        load = selection.failed(load, now_s=NOW_S + 8, rng=rng)
+    else:
+        load = selection.abandoned(load, now_s=NOW_S + 8)
+    assert load.outstanding == 0
+    assert selection.cost(load, NOW_S + 8) == pytest.approx(5)
+    assert selection.cost(load, NOW_S + 10) < 2
+    load = selection.started(load, now_s=NOW_S + 60)
+    assert selection.cost(load, NOW_S + 60) < 0.001
+
+
+def test_few_calls_get_stuck_on_a_replica_that_hangs() -> None:
+    """Of 32 callers; b answers all of them every 5 ms, a never."""
+    rng = random.Random(1)
+    loads = {each.address: Load(latency_s=0.005, measured_at_s=NOW_S) for each in (A, B)}
+    stuck = 0
+    for tick in range(1000):
+        now_s = NOW_S + tick * 0.005
+        while loads["b:1"].outstanding:
+            loads["b:1"] = selection.answered(loads["b:1"], sent_at_s=now_s - 0.005, now_s=now_s)
+        for _ in range(32 - stuck):
+            chosen = selection.cheaper_of_two([A, B], loads, now_s=now_s, rng=rng).address
+            loads[chosen] = selection.started(loads[chosen], now_s=now_s)
+            stuck += chosen == "a:1"
+    assert stuck <= 20  # half of the first calls, and hardly one after those
 
 
 def test_calls_that_fail_together_count_as_one_failure() -> None:
@@ -202,7 +253,7 @@ def test_an_answer_to_an_older_call_does_not_take_back_a_failure() -> None:
 
 
 def test_open_calls_never_count_below_zero() -> None:
-    assert selection.abandoned(IDLE).outstanding == 0
+    assert selection.abandoned(IDLE, now_s=NOW_S).outstanding == 0
 
 
 def test_after_an_update_the_gone_are_forgotten_and_the_returned_forgiven() -> None:
@@ -222,8 +273,35 @@ def test_backoff(failures: int, longest_s: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("deadline_s", "has_alternative", "expected_s"),
+    [
+        pytest.param(NOW_S + 10, True, NOW_S + 5, id="half of the time while another can be asked"),
+        pytest.param(NOW_S + 10, False, NOW_S + 10, id="all of it when it is the last"),
+        pytest.param(NOW_S + 0.01, True, NOW_S + 0.005, id="however little is left"),
+        pytest.param(NOW_S, True, NOW_S, id="nothing of nothing"),
+    ],
+)
+def test_attempt_deadline(deadline_s: float, has_alternative: bool, expected_s: float) -> None:
+    found_s = selection.attempt_deadline_s(
+        now_s=NOW_S, deadline_s=deadline_s, has_alternative=has_alternative
+    )
+    assert found_s == pytest.approx(expected_s)
+
+
+def test_attempts_at_nodes_that_hang_leave_time_for_each_and_end_with_the_deadline() -> None:
+    deadline_s, now_s, ends = NOW_S + 8, NOW_S, []
+    for nodes_left in (2, 1, 0):
+        now_s = selection.attempt_deadline_s(
+            now_s=now_s, deadline_s=deadline_s, has_alternative=nodes_left > 0
+        )
+        ends.append(now_s - NOW_S)
+    assert ends == [4, 6, 8]
+
+
+@pytest.mark.parametrize(
     ("error", "expected"),
     [
+        (errors.Unavailable("", reason="NO_ANSWER"), Verdict.ANOTHER_NODE),
         (errors.Unavailable("lost"), Verdict.ANOTHER_NODE),
         (errors.Unavailable("", reason="REPLICA_NOT_READY"), Verdict.ANOTHER_NODE),
         (errors.Unavailable("", reason="SHUTTING_DOWN"), Verdict.ANOTHER_NODE),

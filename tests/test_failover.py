@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, Node, wait_until
 
-from agentmem.client import AsyncClient, Client, NewMemory, Unavailable
+from agentmem.client import AsyncClient, Client, NewMemory, Unavailable, routing
 from agentmem.v1 import cluster_pb2
 
 READERS = 8
@@ -109,7 +110,7 @@ def test_reads_go_on_when_a_replica_hangs(tmp_path: Path) -> None:
     async def scenario(cluster: Cluster) -> Load:
         load = Load()
         paused = cluster.replicas[0]
-        async with AsyncClient(cluster.writer.address, timeout_s=20) as client, load.running(client):
+        async with AsyncClient(cluster.writer.address) as client, load.running(client):
             await load.wait_for_reads(20)
             paused.pause()
             await load.wait_for_reads(500)
@@ -129,8 +130,10 @@ def test_reads_go_on_when_a_replica_hangs(tmp_path: Path) -> None:
 
 
 def state_of(cluster: Cluster, node: Node) -> str:
-    (found,) = [each for each in cluster.topology().nodes if each.address == node.address]
-    return cluster_pb2.NodeState.Name(found.state).removeprefix("NODE_STATE_")
+    """The node's state as the writer has it; "" while it is not subscribed."""
+    states = {each.address: each.state for each in cluster.topology().nodes}
+    state = states.get(node.address, cluster_pb2.NODE_STATE_UNSPECIFIED)
+    return cluster_pb2.NodeState.Name(state).removeprefix("NODE_STATE_")
 
 
 def test_without_replicas_gets_go_to_the_writer_and_searches_wait(tmp_path: Path) -> None:
@@ -145,6 +148,86 @@ def test_without_replicas_gets_go_to_the_writer_and_searches_wait(tmp_path: Path
                 client.search("ns", "memory 1", timeout_s=0.5)
             cluster.replicas[0].restart()
             assert client.search("ns", "memory 1", timeout_s=30).hits
+
+
+def test_a_search_waits_for_a_replica_until_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds in which nobody was asked do not count as attempts."""
+    monkeypatch.setattr(routing, "MAX_ATTEMPTS", 1)
+    with Cluster(tmp_path, replicas=0) as cluster, Client(cluster.writer.address) as client:
+        client.add("ns", "memory 1")
+        with pytest.raises(Unavailable, match=r"within 0\.5 s; no replica is serving"):
+            client.search("ns", "memory 1", timeout_s=0.5)
+        with ThreadPoolExecutor(1) as threads:
+            found = threads.submit(client.search, "ns", "memory 1", timeout_s=60)
+            cluster.begin_replica().wait_ready()
+            assert found.result().hits
+
+
+def test_a_write_waits_for_the_writer_until_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "MAX_ATTEMPTS", 1)
+    with Cluster(tmp_path, replicas=1) as cluster, Client(cluster.writer.address) as client:
+        client.add("ns", "memory 1")
+        cluster.writer.kill()
+        with pytest.raises(Unavailable, match=r"no writer took it within 0\.5 s; tried .* could not connect"):
+            client.add("ns", "memory 2", timeout_s=0.5)
+        with ThreadPoolExecutor(1) as threads:
+            added = threads.submit(client.add, "ns", "memory 2", timeout_s=60)
+            cluster.writer.restart()
+            assert added.result().revision == 2
+
+
+def test_a_read_is_sent_a_bounded_number_of_times_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "MAX_ATTEMPTS", 1)
+    with Cluster(tmp_path, replicas=1) as cluster, Client(cluster.writer.address) as client:
+        (replica,) = cluster.replicas
+        client.add("ns", "memory 1", id="m1")
+        assert client.search("ns", "memory 1", timeout_s=30).applied_revision >= 0  # connects
+        replica.pause()
+        with pytest.raises(Unavailable) as caught:
+            client.get("ns", "m1", timeout_s=0.5)
+        assert caught.value.message.startswith(f"no node could answer in 1 attempts; tried {replica.address}")
+
+
+def test_calls_that_their_callers_cancel_leave_nothing_behind(tmp_path: Path) -> None:
+    """While they wait for a connection, an answer, a replica, or their next attempt."""
+
+    async def cancelled(call: Awaitable[object]) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await call
+
+    async def scenario(cluster: Cluster) -> None:
+        (replica,) = cluster.replicas
+        async with AsyncClient(cluster.writer.address) as client:
+            await client.topology()
+            replica.pause()
+            # Nothing was sent there yet, so the first of them wait for the connection.
+            await asyncio.gather(*(cancelled(client.search("ns", "memory")) for _ in range(20)))
+            replica.resume()
+            await client.search("ns", "memory")
+            replica.pause()
+            reads = [cancelled(client.get("ns", "m1")) for _ in range(20)]
+            reads += [cancelled(client.search("ns", "memory")) for _ in range(20)]
+            await asyncio.gather(*reads)
+            cluster.writer.pause()
+            await asyncio.gather(*(cancelled(client.add("ns", "memory 9")) for _ in range(20)))
+            cluster.writer.resume()
+            replica.resume()
+            router = client._router
+            assert {load.outstanding for load in router._loads.values()} == {0}
+            users = {each.address: each.users for each in router._channels._endpoints.values()}
+            assert sorted(users.values()) == [0, 1]  # the one that the topology comes from
+            assert (await client.search("ns", "memory", timeout_s=30)).hits
+
+    with Cluster(tmp_path, replicas=1) as cluster:
+        fill(cluster)
+        asyncio.run(scenario(cluster))
 
 
 def test_a_client_finds_the_cluster_through_any_node(shared_cluster: Cluster) -> None:

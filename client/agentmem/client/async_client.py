@@ -136,7 +136,7 @@ class AsyncClient:
     ) -> Memory:
         """Makes a new version of a memory with the fields given; the others stay.
 
-        New content without a new embedding is embedded again, as by ``embedding=None``.
+        New content is embedded again by the server, unless a new embedding is given with it.
 
         Args:
             expected_version: change it only while this is its newest version.
@@ -148,9 +148,7 @@ class AsyncClient:
             VersionMismatch: it is at another version.
             OutcomeUnknown: the connection broke before the answer came.
         """
-        if not fields:
-            raise invalid_field("fields", "must name at least one field to change")
-        memory = models.fields_to_proto(fields)
+        memory = models.update_to_proto(fields)
         memory.id = values.text("id", id)
         request = writer_pb2.UpdateMemoryRequest(
             namespace=values.text("namespace", namespace),

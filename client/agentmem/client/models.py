@@ -73,7 +73,6 @@ class _WritableFields(TypedDict, total=False):
     importance: float
     tags: Sequence[str]
     metadata: Mapping[str, MetadataInput]
-    embedding: Sequence[float] | None
     embedding_model: str
     event_time: datetime | None
 
@@ -82,12 +81,17 @@ class AddFields(_WritableFields, total=False):
     """The keywords of ``add``: the fields of NewMemory but its content."""
 
     id: str
+    embedding: Sequence[float] | None
 
 
 class UpdateFields(_WritableFields, total=False):
-    """The keywords of ``update``: what may change in a memory."""
+    """The keywords of ``update``: what may change in a memory.
+
+    An event_time of None is the time when the memory was created.
+    """
 
     content: str
+    embedding: Sequence[float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +126,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class AddedMemory:
-    """The id and version (1) that a new memory got."""
+    """The id and version that a new memory got.
+
+    The version is 1, unless a memory with this id was deleted before: then its versions go on.
+    """
 
     id: str
     version: int
@@ -231,6 +238,18 @@ def new_memory(memory: NewMemory | str, given: Mapping[str, object]) -> NewMemor
 def new_memory_to_proto(memory: NewMemory) -> memory_pb2.Memory:
     """The message for a memory to add."""
     return fields_to_proto({name: getattr(memory, name) for name in _FIELDS_OF_NEW})
+
+
+def update_to_proto(given: Mapping[str, object]) -> memory_pb2.Memory:
+    """The message for an update, with the fields given."""
+    if not given:
+        raise invalid_field("fields", "must name at least one field to change")
+    if given.get("embedding", ()) is None:
+        raise invalid_field(
+            "embedding",
+            "must be a sequence of numbers, not None; when it is left out, new content is embedded",
+        )
+    return fields_to_proto(given)
 
 
 def fields_to_proto(given: Mapping[str, object]) -> memory_pb2.Memory:

@@ -23,7 +23,7 @@ Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 Method: TypeAlias = Callable[[Endpoint], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]
 
-# One call of the API asks no more nodes than this, counting the same node again each time.
+# One call of the API is sent to nodes this often at most. The waits in between end with its deadline.
 MAX_ATTEMPTS = 100
 # The wait after every node was tried, the first time and at most. A change of the topology ends it early.
 FIRST_WAIT_S = 0.05
@@ -72,9 +72,9 @@ class Router:
         deadline_s = time.monotonic() + timeout_s
         tried: set[str] = set()
         said: dict[str, str] = {}
-        rounds = 0
+        rounds = sent = 0
         refusal: AgentMemError | None = None
-        for _ in range(MAX_ATTEMPTS):
+        while sent < MAX_ATTEMPTS:
             topology = await self._watch.current(deadline_s)
             now_s = time.monotonic()
             if now_s >= deadline_s:
@@ -102,6 +102,8 @@ class Router:
                 return await self._ask(node.address, method, request, attempt_deadline_s, deadline_s)
             except AgentMemError as error:
                 said[node.address] = error.message
+                if not isinstance(error, NotSent):
+                    sent += 1
                 verdict = selection.verdict(error)
                 if verdict is Verdict.FINAL or (
                     verdict is Verdict.ANOTHER_REPLICA_ONCE and refusal is not None
@@ -109,7 +111,7 @@ class Router:
                     raise
                 if verdict is Verdict.ANOTHER_REPLICA_ONCE:
                     refusal = error
-        raise _nobody_answered("no node could answer", said, "no replica is serving", timeout_s)
+        raise _nobody_answered("no node could answer", said, "no replica is serving", timeout_s, sent)
 
     async def write(
         self, method: Method[Request, Response], request: Request, *, timeout_s: float
@@ -129,7 +131,8 @@ class Router:
         said: dict[str, str] = {}
         redirected_to = ""
         redirected = False
-        for rounds in range(MAX_ATTEMPTS):
+        rounds = sent = 0
+        while sent < MAX_ATTEMPTS:
             topology = await self._watch.current(deadline_s)
             if time.monotonic() >= deadline_s:
                 break
@@ -144,13 +147,17 @@ class Router:
                         raise
                     redirected = True
                     continue
+                except NotSent as error:
+                    said[address] = error.message
                 except Unavailable as error:
-                    if not isinstance(error, NotSent) and error.reason != "SHUTTING_DOWN":
+                    if error.reason != "SHUTTING_DOWN":
                         raise
                     said[address] = error.message
+                    sent += 1
             await self._pause(rounds, deadline_s)
+            rounds += 1
         raise _nobody_answered(
-            "the write was not done: no writer took it", said, "the cluster has no writer", timeout_s
+            "the write was not done: no writer took it", said, "the cluster has no writer", timeout_s, sent
         )
 
     async def _ask(
@@ -163,7 +170,7 @@ class Router:
     ) -> Response:
         """One try of a read, and what it says about the node's load."""
         with self._channels.use(address) as endpoint:
-            self._loads[address] = selection.started(self._loads.get(address, IDLE))
+            self._loads[address] = selection.started(self._loads.get(address, IDLE), now_s=time.monotonic())
             ended = selection.abandoned
             try:
                 await _connect(endpoint, attempt_deadline_s)
@@ -176,18 +183,18 @@ class Router:
                     raise
                 except AgentMemError as error:
                     if selection.verdict(error) is not Verdict.ANOTHER_NODE:
-                        ended = partial(selection.answered, sent_at_s=sent_at_s, now_s=time.monotonic())
+                        ended = partial(selection.answered, sent_at_s=sent_at_s)
                     raise
-                ended = partial(selection.answered, sent_at_s=sent_at_s, now_s=time.monotonic())
+                ended = partial(selection.answered, sent_at_s=sent_at_s)
                 return response
             except AgentMemError as error:
                 if selection.verdict(error) is Verdict.ANOTHER_NODE:
-                    ended = partial(selection.failed, now_s=time.monotonic(), rng=self._rng)
+                    ended = partial(selection.failed, rng=self._rng)
                 raise
             finally:
                 # Not there when the node left the cluster meanwhile.
                 if address in self._loads:
-                    self._loads[address] = ended(self._loads[address])
+                    self._loads[address] = ended(self._loads[address], now_s=time.monotonic())
 
     async def _send_write(
         self, address: str, method: Method[Request, Response], request: Request, deadline_s: float
@@ -256,10 +263,13 @@ async def _connect(endpoint: Endpoint, deadline_s: float) -> None:
         raise NotSent("could not connect", reason="NOT_CONNECTED")
 
 
-def _nobody_answered(problem: str, said: Mapping[str, str], nobody: str, timeout_s: float) -> Unavailable:
+def _nobody_answered(
+    problem: str, said: Mapping[str, str], nobody: str, timeout_s: float, sent: int
+) -> Unavailable:
     tried = "; ".join(f"{address}: {message}" for address, message in said.items())
+    bound = f"within {timeout_s:g} s" if sent < MAX_ATTEMPTS else f"in {sent} attempts"
     return Unavailable(
-        f"{problem} within {timeout_s:g} s; {f'tried {tried}' if tried else nobody}",
+        f"{problem} {bound}; {f'tried {tried}' if tried else nobody}",
         reason="NO_NODE_AVAILABLE",
         attempts=said,
     )

@@ -5,10 +5,12 @@ A replica costs its latency times the calls it would then have open:
     cost = latency_s × (outstanding + 1)
 
 The latency is a peak-sensitive moving average (peak EWMA): a slower answer counts at once, a faster one by
-and by, and without any answers it decays, so that a replica that was slow is tried again. Of two replicas
-drawn at random the cheaper one is taken ("power of two choices"): always taking the cheapest would send
-every client to the same one. A node that failed is passed over for a short time that grows with each
-failure, unless nothing else is left: the mark is a guess, and a call should not fail because of a guess.
+and by, and without any answers it decays, so that a replica that was slow is tried again. While calls are
+open, the time since the last answer counts at once, too: a replica that hangs costs more the longer it does,
+and calls go elsewhere long before the first of them fails. Of two replicas drawn at random the cheaper one is
+taken ("power of two choices"): always taking the cheapest would send every client to the same one. A node
+that failed is passed over for a short time that grows with each failure, unless nothing else is left: the
+mark is a guess, and a call should not fail because of a guess.
 """
 
 from __future__ import annotations
@@ -58,15 +60,17 @@ class Load:
     """What this client has seen of one node. Times are seconds of the client's monotonic clock.
 
     Attributes:
-        latency_s: the moving average at the time of the last answer; None before the first.
+        latency_s: the moving average as of ``measured_at_s``; None before the first call has ended.
         outstanding: calls sent and not answered.
+        silent_since_s: the last answer, or the first of the open calls if that is later.
         failures: how often it failed since its last answer; failures while it is blocked count as one.
         blocked_until_s: it is passed over until then.
     """
 
     latency_s: float | None = None
-    answered_at_s: float = 0.0
+    measured_at_s: float = 0.0
     outstanding: int = 0
+    silent_since_s: float = math.inf
     failures: int = 0
     failed_at_s: float = -math.inf
     blocked_until_s: float = -math.inf
@@ -81,9 +85,11 @@ def cost(load: Load, now_s: float) -> float:
 
 
 def _latency_s(load: Load, now_s: float) -> float:
-    if load.latency_s is None:
-        return INITIAL_LATENCY_S
-    return max(MIN_LATENCY_S, load.latency_s * math.exp((load.answered_at_s - now_s) / LATENCY_DECAY_S))
+    known_s = INITIAL_LATENCY_S
+    if load.latency_s is not None:
+        decayed_s = load.latency_s * math.exp((load.measured_at_s - now_s) / LATENCY_DECAY_S)
+        known_s = max(MIN_LATENCY_S, decayed_s)
+    return max(known_s, now_s - load.silent_since_s) if load.outstanding else known_s
 
 
 def blocked(load: Load, now_s: float) -> bool:
@@ -91,14 +97,18 @@ def blocked(load: Load, now_s: float) -> bool:
     return now_s < load.blocked_until_s
 
 
-def started(load: Load) -> Load:
+def started(load: Load, *, now_s: float) -> Load:
     """The load after a call was sent."""
-    return replace(load, outstanding=load.outstanding + 1)
+    silent_since_s = load.silent_since_s if load.outstanding else now_s
+    return replace(load, outstanding=load.outstanding + 1, silent_since_s=silent_since_s)
 
 
-def abandoned(load: Load) -> Load:
-    """The load after a call ended that says nothing about the node, such as one that the caller cancelled."""
-    return replace(load, outstanding=_one_less(load))
+def abandoned(load: Load, *, now_s: float) -> Load:
+    """The load after a call ended without saying how the node is, such as one that the caller cancelled.
+
+    The node's silence until then stays in its latency: without open calls it would look quick again.
+    """
+    return replace(load, outstanding=_one_less(load), latency_s=_latency_s(load, now_s), measured_at_s=now_s)
 
 
 def answered(load: Load, *, sent_at_s: float, now_s: float) -> Load:
@@ -106,26 +116,26 @@ def answered(load: Load, *, sent_at_s: float, now_s: float) -> Load:
     latency_s = now_s - sent_at_s
     average_s = latency_s
     if load.latency_s is not None and latency_s < load.latency_s:
-        weight = math.exp((load.answered_at_s - now_s) / LATENCY_DECAY_S)
+        weight = math.exp((load.measured_at_s - now_s) / LATENCY_DECAY_S)
         average_s = weight * load.latency_s + (1 - weight) * latency_s
-    after = replace(load, outstanding=_one_less(load), latency_s=average_s, answered_at_s=now_s)
+    after = replace(
+        load,
+        outstanding=_one_less(load),
+        latency_s=average_s,
+        measured_at_s=now_s,
+        silent_since_s=now_s,
+    )
     # The answer to an older call does not take back a failure that was seen since.
     return forgiven(after) if sent_at_s >= load.failed_at_s else after
 
 
 def failed(load: Load, *, now_s: float, rng: random.Random) -> Load:
     """The load after a call found the node out of reach or unable to serve."""
-    outstanding = _one_less(load)
+    after = replace(abandoned(load, now_s=now_s), failed_at_s=now_s)
     if blocked(load, now_s):
-        return replace(load, outstanding=outstanding, failed_at_s=now_s)
+        return after
     block_s = backoff_s(load.failures, first_s=FIRST_BLOCK_S, cap_s=MAX_BLOCK_S, rng=rng)
-    return replace(
-        load,
-        outstanding=outstanding,
-        failures=load.failures + 1,
-        failed_at_s=now_s,
-        blocked_until_s=now_s + block_s,
-    )
+    return replace(after, failures=load.failures + 1, blocked_until_s=now_s + block_s)
 
 
 def _one_less(load: Load) -> int:
