@@ -158,7 +158,7 @@ class Facets:
 
 _COMPARE: dict[int, Callable[[npt.NDArray[Any], Sequence[Any]], _Mask]] = {
     filter_pb2.OPERATOR_EQ: lambda column, values: column == values[0],
-    filter_pb2.OPERATOR_IN: lambda column, values: np.any([column == value for value in values], axis=0),
+    filter_pb2.OPERATOR_IN: lambda column, values: np.isin(column, values),
     filter_pb2.OPERATOR_GT: lambda column, values: column > values[0],
     filter_pb2.OPERATOR_GTE: lambda column, values: column >= values[0],
     filter_pb2.OPERATOR_LT: lambda column, values: column < values[0],

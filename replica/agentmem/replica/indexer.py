@@ -13,7 +13,8 @@ at any time while the process is not running.
 from __future__ import annotations
 
 import json
-import shutil
+import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -23,12 +24,13 @@ from types import MappingProxyType
 import numpy as np
 
 from agentmem.core.errors import DataLoss
+from agentmem.core.layout import NamespaceState
 from agentmem.core.log import Operation
-from agentmem.core.store import NamespaceState, ReadTransaction, Store
+from agentmem.core.store import ReadTransaction, Store
 from agentmem.replica.annoy_segment import AnnoySegment, sync
 from agentmem.replica.namespace_index import NamespaceIndex
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
-from agentmem.replica.sealing import Sealer
+from agentmem.replica.sealing import Sealer, remove_path
 from agentmem.replica.text import TextIndex
 from agentmem.replica.view import View
 from agentmem.v1 import memory_pb2
@@ -36,6 +38,8 @@ from agentmem.v1 import memory_pb2
 # Raise it when text analysis, the schema or the meaning of a file changes.
 INDEX_FORMAT = 1
 IDENTITY_FILE = "index.json"
+TEXT_FOLDER = "text"
+SEGMENTS_FOLDER = "segments"
 DEFAULT_SEAL_ROWS = 20_000
 # About 25 ms of work: what a write waits when it comes just behind a large import.
 MAX_BATCH_OPERATIONS = 256
@@ -43,6 +47,8 @@ LOAD_CHUNK_MEMORIES = 10_000
 # Of the time, at most this share goes into commits of the text index (7 ms each); when idle, the next
 # change is committed at once.
 MAX_COMMIT_TIME_SHARE = 0.25
+
+_logger = logging.getLogger(__name__)
 
 
 class Indexer:
@@ -78,7 +84,7 @@ class Indexer:
         self._is_stopping = False
         # From here on for the indexer's thread alone.
         self._text: TextIndex | None = None
-        self._sealer = Sealer(directory / "segments", self.notify)
+        self._sealer = Sealer(directory / SEGMENTS_FOLDER, self.notify)
         self._cluster_id = b""
         self._revision = 0
         self._namespaces: dict[str, NamespaceIndex] = {}
@@ -150,7 +156,7 @@ class Indexer:
         live.sort()
         self._revision = position.revision
         self._prepare_directory(position.cluster_id if position.revision else b"")
-        text = self._text = TextIndex(self._directory / "text")
+        text = self._text = TextIndex(self._directory / TEXT_FOLDER)
         segments = self._open_segments(states, newest_ordinal)
         self._load_memories(text, states, live, segments)
         for name, opened in segments.items():
@@ -162,19 +168,36 @@ class Indexer:
         return text
 
     def _prepare_directory(self, cluster_id: bytes) -> None:
-        """Empties a folder that was made for another store or by another release."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        try:
-            found = (self._directory / IDENTITY_FILE).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            found = ""
-        if cluster_id and found == _identity(cluster_id):
+        """Empties the folder, unless it was made for this store, by this release, and can be read."""
+        problem = self._directory_problem(cluster_id)
+        if not problem:
             self._cluster_id = cluster_id
             return
-        for path in self._directory.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if self._directory.is_dir():
+            stale = list(self._directory.iterdir())
+        else:
+            stale = [self._directory] if os.path.lexists(self._directory) else []
+        if cluster_id and stale:
+            _logger.warning("the indexes in %s are built again from the store: %s", self._directory, problem)
+        for path in stale:
+            remove_path(path)
+        self._directory.mkdir(parents=True, exist_ok=True)
         if cluster_id:
             self._write_identity(cluster_id)
+
+    def _directory_problem(self, cluster_id: bytes) -> str:
+        """Why the folder cannot be used as it is; empty when it can."""
+        try:
+            found = (self._directory / IDENTITY_FILE).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            return f"{IDENTITY_FILE} cannot be read: {error}"
+        if not cluster_id or found != _identity(cluster_id):
+            return "they were made for another store or by another release"
+        for name in (TEXT_FOLDER, SEGMENTS_FOLDER):
+            path = self._directory / name
+            if os.path.lexists(path) and not path.is_dir():
+                return f"{name} is not a folder"
+        return ""
 
     def _write_identity(self, cluster_id: bytes) -> None:
         path = self._directory / IDENTITY_FILE

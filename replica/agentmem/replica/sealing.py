@@ -8,6 +8,7 @@ fails on the way costs time and no answer.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -120,7 +121,8 @@ class Sealer:
         kept = {segment.name for segments in opened.values() for segment in segments}
         for path in self._folder.iterdir():
             if path.name not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+                with contextlib.suppress(OSError):  # what stays costs space and nothing else
+                    remove_path(path)
         return opened
 
     @property
@@ -208,6 +210,14 @@ class Sealer:
         if process.returncode:
             said = complaint.decode(errors="replace").strip()[-SHOWN_ERROR_CHARACTERS:]
             raise SealingFailed(f"the segment builder ended with status {process.returncode}: {said}")
+
+
+def remove_path(path: Path) -> None:
+    """Deletes a folder with all that is in it, a file, or a link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _write_rows(job: Job, folder: Path) -> int:

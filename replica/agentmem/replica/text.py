@@ -22,6 +22,7 @@ import mmap
 import shutil
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ _logger = logging.getLogger(__name__)
 # Each file of tantivy 0.27 ends with: footer (JSON with the crc32 of all before it) | its length | 1337.
 _FILE_END = struct.Struct("<II")
 _FILE_MAGIC = 1337
+# What every segment has, whatever is in its documents; deletions are a file besides.
+_SEGMENT_SUFFIXES = (".fast", ".fieldnorm", ".idx", ".pos", ".store", ".term")
 
 Scores = npt.NDArray[np.float64]
 
@@ -224,15 +227,9 @@ def _check_files(folder: Path) -> None:
     Raises:
         OSError, ValueError, KeyError: a file is missing or damaged.
     """
-    meta = folder / "meta.json"
-    if not meta.exists():
+    if not folder.exists():
         return
-    committed = {
-        segment["segment_id"].replace("-", "") for segment in json.loads(meta.read_bytes())["segments"]
-    }
-    for path in folder.iterdir():
-        if path.name.partition(".")[0] not in committed:
-            continue
+    for path in _committed_files(folder):
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             footer_bytes, magic = _FILE_END.unpack(data[-_FILE_END.size :])
             footer_start = len(data) - _FILE_END.size - footer_bytes
@@ -242,6 +239,16 @@ def _check_files(folder: Path) -> None:
             with memoryview(data)[:footer_start] as body:
                 if zlib.crc32(body) != footer["crc"]:
                     raise ValueError(f"{path} fails its checksum")
+
+
+def _committed_files(folder: Path) -> Iterator[Path]:
+    """Every file that the last commit needs. Without some of them tantivy opens and fails in a search."""
+    for segment in json.loads((folder / "meta.json").read_bytes())["segments"]:
+        name = segment["segment_id"].replace("-", "")
+        for suffix in _SEGMENT_SUFFIXES:
+            yield folder / (name + suffix)
+        if segment["deletes"] is not None:
+            yield folder / f"{name}.{segment['deletes']['opstamp']}.del"
 
 
 class TextIndex:
@@ -259,8 +266,11 @@ class TextIndex:
             _check_files(folder)
             self._open(folder)
             self.indexed = self.searcher().ordinals()
-        except Exception as error:
-            # Cut short, of another release, …: tantivy has a dozen errors for one and the same remedy.
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Cut short, of another release, …: tantivy has a dozen errors for one and the same remedy, and
+            # panics, which are no Exception, over a meta.json that does not fit its files.
             _logger.warning("the text index in %s is built again from the store: %s", folder, error)
             shutil.rmtree(folder, ignore_errors=True)
             self._open(folder)
