@@ -33,6 +33,7 @@ def make_memory(
     namespace: str = NAMESPACE,
     version: int = 1,
     user_id: str = "",
+    session_id: str = "",
     tags: Sequence[str] = (),
     importance: float = 0.0,
     metadata: dict[str, Scalar | list[Scalar]] | None = None,
@@ -46,6 +47,7 @@ def make_memory(
         type=memory_pb2.MEMORY_TYPE_EPISODIC,
         version=version,
         user_id=user_id,
+        session_id=session_id,
         tags=tags,
         importance=importance,
     )

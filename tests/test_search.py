@@ -14,7 +14,7 @@ from memories import NAMESPACE, Replica, by_user, condition, make_memory, unit_v
 from agentmem.core.filters import compile_filter
 from agentmem.core.store import Change, WriteTransaction
 from agentmem.replica import ranking
-from agentmem.replica.facets import compare
+from agentmem.replica.facets import NO_SESSION, SessionPlaces, compare
 from agentmem.replica.search import SearchQuery, search
 from agentmem.replica.view import View
 from agentmem.v1 import filter_pb2
@@ -75,6 +75,56 @@ def test_fusion_is_the_mean_of_the_scaled_signals() -> None:
     np.testing.assert_allclose(ranking.fuse(cosines, bm25), [0.5, 0.5, 0.5, 0.0])
     np.testing.assert_allclose(ranking.fuse(np.array([np.nan]), np.array([0.0])), [0.0])
     np.testing.assert_allclose(ranking.fuse(np.array([-0.5, -0.1]), np.zeros(2)), [0.0, 0.0])
+
+
+def places(*codes_and_ranks: tuple[int, int]) -> SessionPlaces:
+    codes, ranks = np.array(codes_and_ranks, dtype=np.int64).reshape(-1, 2).T
+    return SessionPlaces(codes, ranks)
+
+
+@pytest.mark.parametrize(
+    ("scores", "where", "expected"),
+    [
+        pytest.param([], (), [], id="nothing"),
+        pytest.param([1.0], ((0, 5),), [1.0], id="one alone"),
+        pytest.param([1.0, 0.0], ((0, 1), (0, 2)), [1.0, 0.3], id="side by side"),
+        pytest.param([0.0, 1.0], ((0, 7), (0, 6)), [0.3, 1.0], id="in any order"),
+        pytest.param([1.0, 0.0], ((0, 1), (0, 3)), [1.0, 0.15], id="one between"),
+        pytest.param([1.0, 0.0], ((0, 1), (0, 4)), [1.0, 0.0], id="two between"),
+        pytest.param([1.0, 0.0], ((0, 1), (1, 2)), [1.0, 0.0], id="another session"),
+        pytest.param([1.0, 0.0], ((NO_SESSION, 0), (NO_SESSION, 1)), [1.0, 0.0], id="no session"),
+        pytest.param(
+            [1.0, 0.5, 0.0], ((0, 1), (0, 2), (0, 3)), [1.15, 0.8, 0.3], id="three, each from both others"
+        ),
+    ],
+)
+def test_neighbours_share_their_scores(
+    scores: list[float], where: tuple[tuple[int, int], ...], expected: list[float]
+) -> None:
+    np.testing.assert_allclose(ranking.with_neighbours(np.array(scores), places(*where)), expected)
+
+
+def test_what_stands_beside_a_hit_in_its_session_is_found_before_what_does_not(replica: Replica) -> None:
+    replica.put(
+        [
+            make_memory("hit", "the blue boat", session_id="monday"),
+            make_memory("between", "hm", session_id="monday"),
+            make_memory("beside", "it is in the harbour", session_id="monday"),
+            make_memory("elsewhere", "it is in the garage", session_id="tuesday"),
+            make_memory("no session", "it is in the attic"),
+        ],
+        np.stack([NEARER, FAR, FAR, FAR, FAR]),
+    )
+    view = replica.wait_for_revision(replica.delete(["between"]))
+    query = SearchQuery(NAMESPACE, "blue boat", NEARER, "hybrid", None, 10)
+    scores = dict(
+        zip(
+            replica.search(view, "blue boat", NEARER),
+            [hit.score for hit in search(view, query)],
+            strict=True,
+        )
+    )
+    assert scores == pytest.approx({"hit": 1.0, "beside": 0.3, "elsewhere": 0.0, "no session": 0.0})
 
 
 def test_filters_apply_to_every_mode(replica: Replica) -> None:

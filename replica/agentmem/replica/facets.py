@@ -11,6 +11,7 @@ times are compared as arrays; a property test holds the outcome against ``Filter
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,22 @@ _COLUMN_DTYPES = {Kind.TIME: np.int64, Kind.NUMBER: np.float64}
 _COLUMN_FIELDS = tuple(field for field, kind in FIELD_KINDS.items() if kind in _COLUMN_DTYPES)
 _POSTING_FIELDS = tuple(field for field, kind in FIELD_KINDS.items() if kind not in _COLUMN_DTYPES)
 
+NO_SESSION = -1
+
 # True == 1 in Python, but in metadata they are different values.
 _ValueKey = tuple[bool, Value]
 _Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPlaces:
+    """Of each of n memories its session, int64 [n], NO_SESSION for none, and its place in it, int64 [n].
+
+    Neighbours have places one apart. The place of one that is alone in its session here means nothing.
+    """
+
+    codes: npt.NDArray[np.int64]
+    ranks: npt.NDArray[np.int64]
 
 
 class _Postings:
@@ -97,6 +111,10 @@ class Facets:
         self._postings: dict[str, _Postings] = {field: _Postings() for field in _POSTING_FIELDS}
         self._ordinals = Column(np.uint64)
         self._columns = {field: Column(_COLUMN_DTYPES[FIELD_KINDS[field]]) for field in _COLUMN_FIELDS}
+        # Which session each row is of: a place in the list of sessions, NO_SESSION for none.
+        self._session_codes = Column(np.int64)
+        self._sessions: list[str] = []
+        self._code_of_session: dict[str, int] = {}
 
     @property
     def rows(self) -> int:
@@ -117,7 +135,38 @@ class Facets:
         for field, column in self._columns.items():
             for value in field_values(memory, field):
                 column.append(value)
+        self._session_codes.append(self._session_code(memory.session_id))
         self._ordinals.append(ordinal)
+
+    def _session_code(self, session_id: str) -> int:
+        if not session_id:
+            return NO_SESSION
+        code = self._code_of_session.get(session_id)
+        if code is None:
+            code = self._code_of_session[session_id] = len(self._sessions)
+            self._sessions.append(session_id)
+        return code
+
+    def session_places(self, ordinals: OrdinalArray, live: OrdinalSet, rows: int) -> SessionPlaces:
+        """Where live memories stand in their sessions, in the order in which they were written.
+
+        Args:
+            ordinals: uint64 [n], ascending, all in ``live``.
+            live, rows: those of a view.
+        """
+        codes = self._session_codes.rows(rows)[np.searchsorted(self._ordinals.rows(rows), ordinals)]
+        ranks = np.zeros(len(ordinals), dtype=np.int64)
+        for code, count in zip(*np.unique(codes, return_counts=True), strict=True):
+            # One alone has no neighbour among them, and needs no place.
+            if code != NO_SESSION and count > 1:
+                session = self._of_session(self._sessions[code]) & live
+                for row in np.flatnonzero(codes == code):
+                    ranks[row] = session.rank(int(ordinals[row]))
+        return SessionPlaces(codes, ranks)
+
+    def _of_session(self, session_id: str) -> OrdinalSet:
+        posting = self._postings["session_id"].by_value[(False, session_id)]
+        return posting if isinstance(posting, OrdinalSet) else OrdinalSet((posting,))
 
     def matching(self, node: Filter, live: OrdinalSet, rows: int) -> OrdinalSet:
         """The ordinals of ``live`` that the filter matches.
@@ -153,6 +202,9 @@ class Facets:
         kept._ordinals = Column.of(ordinals[mask])
         for field, column in self._columns.items():
             kept._columns[field] = Column.of(column.rows(self.rows)[mask])
+        kept._session_codes = Column.of(self._session_codes.rows(self.rows)[mask])
+        kept._sessions = list(self._sessions)
+        kept._code_of_session = dict(self._code_of_session)
         return kept
 
 

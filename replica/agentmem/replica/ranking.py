@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from agentmem.replica.facets import NO_SESSION, SessionPlaces
 from agentmem.replica.ordinals import OrdinalArray
+
+# Of a neighbour's score, by its distance in turns.
+NEIGHBOUR_SHARES = (0.3, 0.15)
 
 Scores = npt.NDArray[np.float64]
 
@@ -39,6 +43,30 @@ def fuse(cosines: npt.NDArray[np.floating], bm25: Scores) -> Scores:
         bm25: of each candidate, float64 [n]; 0 for one that shares no word.
     """
     return (_scaled(np.nan_to_num(cosines.astype(np.float64), nan=0.0)) + _scaled(bm25)) / 2
+
+
+def with_neighbours(scores: Scores, places: SessionPlaces) -> Scores:
+    """The scores and, for each, a share of the scores of its neighbours in the session, float64 [n].
+
+    What answers a question often stands beside the turn that has its words. Only neighbours among the
+    candidates count. The shares were chosen on five LoCoMo conversations, where anything from 0.15 to 0.35
+    for the nearest does about as well: recall@10 of hybrid search goes from 0.64 to 0.71.
+    """
+    order = np.lexsort((places.ranks, places.codes))
+    codes, ranks = places.codes[order], places.ranks[order]
+    added = np.zeros(len(scores))
+    for distance, share in enumerate(NEIGHBOUR_SHARES, start=1):
+        # Sorted, a neighbour at this distance is at most this many places further on.
+        for gap in range(1, distance + 1):
+            pairs = (
+                (codes[gap:] != NO_SESSION)
+                & (codes[gap:] == codes[:-gap])
+                & (ranks[gap:] - ranks[:-gap] == distance)
+            )
+            earlier, later = order[:-gap][pairs], order[gap:][pairs]
+            added[earlier] += share * scores[later]
+            added[later] += share * scores[earlier]
+    return scores + added
 
 
 def _scaled(signal: Scores) -> Scores:

@@ -16,7 +16,7 @@ from agentmem.replica.vectors import VectorHits
 from agentmem.replica.view import NamespaceView, View
 
 # Hybrid ranks the best of each signal against each other: this many of each, and more for a large top_k.
-MIN_CANDIDATES = 100
+MIN_CANDIDATES = 200
 CANDIDATES_PER_HIT = 2
 
 Mode = Literal["hybrid", "semantic", "text"]
@@ -43,7 +43,8 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True)
 class ScoredOrdinal:
-    """A hit. The score is a cosine (semantic), BM25 (text) or 0 to 1 (hybrid of both)."""
+    """A hit. The score is a cosine (semantic), BM25 (text), or for hybrid the mean of both, each scaled to 0
+    to 1, with a share of its neighbours' scores."""
 
     ordinal: int
     score: float
@@ -107,6 +108,8 @@ def _by_both(
     if unknown.any() and namespace.vectors is not None and query.vector is not None:
         cosines[unknown] = namespace.vectors.cosines(query.vector, candidates[unknown])
     scores = ranking.fuse(cosines, bm25)
+    places_in_sessions = namespace.facets.session_places(candidates, namespace.live, namespace.facet_rows)
+    scores = ranking.with_neighbours(scores, places_in_sessions)
     places = ranking.best(candidates, scores, query.top_k)
     return _scored(candidates[places], scores[places])
 
