@@ -261,7 +261,7 @@ def test_a_large_batch_reaches_replicas(shared_cluster: Cluster, namespace: str)
     stubs = Stubs(shared_cluster.writer.address)
     embedding = struct.pack("<2f", 1, 0)
     memories = [
-        memory_pb2.Memory(content=f"{number} " + "word " * 5000, embedding=embedding)
+        memory_pb2.Memory(content=f"{number} " + "word " * 2500, embedding=embedding)
         for number in range(1000)
     ]
     response = stubs.writer.AddMemories(writer_pb2.AddMemoriesRequest(namespace=namespace, memories=memories))

@@ -14,6 +14,9 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+LOCK_ATTEMPTS = 10
+LOCK_RETRY_S = 0.02
+
 
 class DataDirectoryInUse(Exception):
     """Another process owns the folder."""
@@ -27,13 +30,22 @@ class DataDirectory:
         self.path = path.resolve()
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock: TextIO = open(self.path / "LOCK", "a")  # noqa: SIM115 - held until close
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not self._acquired():
             self._lock.close()
-            raise DataDirectoryInUse(f"another process is using the data directory {self.path}") from error
+            raise DataDirectoryInUse(f"another process is using the data directory {self.path}")
         # What an owner that was killed left behind.
         self._announcement.unlink(missing_ok=True)
+
+    def _acquired(self) -> bool:
+        for _ in range(LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # Whoever asks whether the folder is in use holds the lock for a moment, too.
+                time.sleep(LOCK_RETRY_S)
+            else:
+                return True
+        return False
 
     @property
     def _announcement(self) -> Path:
