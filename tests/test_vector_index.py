@@ -283,7 +283,6 @@ def test_segments_of_another_store_are_not_used(tmp_path: Path) -> None:
         check(replica, rows)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kill")
 def test_a_killed_builder_costs_no_answer_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
