@@ -10,6 +10,7 @@ import grpc
 import pytest
 from calls import Memory, add, error_of, floats, get, update
 from cluster import Cluster, Stubs
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentmem.v1 import filter_pb2, memory_pb2, reader_pb2, writer_pb2
 
@@ -40,6 +41,8 @@ BAD_MEMORIES = [
     (Memory(content="x", tags=[""]), "memories[0].tags[0]"),
     (Memory(content="x", tags=[str(number) for number in range(65)]), "memories[0].tags"),
     (Memory(content="x", version=3), "memories[0].version"),
+    (Memory(content="x", create_time=Timestamp(seconds=1)), "memories[0].create_time"),
+    (Memory(content="x", update_time=Timestamp(seconds=1)), "memories[0].update_time"),
     (Memory(content="x", embedding_model="m"), "memories[0].embedding_model"),
     (Memory(content="x", embedding=b"abc"), "memories[0].embedding"),
     (Memory(content="x", embedding=floats(1, math.nan)), "memories[0].embedding"),

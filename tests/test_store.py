@@ -13,7 +13,7 @@ import pytest
 from agentmem.core.errors import AgentMemError, DataLoss
 from agentmem.core.log import LOG_HEADER_BYTES, decode_entry, next_chain_hash
 from agentmem.core.records import IdSource
-from agentmem.core.store import Change, Store, StoreFormatError, WriteTransaction
+from agentmem.core.store import Change, Store, StoreCorruptError, StoreFormatError, WriteTransaction
 from agentmem.v1 import memory_pb2, replication_pb2
 
 MIB = 1024**2
@@ -163,6 +163,21 @@ def test_a_map_at_its_limit_refuses_and_keeps_what_it_has(tmp_path: Path) -> Non
     assert reason == "STORE_FULL"
     assert written > 0
     assert len(contents(store)) == written == store.position().revision
+
+
+def test_a_write_over_what_is_there_ends_the_transaction_whole(store: Store) -> None:
+    put(store, "a", "one")
+    before = store.position()
+
+    def work(transaction: WriteTransaction) -> None:
+        transaction._put(b"meta", b"next_ordinal", struct.pack("<Q", 1))  # as a damaged store would have it
+        memory = memory_pb2.Memory(namespace="ns", id="b", content="two", version=1)
+        transaction.append([Change(memory, None, None)], 1)
+
+    with pytest.raises(StoreCorruptError, match="docs"):
+        store.commit(work)
+    assert store.position() == before
+    assert contents(store) == [("a", 1, "one")]
 
 
 def test_the_chain_covers_every_entry(store: Store) -> None:

@@ -68,6 +68,10 @@ class StoreFormatError(Exception):
     """The files are not a store that this release can open."""
 
 
+class StoreCorruptError(Exception):
+    """The store contradicts itself. No request is at fault: the write is undone, and the process ends."""
+
+
 class ReadTransaction:
     """A consistent snapshot of the store. Valid only inside ``Store.read()``."""
 
@@ -203,7 +207,7 @@ class WriteTransaction(ReadTransaction):
 
     def _put(self, database: bytes, key: bytes, value: bytes, *, append: bool = False) -> None:
         if not self._transaction.put(key, value, db=self._databases[database], append=append):
-            raise DataLoss("CORRUPT_ORDER", f"{database.decode()} has a key behind {key.hex()} already")
+            raise StoreCorruptError(f"{database.decode()} has the key {key.hex()} or a later one already")
 
     def append(self, changes: Sequence[Change], time_us: int) -> int:
         """Writes the changes and the log entry that tells of them; returns its revision."""

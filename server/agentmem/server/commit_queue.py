@@ -64,7 +64,8 @@ class CommitQueue:
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._closed = False
-        self._last_time_us = 0
+        with store.read() as transaction:
+            self._last_time_us = transaction.last_time_us
         self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
         self._thread.start()
 
@@ -144,7 +145,7 @@ class CommitQueue:
     def _run_group(self, group: list[_Waiting], transaction: WriteTransaction) -> bool:
         before = transaction.revision
         # Never back, so that the log can be searched by time.
-        self._last_time_us = max(self._last_time_us, time.time_ns() // 1000, transaction.last_time_us)
+        self._last_time_us = max(self._last_time_us, time.time_ns() // 1000)
         for waiting in group:
             try:
                 waiting.outcome = waiting.command.run(transaction, self._last_time_us)

@@ -34,7 +34,6 @@ MAX_THREADS = 2
 MAX_WAITING_CALLS = 256
 # What is larger is checked in a thread: it would hold up the event loop.
 MAX_INLINE_BYTES = 64 * 1024
-_SERVER_FIELDS = ("create_time", "update_time", "version")
 
 
 class WriterService(writer_pb2_grpc.WriterServiceServicer):
@@ -91,8 +90,10 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
             check_id(memory.id, f"{path}.id")
         if memory.namespace not in ("", namespace):
             raise invalid_field(f"{path}.namespace", f"is {memory.namespace!r}, the request's {namespace!r}")
-        for field in _SERVER_FIELDS:
-            if getattr(memory, field) != getattr(memory_pb2.Memory(), field):
+        if memory.version:
+            raise invalid_field(f"{path}.version", "is set by the server")
+        for field in ("create_time", "update_time"):
+            if memory.HasField(field):
                 raise invalid_field(f"{path}.{field}", "is set by the server")
         if memory.embedding_model and not memory.embedding:
             raise invalid_field(f"{path}.embedding_model", "is set without an embedding")
