@@ -27,6 +27,7 @@ ONE_MODULE = {
     "tantivy",
     "typer",
     "wordllama",
+    "zstandard",
 }
 
 
