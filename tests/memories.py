@@ -13,6 +13,7 @@ import numpy as np
 from agentmem.core.filters import Filter, compile_filter
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Change, Store, WriteTransaction
+from agentmem.core.times import now_us
 from agentmem.replica.annoy_segment import FloatRows
 from agentmem.replica.indexer import DEFAULT_SEAL_ROWS, Indexer
 from agentmem.replica.search import Mode, SearchQuery, search
@@ -143,9 +144,8 @@ class Replica:
         def write(transaction: WriteTransaction) -> int:
             changes = []
             for row, memory in enumerate(memories):
-                state = transaction.id_state(memory.namespace, memory.id)
                 vector: FloatVector | None = None if vectors is None else vectors[row]
-                changes.append(Change(memory, vector, state))
+                changes.append(Change(memory, vector))
             return transaction.append(changes, 1)
 
         revision = self.store.commit(write)
@@ -156,9 +156,8 @@ class Replica:
         def write(transaction: WriteTransaction) -> int:
             changes = []
             for memory_id in ids:
-                state = transaction.id_state(namespace, memory_id)
                 tombstone = memory_pb2.Memory(namespace=namespace, id=memory_id, version=2)
-                changes.append(Change(tombstone, None, state, is_tombstone=True))
+                changes.append(Change(tombstone, is_tombstone=True))
             return transaction.append(changes, 1)
 
         revision = self.store.commit(write)
@@ -201,7 +200,7 @@ class Replica:
         namespace: str = NAMESPACE,
     ) -> list[str]:
         """The ids of the hits, best first."""
-        hits = search(view, SearchQuery(namespace, text, vector, mode, node, top_k))
+        hits = search(view, SearchQuery(namespace, text, vector, mode, node, top_k, now_us()))
         return self.ids([hit.ordinal for hit in hits])
 
 

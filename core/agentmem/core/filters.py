@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from google.protobuf import timestamp_pb2
-
 from agentmem.core.errors import InvalidArgument, invalid_field
+from agentmem.core.times import timestamp_us
 from agentmem.v1 import filter_pb2, memory_pb2
 
 MAX_CONDITIONS = 256
@@ -54,6 +53,7 @@ FIELD_KINDS = {
     "event_time": Kind.TIME,
     "create_time": Kind.TIME,
     "update_time": Kind.TIME,
+    "expire_time": Kind.TIME,
 }
 
 _EQUALITY = {filter_pb2.OPERATOR_EQ, filter_pb2.OPERATOR_NE, filter_pb2.OPERATOR_IN}
@@ -159,11 +159,6 @@ _HOLDS: dict[int, Callable[[Value, Sequence[Value]], bool]] = {
 }
 
 
-def time_us(timestamp: timestamp_pb2.Timestamp) -> int:
-    """Microseconds since 1970."""
-    return timestamp.seconds * 1_000_000 + timestamp.nanos // 1000
-
-
 def field_values(memory: memory_pb2.Memory, field: str) -> Iterator[Value]:
     """The values of one field; none when it is empty or missing."""
     kind = FIELD_KINDS.get(field, Kind.METADATA)
@@ -174,7 +169,8 @@ def field_values(memory: memory_pb2.Memory, field: str) -> Iterator[Value]:
     elif kind is Kind.TAGS:
         yield from memory.tags
     elif kind is Kind.TIME:
-        yield time_us(getattr(memory, field))
+        if memory.HasField(field):
+            yield timestamp_us(getattr(memory, field))
     elif kind is Kind.NUMBER:
         yield memory.importance
     elif field == "type":
@@ -305,7 +301,7 @@ def _value(message: filter_pb2.FilterValue, field: str, kind: Kind, path: str) -
     if given not in fits:
         raise invalid_field(path, f"must be {' or '.join(fits)} for {field}, not {given}")
     if given == "time_value":
-        return time_us(message.time_value)
+        return timestamp_us(message.time_value)
     value: Value = getattr(message, given)
     if value == "" and isinstance(value, str):
         raise invalid_field(

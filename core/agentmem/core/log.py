@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from agentmem.core.checksums import crc32c
 from agentmem.core.errors import DataLoss
 from agentmem.core.records import CHECKSUM_BYTES, stored_checksum
-from agentmem.v1 import replication_pb2
+from agentmem.v1 import replication_pb2, storage_pb2
 
 CHAIN_HASH_BYTES = 32
 LOG_HEADER_BYTES = CHECKSUM_BYTES + CHAIN_HASH_BYTES
 EMPTY_CHAIN_HASH = bytes(CHAIN_HASH_BYTES)
 
-LogEntry = replication_pb2.LogEntry
-Operation = replication_pb2.Operation
+LogEntry = storage_pb2.LogEntry
+Operation = storage_pb2.Operation
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,84 +1,50 @@
-"""The reads that need no index: by id, and page by page. The same in the writer and in a replica."""
+"""The reads that need no index, the same in the writer and in a replica: what they read from a store."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from itertools import islice
 
-from agentmem.core.bounded_threads import BoundedThreads
-from agentmem.core.errors import InvalidArgument, ResourceExhausted, invalid_field
+from agentmem.core.errors import NotFound, ResourceExhausted
 from agentmem.core.filters import compile_filter
-from agentmem.core.store import ReadTransaction, Store
-from agentmem.core.validation import MAX_PAGE_SIZE, check_ids, check_limit, check_namespace
-from agentmem.v1 import memory_pb2, reader_pb2, reader_pb2_grpc
+from agentmem.core.history import check_history, moment_of, version_at
+from agentmem.core.layout import KEY
+from agentmem.core.page_tokens import decode_page_token, encode_page_token, foreign_token, query_hash
+from agentmem.core.read_transaction import ReadTransaction
+from agentmem.core.store import Store
+from agentmem.core.validation import MAX_PAGE_SIZE, check_id, check_limit, check_namespace
+from agentmem.v1 import memory_pb2, reader_pb2
 
 DEFAULT_PAGE_SIZE = 100
-MAX_READ_THREADS = 2
-MAX_WAITING_READS = 256
-# Some hundred microseconds of the event loop; more ids go to a thread.
-MAX_INLINE_GETS = 32
 # One transaction reads no more of a page, so that none stays open for long.
 SCAN_CHUNK_RECORDS = 256
-# A page of a list looks at no more records than this, whether they match or not.
+# A page of a list looks at no more memories than this, whether they match or not.
 MAX_SCANNED_RECORDS = 5000
 # A page of a list ends here; with its last memory it is still below the 4 MiB that gRPC clients take when
 # nobody tells them otherwise.
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 # Below the 64 MiB that a message may have, with room for the last memory and its embedding.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-_QUERY_HASH_BYTES = 8
-
-
-class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
-    """GetMemories and ListMemories over a store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._threads = BoundedThreads("reads", threads=MAX_READ_THREADS, max_calls=MAX_WAITING_READS)
-
-    def close(self) -> None:
-        """Drops the reads that wait for a thread."""
-        self._threads.close()
-
-    async def GetMemories(
-        self, request: reader_pb2.GetMemoriesRequest, context: object
-    ) -> reader_pb2.GetMemoriesResponse:
-        check_namespace(request.namespace)
-        check_ids(request.ids, "ids")
-        if len(request.ids) > MAX_INLINE_GETS:
-            return await self._threads.run(get_memories, self._store, request)
-        return get_memories(self._store, request)
-
-    async def ListMemories(
-        self, request: reader_pb2.ListMemoriesRequest, context: object
-    ) -> reader_pb2.ListMemoriesResponse:
-        # In a thread: a page may read thousands of records.
-        return await self._threads.run(list_memories, self._store, request)
 
 
 def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest) -> reader_pb2.GetMemoriesResponse:
     """Raises ResourceExhausted (``ANSWER_TOO_LARGE``) when the memories do not fit one answer."""
+    moment = moment_of(request.as_of)
     with store.read() as transaction:
         response = reader_pb2.GetMemoriesResponse(applied_revision=transaction.revision)
+        check_history(transaction.namespace(request.namespace), moment)
         size_bytes = 0
         for memory_id in request.ids:
             state = transaction.id_state(request.namespace, memory_id)
-            if state is None or state.deleted:
+            found = None if state is None else version_at(transaction, state, moment)
+            if found is None:
                 response.missing_ids.append(memory_id)
                 continue
-            memory = read_memory(transaction, state.ordinal, request.include_embedding)
-            size_bytes = checked_size(size_bytes, memory, "ids")
-            response.memories.append(memory)
+            ordinal, record = found
+            if request.include_embedding:
+                add_embedding(transaction, ordinal, record.memory)
+            size_bytes = checked_size(size_bytes, record.memory, "ids")
+            response.memories.append(record.memory)
     return response
-
-
-def read_memory(transaction: ReadTransaction, ordinal: int, include_embedding: bool) -> memory_pb2.Memory:
-    """The version at an ordinal that the store is known to have."""
-    memory = transaction.named_record(ordinal).memory
-    if include_embedding:
-        add_embedding(transaction, ordinal, memory)
-    return memory
 
 
 def add_embedding(transaction: ReadTransaction, ordinal: int, memory: memory_pb2.Memory) -> None:
@@ -105,59 +71,109 @@ def list_memories(store: Store, request: reader_pb2.ListMemoriesRequest) -> read
     check_namespace(request.namespace)
     page_size = check_limit(request.page_size, "page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
     matcher = compile_filter(request.filter)
-    query_hash = _query_hash(request)
-    after = _decode_page_token(request.page_token, query_hash)
+    moment = moment_of(request.as_of)
+    query = query_hash(
+        reader_pb2.ListMemoriesRequest(
+            namespace=request.namespace, filter=request.filter, as_of=request.as_of
+        )
+    )
+    after = _decoded_id(decode_page_token(request.page_token, query))
     response = reader_pb2.ListMemoriesResponse()
     size_bytes = scanned = 0
     while True:
         with store.read() as transaction:
             # The first of the snapshots: the later ones show at least as much.
             response.applied_revision = response.applied_revision or transaction.revision
-            chunk = list(islice(transaction.live_ids(request.namespace, after), SCAN_CHUNK_RECORDS + 1))
+            check_history(transaction.namespace(request.namespace), moment)
+            ids = transaction.live_ids if moment.is_now else transaction.ids
+            chunk = list(islice(ids(request.namespace, after), SCAN_CHUNK_RECORDS + 1))
             for memory_id, state in chunk[:SCAN_CHUNK_RECORDS]:
                 full = len(response.memories) == page_size or size_bytes > MAX_PAGE_BYTES
                 if full or scanned == MAX_SCANNED_RECORDS:
-                    response.next_page_token = _encode_page_token(after, query_hash)
+                    response.next_page_token = encode_page_token(after.encode(), query)
                     return response
                 scanned += 1
                 after = memory_id
-                memory = transaction.named_record(state.ordinal).memory
-                if matcher is None or matcher.matches(memory):
+                found = version_at(transaction, state, moment)
+                if found is not None and (matcher is None or matcher.matches(found[1].memory)):
+                    ordinal, record = found
                     if request.include_embedding:
-                        add_embedding(transaction, state.ordinal, memory)
-                    size_bytes += memory.ByteSize()
-                    response.memories.append(memory)
+                        add_embedding(transaction, ordinal, record.memory)
+                    size_bytes += record.memory.ByteSize()
+                    response.memories.append(record.memory)
         if len(chunk) <= SCAN_CHUNK_RECORDS:
             return response
 
 
-def _query_hash(request: reader_pb2.ListMemoriesRequest) -> bytes:
-    """What a page token belongs to: the namespace and the filter."""
-    query = reader_pb2.ListMemoriesRequest(namespace=request.namespace, filter=request.filter)
-    return hashlib.blake2b(
-        query.SerializeToString(deterministic=True), digest_size=_QUERY_HASH_BYTES
-    ).digest()
-
-
-def _encode_page_token(last_id: str, query_hash: bytes) -> str:
-    return base64.urlsafe_b64encode(query_hash + last_id.encode()).decode()
-
-
-def _decode_page_token(token: str, query_hash: bytes) -> str:
-    """The id behind which the page begins; "" for the first page."""
-    if not token:
-        return ""
+def _decoded_id(place: bytes) -> str:
     try:
-        data = base64.b64decode(token, altchars=b"-_", validate=True)
-        last_id = data[_QUERY_HASH_BYTES:].decode()
-    except ValueError as error:
-        raise invalid_field("page_token", "is not one that this server made") from error
-    if not last_id:
-        raise invalid_field("page_token", "is not one that this server made")
-    if data[:_QUERY_HASH_BYTES] != query_hash:
-        raise InvalidArgument(
-            "PAGE_TOKEN_MISMATCH",
-            "page_token belongs to a list with another namespace or filter",
-            field="page_token",
+        return place.decode()
+    except UnicodeDecodeError as error:
+        raise foreign_token() from error
+
+
+def get_history(
+    store: Store, request: reader_pb2.GetMemoryHistoryRequest
+) -> reader_pb2.GetMemoryHistoryResponse:
+    """One page of the versions of a memory, newest first. Raises NotFound when the id was never used."""
+    check_namespace(request.namespace)
+    check_id(request.id, "id")
+    page_size = check_limit(request.page_size, "page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+    query = query_hash(reader_pb2.GetMemoryHistoryRequest(namespace=request.namespace, id=request.id))
+    place = decode_page_token(request.page_token, query)
+    if place and len(place) != KEY.size:
+        raise foreign_token()
+    with store.read() as transaction:
+        response = reader_pb2.GetMemoryHistoryResponse(applied_revision=transaction.revision)
+        state = transaction.id_state(request.namespace, request.id)
+        if state is None:
+            raise NotFound("MEMORY_NOT_FOUND", f"there is no memory {request.id!r}", id=request.id)
+        previous = KEY.unpack(place)[0] if place else state.ordinal
+        size_bytes = 0
+        for ordinal, record in transaction.versions(previous):
+            if record.memory.id != request.id:
+                raise foreign_token()
+            if len(response.versions) == page_size or size_bytes > MAX_PAGE_BYTES:
+                response.next_page_token = encode_page_token(KEY.pack(ordinal), query)
+                return response
+            version = response.versions.add(memory=record.memory, kind=record.kind, revision=record.revision)
+            if request.include_embedding:
+                add_embedding(transaction, ordinal, version.memory)
+            size_bytes += version.ByteSize()
+            previous = record.previous_ordinal
+        response.pruned = bool(previous)
+    return response
+
+
+def get_stats(store: Store, request: reader_pb2.GetStatsRequest) -> reader_pb2.GetStatsResponse:
+    """Of a namespace that was never written to, zeros."""
+    check_namespace(request.namespace)
+    use = store.file_use()
+    with store.read() as transaction:
+        space = transaction.namespace(request.namespace)
+        response = reader_pb2.GetStatsResponse(
+            applied_revision=transaction.revision,
+            store=reader_pb2.StoreStats(
+                namespaces=transaction.namespace_count(),
+                log_first_revision=transaction.first_log_revision,
+                log_last_revision=transaction.revision,
+                log_bytes=transaction.log_bytes,
+                used_bytes=use.used_bytes,
+                file_bytes=use.file_bytes,
+                max_bytes=use.max_bytes,
+            ),
         )
-    return last_id
+    if space is not None:
+        response.namespace.CopyFrom(
+            reader_pb2.NamespaceStats(
+                memories=space.live_memories,
+                vectors=space.live_vectors,
+                dimension=space.dimension,
+                embedding_model=space.model,
+                versions=space.versions,
+                pruned_versions=space.pruned_versions,
+                history_start_revision=space.history_start,
+                settings=space.settings(),
+            )
+        )
+    return response

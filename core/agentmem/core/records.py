@@ -2,14 +2,18 @@
 
 A record is one version of a memory, or the tombstone that ends it:
 
-    0       4       5         13          21
-    | crc32c | kind  | revision | previous  | Memory (protobuf) ...
-    | u32    | u8    | u64      | ordinal   |
-                                | u64       |
+    0       4       5       6          14         22
+    | crc32c | codec | kind  | revision | previous  | Memory (protobuf), compressed as the codec says ...
+    | u32    | u8    | u8    | u64      | ordinal   |
+                                        | u64       |
 
 ``kind`` is 0 for a version and 1 for a tombstone, whose Memory has no more than namespace, id, version and
-update_time. ``revision`` is the log entry that wrote it, ``previous ordinal`` the version before (0: none),
-so that the versions of a memory are a list, newest first.
+update_time, and expire_time when the memory expired. ``revision`` is the log entry that wrote it, ``previous
+ordinal`` the version before (0: none), so that the versions of a memory are a list, newest first.
+
+The checksum covers kind, revision, previous ordinal and the uncompressed Memory: how a record is compressed
+is the matter of each store, and its checksum in the log holds for all of them. Codecs are those of
+compression.py. Replicas are sent records of codec 0, uncompressed.
 
 A vector is the unit-length embedding of the version at the same ordinal:
 
@@ -17,7 +21,8 @@ A vector is the unit-length embedding of the version at the same ordinal:
     | crc32c | dtype | components ...
     | u32    | u8    |
 
-``dtype`` is 0 for float32. Integers and floats are little-endian. Each crc32c covers everything behind it.
+``dtype`` is 0 for float32 and 1 for float16. Its crc32c covers everything behind it. Integers and floats are
+little-endian.
 """
 
 from __future__ import annotations
@@ -27,21 +32,38 @@ import struct
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from agentmem.core.checksums import crc32c
+from agentmem.core.compression import (
+    CODEC_RAW,
+    CODEC_ZSTD_DICTIONARY,
+    CompressionError,
+    Dictionary,
+    compress,
+    decompress,
+    dictionary_id,
+)
 from agentmem.core.errors import DataLoss
-from agentmem.v1 import memory_pb2
+from agentmem.v1 import memory_pb2, writer_pb2
 
-RECORD_HEADER = struct.Struct("<IBQQ")
-VECTOR_HEADER = struct.Struct("<IB")
 CHECKSUM_BYTES = 4
+RECORD_HEADER = struct.Struct("<IBBQQ")
+_CODEC_OFFSET = CHECKSUM_BYTES
+_BODY_OFFSET = CHECKSUM_BYTES + 1
+VECTOR_HEADER = struct.Struct("<IB")
 KIND_VERSION = 0
 KIND_TOMBSTONE = 1
 DTYPE_FLOAT32 = 0
+DTYPE_FLOAT16 = 1
+_DTYPES: dict[int, np.dtype[Any]] = {DTYPE_FLOAT32: np.dtype("<f4"), DTYPE_FLOAT16: np.dtype("<f2")}
+# More than any memory that the limits of a request allow.
+MAX_MEMORY_BYTES = 1024 * 1024
 
 FloatVector = npt.NDArray[np.float32]
 
@@ -55,19 +77,65 @@ class Record:
     is_tombstone: bool
     memory: memory_pb2.Memory
 
+    @property
+    def kind(self) -> memory_pb2.VersionKind:
+        """How the version came to be."""
+        if not self.is_tombstone:
+            return memory_pb2.VERSION_KIND_WRITTEN
+        if self.memory.HasField("expire_time"):
+            return memory_pb2.VERSION_KIND_EXPIRED
+        return memory_pb2.VERSION_KIND_DELETED
+
 
 def encode_record(record: Record) -> bytes:
+    """The record uncompressed."""
     kind = KIND_TOMBSTONE if record.is_tombstone else KIND_VERSION
+    header = RECORD_HEADER.pack(0, CODEC_RAW, kind, record.revision, record.previous_ordinal)
     # Deterministic, so that the same memory has the same bytes after export and import.
-    body = RECORD_HEADER.pack(0, kind, record.revision, record.previous_ordinal)[CHECKSUM_BYTES:]
-    body += record.memory.SerializeToString(deterministic=True)
-    return struct.pack("<I", crc32c(body)) + body
+    body = header[_BODY_OFFSET:] + record.memory.SerializeToString(deterministic=True)
+    return struct.pack("<IB", crc32c(body), CODEC_RAW) + body
 
 
-def decode_record(value: bytes, ordinal: int) -> Record:
+def compress_record(record: bytes, dictionary: Dictionary | None) -> bytes:
+    """An uncompressed record in the smallest form that there is."""
+    codec, payload = compress(record[RECORD_HEADER.size :], dictionary)
+    if codec == CODEC_RAW:
+        return record
+    header = record[:_CODEC_OFFSET] + bytes((codec,)) + record[_BODY_OFFSET : RECORD_HEADER.size]
+    return header + payload
+
+
+def expand_record(value: bytes, ordinal: int, dictionaries: Mapping[int, Dictionary]) -> bytes:
+    """A stored record uncompressed, its checksum compared.
+
+    Args:
+        dictionaries: those of the store by id.
+
+    Raises:
+        DataLoss: the bytes fail their checksum; ``ordinal`` is for its message.
+    """
+    if len(value) < RECORD_HEADER.size:
+        raise _damaged_record(ordinal)
+    codec = value[_CODEC_OFFSET]
+    if codec != CODEC_RAW:
+        payload, dictionary = value[RECORD_HEADER.size :], None
+        try:
+            if codec == CODEC_ZSTD_DICTIONARY:
+                dictionary = dictionaries.get(dictionary_id(payload))
+            memory = decompress(codec, payload, dictionary, MAX_MEMORY_BYTES)
+        except CompressionError as error:
+            raise _damaged_record(ordinal) from error
+        value = value[:_CODEC_OFFSET] + bytes((CODEC_RAW,)) + value[_BODY_OFFSET : RECORD_HEADER.size]
+        value += memory
+    if stored_checksum(value) != crc32c(value[_BODY_OFFSET:]):
+        raise _damaged_record(ordinal)
+    return value
+
+
+def decode_record(value: bytes, ordinal: int, dictionaries: Mapping[int, Dictionary]) -> Record:
     """Raises DataLoss when the bytes fail their checksum; ``ordinal`` is for its message."""
-    check_record(value, ordinal)
-    _, kind, revision, previous_ordinal = RECORD_HEADER.unpack_from(value)
+    value = expand_record(value, ordinal, dictionaries)
+    _, _, kind, revision, previous_ordinal = RECORD_HEADER.unpack_from(value)
     return Record(
         revision=revision,
         previous_ordinal=previous_ordinal,
@@ -76,36 +144,41 @@ def decode_record(value: bytes, ordinal: int) -> Record:
     )
 
 
-def check_record(value: bytes, ordinal: int) -> None:
-    """Raises DataLoss when an encoded record fails its checksum."""
-    if len(value) < RECORD_HEADER.size or stored_checksum(value) != crc32c(value[CHECKSUM_BYTES:]):
-        raise DataLoss("CORRUPT_RECORD", f"the record at ordinal {ordinal} fails its checksum")
+def _damaged_record(ordinal: int) -> DataLoss:
+    return DataLoss("CORRUPT_RECORD", f"the record at ordinal {ordinal} fails its checksum")
 
 
-def encode_vector(vector: FloatVector) -> bytes:
-    body = struct.pack("<B", DTYPE_FLOAT32) + vector.astype("<f4", copy=False).tobytes()
+def encode_vector(vector: FloatVector, precision: writer_pb2.VectorPrecision) -> bytes:
+    """The vector in a VectorPrecision."""
+    dtype = DTYPE_FLOAT16 if precision == writer_pb2.VECTOR_PRECISION_FLOAT16 else DTYPE_FLOAT32
+    body = struct.pack("<B", dtype) + vector.astype(_DTYPES[dtype], copy=False).tobytes()
     return struct.pack("<I", crc32c(body)) + body
 
 
 def decode_vector(value: bytes, ordinal: int) -> FloatVector:
     """The vector, float32 [dimension], read-only. Raises DataLoss when the bytes fail their checksum."""
     check_vector(value, ordinal)
-    return np.frombuffer(value, dtype="<f4", offset=VECTOR_HEADER.size)
+    stored = np.frombuffer(value, dtype=_DTYPES[value[CHECKSUM_BYTES]], offset=VECTOR_HEADER.size)
+    return stored.astype(np.float32, copy=False)
 
 
 def check_vector(value: bytes, ordinal: int) -> None:
     """Raises DataLoss when an encoded vector fails its checksum."""
-    if len(value) < VECTOR_HEADER.size or stored_checksum(value) != crc32c(value[CHECKSUM_BYTES:]):
+    if (
+        len(value) < VECTOR_HEADER.size
+        or stored_checksum(value) != crc32c(value[CHECKSUM_BYTES:])
+        or value[CHECKSUM_BYTES] not in _DTYPES
+    ):
         raise DataLoss("CORRUPT_VECTOR", f"the vector at ordinal {ordinal} fails its checksum")
 
 
 def vector_dimension(value: bytes) -> int:
     """How many components an encoded vector has."""
-    return (len(value) - VECTOR_HEADER.size) // 4
+    return (len(value) - VECTOR_HEADER.size) // _DTYPES[value[CHECKSUM_BYTES]].itemsize
 
 
 def stored_checksum(value: bytes) -> int:
-    """The crc32c at the head of an encoded record, vector or log entry."""
+    """The crc32c at the head of an encoded record, vector or log entry; 0 for empty bytes."""
     return int.from_bytes(value[:CHECKSUM_BYTES], "little")
 
 

@@ -66,6 +66,15 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         parse = handler.request_deserializer
         # Requests are parsed here, where a failure can be answered with its reason.
         codecs = {"request_deserializer": None, "response_serializer": handler.response_serializer}
+        if handler.request_streaming:
+
+            async def collect(messages: AsyncIterator[bytes], context: Any) -> Any:
+                try:
+                    return await handler.stream_unary(_all_parsed(parse, messages), context)
+                except Exception as error:
+                    await _abort(context, error, method)
+
+            return grpc.stream_unary_rpc_method_handler(collect, **codecs)
         if not handler.response_streaming:
 
             async def unary(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -97,6 +106,11 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
     if request.ByteSize() != size_bytes:
         raise InvalidArgument("UNKNOWN_FIELD", "the request has a field that this release does not know")
     return request
+
+
+async def _all_parsed(parse: Callable[[bytes], Any], messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for data in messages:
+        yield _parsed(parse, data)
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: Any) -> NoReturn:

@@ -6,13 +6,17 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from google.protobuf import timestamp_pb2
 
 from agentmem.core.errors import InvalidArgument, invalid_field
 from agentmem.core.records import FloatVector
+from agentmem.core.times import duration_us
 from agentmem.v1 import memory_pb2
 
 MAX_NAMESPACE_BYTES = 128
 MAX_ID_BYTES = 256
+MAX_REQUEST_ID_BYTES = 128
+MAX_VERSIONS = 1000
 MAX_OWNER_BYTES = 256
 MAX_CONTENT_BYTES = 256 * 1024
 MAX_TAGS = 64
@@ -27,6 +31,7 @@ MAX_PAGE_SIZE = 1000
 MAX_TOP_K = 1000
 MAX_QUERY_BYTES = 16 * 1024
 # protobuf's Timestamp: 0001-01-01 to 9999-12-31.
+MAX_TTL_US = 100 * 365 * 24 * 3600 * 1_000_000
 _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
 
 
@@ -55,6 +60,10 @@ def check_ids(ids: Sequence[str], field: str) -> None:
         if memory_id in seen:
             raise invalid_field(f"{field}[{index}]", f"repeats {memory_id!r}")
         seen.add(memory_id)
+
+
+def check_request_id(request_id: str) -> None:
+    _check_key(request_id, "request_id", MAX_REQUEST_ID_BYTES)
 
 
 def check_count(count: int, field: str) -> None:
@@ -100,10 +109,19 @@ def check_memory(memory: memory_pb2.Memory, path: str) -> None:
     _check_length(memory.embedding_model, f"{path}.embedding_model", MAX_MODEL_BYTES)
     _check_tags(memory, path)
     _check_metadata(memory, path)
-    if memory.HasField("event_time"):
-        time = memory.event_time
-        if not (_MIN_SECONDS <= time.seconds <= _MAX_SECONDS and 0 <= time.nanos < 1_000_000_000):
-            raise invalid_field(f"{path}.event_time", "must be in the years 1 to 9999")
+    for time in ("event_time", "expire_time"):
+        if memory.HasField(time):
+            check_time(getattr(memory, time), f"{path}.{time}")
+    if memory.HasField("ttl"):
+        if memory.HasField("expire_time"):
+            raise invalid_field(f"{path}.ttl", "is given with expire_time: give one of them")
+        if not 0 < duration_us(memory.ttl) <= MAX_TTL_US:
+            raise invalid_field(f"{path}.ttl", "must be above 0 and at most 100 years")
+
+
+def check_time(time: timestamp_pb2.Timestamp, field: str) -> None:
+    if not (_MIN_SECONDS <= time.seconds <= _MAX_SECONDS and 0 <= time.nanos < 1_000_000_000):
+        raise invalid_field(field, "must be in the years 1 to 9999")
 
 
 def _check_tags(memory: memory_pb2.Memory, path: str) -> None:
@@ -151,8 +169,11 @@ def _check_metadata_value(value: memory_pb2.MetadataValue, field: str, *, nested
             _check_metadata_value(item, f"{field}[{index}]", nested=True)
 
 
-def decode_embedding(data: bytes, field: str) -> FloatVector:
+def decode_embedding(data: bytes, field: str, *, keep_within: float = 0.0) -> FloatVector:
     """The embedding of a request, scaled to unit length: float32 [dimension].
+
+    Args:
+        keep_within: one whose length is this near to 1 is left as it is, to the bit.
 
     Raises:
         InvalidArgument: not a whole number of float32 values, too many, not finite, or of length zero.
@@ -168,4 +189,6 @@ def decode_embedding(data: bytes, field: str) -> FloatVector:
     # Below this a float32 unit vector is no more than rounding noise.
     if length < 1e-30:
         raise invalid_field(field, "must not be all zero")
+    if abs(length - 1) <= keep_within:
+        return np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
     return np.asarray(vector / length, dtype=np.float32)

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61gentmem/v1/memory.proto\x12\x0b\x61gentmem.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x04\n\x06Memory\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12%\n\x04type\x18\x04 \x01(\x0e\x32\x17.agentmem.v1.MemoryType\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12\x12\n\nimportance\x18\x08 \x01(\x01\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x33\n\x08metadata\x18\n \x03(\x0b\x32!.agentmem.v1.Memory.MetadataEntry\x12\x11\n\tembedding\x18\x0b \x01(\x0c\x12\x17\n\x0f\x65mbedding_model\x18\x0c \x01(\t\x12.\n\nevent_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x10 \x01(\x04\x1aK\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.agentmem.v1.MetadataValue:\x02\x38\x01\"\x8e\x01\n\rMetadataValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x16\n\x0cnumber_value\x18\x02 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x03 \x01(\x08H\x00\x12/\n\nlist_value\x18\x04 \x01(\x0b\x32\x19.agentmem.v1.MetadataListH\x00\x42\x06\n\x04kind\":\n\x0cMetadataList\x12*\n\x06values\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MetadataValue*\x92\x01\n\nMemoryType\x12\x1b\n\x17MEMORY_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14MEMORY_TYPE_EPISODIC\x10\x01\x12\x18\n\x14MEMORY_TYPE_SEMANTIC\x10\x02\x12\x1a\n\x16MEMORY_TYPE_PROCEDURAL\x10\x03\x12\x17\n\x13MEMORY_TYPE_WORKING\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61gentmem/v1/memory.proto\x12\x0b\x61gentmem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x04\n\x06Memory\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12%\n\x04type\x18\x04 \x01(\x0e\x32\x17.agentmem.v1.MemoryType\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12\x12\n\nimportance\x18\x08 \x01(\x01\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x33\n\x08metadata\x18\n \x03(\x0b\x32!.agentmem.v1.Memory.MetadataEntry\x12\x11\n\tembedding\x18\x0b \x01(\x0c\x12\x17\n\x0f\x65mbedding_model\x18\x0c \x01(\t\x12.\n\nevent_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x10 \x01(\x04\x12/\n\x0b\x65xpire_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03ttl\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x1aK\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.agentmem.v1.MetadataValue:\x02\x38\x01\"n\n\rMemoryVersion\x12#\n\x06memory\x18\x01 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.agentmem.v1.VersionKind\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\x8e\x01\n\rMetadataValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x16\n\x0cnumber_value\x18\x02 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x03 \x01(\x08H\x00\x12/\n\nlist_value\x18\x04 \x01(\x0b\x32\x19.agentmem.v1.MetadataListH\x00\x42\x06\n\x04kind\":\n\x0cMetadataList\x12*\n\x06values\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MetadataValue*\x92\x01\n\nMemoryType\x12\x1b\n\x17MEMORY_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14MEMORY_TYPE_EPISODIC\x10\x01\x12\x18\n\x14MEMORY_TYPE_SEMANTIC\x10\x02\x12\x1a\n\x16MEMORY_TYPE_PROCEDURAL\x10\x03\x12\x17\n\x13MEMORY_TYPE_WORKING\x10\x04*y\n\x0bVersionKind\x12\x1c\n\x18VERSION_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14VERSION_KIND_WRITTEN\x10\x01\x12\x18\n\x14VERSION_KIND_DELETED\x10\x02\x12\x18\n\x14VERSION_KIND_EXPIRED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +35,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MEMORY_METADATAENTRY']._loaded_options = None
   _globals['_MEMORY_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_MEMORYTYPE']._serialized_start=804
-  _globals['_MEMORYTYPE']._serialized_end=950
-  _globals['_MEMORY']._serialized_start=75
-  _globals['_MEMORY']._serialized_end=596
-  _globals['_MEMORY_METADATAENTRY']._serialized_start=521
-  _globals['_MEMORY_METADATAENTRY']._serialized_end=596
-  _globals['_METADATAVALUE']._serialized_start=599
-  _globals['_METADATAVALUE']._serialized_end=741
-  _globals['_METADATALIST']._serialized_start=743
-  _globals['_METADATALIST']._serialized_end=801
+  _globals['_MEMORYTYPE']._serialized_start=1037
+  _globals['_MEMORYTYPE']._serialized_end=1183
+  _globals['_VERSIONKIND']._serialized_start=1185
+  _globals['_VERSIONKIND']._serialized_end=1306
+  _globals['_MEMORY']._serialized_start=107
+  _globals['_MEMORY']._serialized_end=717
+  _globals['_MEMORY_METADATAENTRY']._serialized_start=642
+  _globals['_MEMORY_METADATAENTRY']._serialized_end=717
+  _globals['_MEMORYVERSION']._serialized_start=719
+  _globals['_MEMORYVERSION']._serialized_end=829
+  _globals['_METADATAVALUE']._serialized_start=832
+  _globals['_METADATAVALUE']._serialized_end=974
+  _globals['_METADATALIST']._serialized_start=976
+  _globals['_METADATALIST']._serialized_end=1034
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,6 @@
 import datetime
 
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -17,14 +18,25 @@ class MemoryType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MEMORY_TYPE_SEMANTIC: _ClassVar[MemoryType]
     MEMORY_TYPE_PROCEDURAL: _ClassVar[MemoryType]
     MEMORY_TYPE_WORKING: _ClassVar[MemoryType]
+
+class VersionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERSION_KIND_UNSPECIFIED: _ClassVar[VersionKind]
+    VERSION_KIND_WRITTEN: _ClassVar[VersionKind]
+    VERSION_KIND_DELETED: _ClassVar[VersionKind]
+    VERSION_KIND_EXPIRED: _ClassVar[VersionKind]
 MEMORY_TYPE_UNSPECIFIED: MemoryType
 MEMORY_TYPE_EPISODIC: MemoryType
 MEMORY_TYPE_SEMANTIC: MemoryType
 MEMORY_TYPE_PROCEDURAL: MemoryType
 MEMORY_TYPE_WORKING: MemoryType
+VERSION_KIND_UNSPECIFIED: VersionKind
+VERSION_KIND_WRITTEN: VersionKind
+VERSION_KIND_DELETED: VersionKind
+VERSION_KIND_EXPIRED: VersionKind
 
 class Memory(_message.Message):
-    __slots__ = ("id", "namespace", "content", "type", "user_id", "agent_id", "session_id", "importance", "tags", "metadata", "embedding", "embedding_model", "event_time", "create_time", "update_time", "version")
+    __slots__ = ("id", "namespace", "content", "type", "user_id", "agent_id", "session_id", "importance", "tags", "metadata", "embedding", "embedding_model", "event_time", "create_time", "update_time", "version", "expire_time", "ttl")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +60,8 @@ class Memory(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     content: str
@@ -64,7 +78,19 @@ class Memory(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
     version: int
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., content: _Optional[str] = ..., type: _Optional[_Union[MemoryType, str]] = ..., user_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., session_id: _Optional[str] = ..., importance: _Optional[float] = ..., tags: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Mapping[str, MetadataValue]] = ..., embedding: _Optional[bytes] = ..., embedding_model: _Optional[str] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+    expire_time: _timestamp_pb2.Timestamp
+    ttl: _duration_pb2.Duration
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., content: _Optional[str] = ..., type: _Optional[_Union[MemoryType, str]] = ..., user_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., session_id: _Optional[str] = ..., importance: _Optional[float] = ..., tags: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Mapping[str, MetadataValue]] = ..., embedding: _Optional[bytes] = ..., embedding_model: _Optional[str] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class MemoryVersion(_message.Message):
+    __slots__ = ("memory", "kind", "revision")
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    memory: Memory
+    kind: VersionKind
+    revision: int
+    def __init__(self, memory: _Optional[_Union[Memory, _Mapping]] = ..., kind: _Optional[_Union[VersionKind, str]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class MetadataValue(_message.Message):
     __slots__ = ("string_value", "number_value", "bool_value", "list_value")

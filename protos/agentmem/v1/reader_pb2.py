@@ -24,31 +24,51 @@ _sym_db = _symbol_database.Default()
 
 from agentmem.v1 import filter_pb2 as agentmem_dot_v1_dot_filter__pb2
 from agentmem.v1 import memory_pb2 as agentmem_dot_v1_dot_memory__pb2
+from agentmem.v1 import writer_pb2 as agentmem_dot_v1_dot_writer__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61gentmem/v1/reader.proto\x12\x0b\x61gentmem.v1\x1a\x18\x61gentmem/v1/filter.proto\x1a\x18\x61gentmem/v1/memory.proto\"O\n\x12GetMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x19\n\x11include_embedding\x18\x03 \x01(\x08\"k\n\x13GetMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\"\x8f\x01\n\x13ListMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\"p\n\x14ListMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\"\xc1\x01\n\x15SearchMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tembedding\x18\x03 \x01(\x0c\x12%\n\x04mode\x18\x04 \x01(\x0e\x32\x17.agentmem.v1.SearchMode\x12#\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\r\n\x05top_k\x18\x06 \x01(\x05\x12\x19\n\x11include_embedding\x18\x07 \x01(\x08\"X\n\x16SearchMemoriesResponse\x12$\n\x04hits\x18\x01 \x03(\x0b\x32\x16.agentmem.v1.SearchHit\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\"?\n\tSearchHit\x12#\n\x06memory\x18\x01 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12\r\n\x05score\x18\x02 \x01(\x01*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x18\n\x14SEARCH_MODE_SEMANTIC\x10\x02\x12\x14\n\x10SEARCH_MODE_TEXT\x10\x03\x32\x91\x02\n\rReaderService\x12P\n\x0bGetMemories\x12\x1f.agentmem.v1.GetMemoriesRequest\x1a .agentmem.v1.GetMemoriesResponse\x12S\n\x0cListMemories\x12 .agentmem.v1.ListMemoriesRequest\x1a!.agentmem.v1.ListMemoriesResponse\x12Y\n\x0eSearchMemories\x12\".agentmem.v1.SearchMemoriesRequest\x1a#.agentmem.v1.SearchMemoriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61gentmem/v1/reader.proto\x12\x0b\x61gentmem.v1\x1a\x18\x61gentmem/v1/filter.proto\x1a\x18\x61gentmem/v1/memory.proto\x1a\x18\x61gentmem/v1/writer.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"O\n\x04\x41sOf\x12\x12\n\x08revision\x18\x01 \x01(\x04H\x00\x12*\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x07\n\x05point\"q\n\x12GetMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x19\n\x11include_embedding\x18\x03 \x01(\x08\x12 \n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x11.agentmem.v1.AsOf\"k\n\x13GetMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\"\xb1\x01\n\x13ListMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\x12 \n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x11.agentmem.v1.AsOf\"p\n\x14ListMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\"\xc1\x01\n\x15SearchMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tembedding\x18\x03 \x01(\x0c\x12%\n\x04mode\x18\x04 \x01(\x0e\x32\x17.agentmem.v1.SearchMode\x12#\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\r\n\x05top_k\x18\x06 \x01(\x05\x12\x19\n\x11include_embedding\x18\x07 \x01(\x08\"X\n\x16SearchMemoriesResponse\x12$\n\x04hits\x18\x01 \x03(\x0b\x32\x16.agentmem.v1.SearchHit\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\"?\n\tSearchHit\x12#\n\x06memory\x18\x01 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12\r\n\x05score\x18\x02 \x01(\x01\"z\n\x17GetMemoryHistoryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\"\x8b\x01\n\x18GetMemoryHistoryResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0e\n\x06pruned\x18\x03 \x01(\x08\x12\x18\n\x10\x61pplied_revision\x18\x04 \x01(\x04\"d\n\x15\x45xportMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x13\n\x0bnewest_only\x18\x03 \x01(\x08\"`\n\x16\x45xportMemoriesResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\"$\n\x0fGetStatsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"\x84\x01\n\x10GetStatsResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.agentmem.v1.NamespaceStats\x12&\n\x05store\x18\x02 \x01(\x0b\x32\x17.agentmem.v1.StoreStats\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\"\xdc\x01\n\x0eNamespaceStats\x12\x10\n\x08memories\x18\x01 \x01(\x04\x12\x0f\n\x07vectors\x18\x02 \x01(\x04\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x17\n\x0f\x65mbedding_model\x18\x04 \x01(\t\x12\x10\n\x08versions\x18\x05 \x01(\x04\x12\x17\n\x0fpruned_versions\x18\x06 \x01(\x04\x12\x1e\n\x16history_start_revision\x18\x07 \x01(\x04\x12\x30\n\x08settings\x18\x08 \x01(\x0b\x32\x1e.agentmem.v1.NamespaceSettings\"\xa5\x01\n\nStoreStats\x12\x12\n\nnamespaces\x18\x01 \x01(\x04\x12\x1a\n\x12log_first_revision\x18\x02 \x01(\x04\x12\x19\n\x11log_last_revision\x18\x03 \x01(\x04\x12\x11\n\tlog_bytes\x18\x04 \x01(\x04\x12\x12\n\nused_bytes\x18\x05 \x01(\x04\x12\x12\n\nfile_bytes\x18\x06 \x01(\x04\x12\x11\n\tmax_bytes\x18\x07 \x01(\x04*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x18\n\x14SEARCH_MODE_SEMANTIC\x10\x02\x12\x14\n\x10SEARCH_MODE_TEXT\x10\x03\x32\x98\x04\n\rReaderService\x12P\n\x0bGetMemories\x12\x1f.agentmem.v1.GetMemoriesRequest\x1a .agentmem.v1.GetMemoriesResponse\x12S\n\x0cListMemories\x12 .agentmem.v1.ListMemoriesRequest\x1a!.agentmem.v1.ListMemoriesResponse\x12Y\n\x0eSearchMemories\x12\".agentmem.v1.SearchMemoriesRequest\x1a#.agentmem.v1.SearchMemoriesResponse\x12_\n\x10GetMemoryHistory\x12$.agentmem.v1.GetMemoryHistoryRequest\x1a%.agentmem.v1.GetMemoryHistoryResponse\x12[\n\x0e\x45xportMemories\x12\".agentmem.v1.ExportMemoriesRequest\x1a#.agentmem.v1.ExportMemoriesResponse0\x01\x12G\n\x08GetStats\x12\x1c.agentmem.v1.GetStatsRequest\x1a\x1d.agentmem.v1.GetStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentmem.v1.reader_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHMODE']._serialized_start=894
-  _globals['_SEARCHMODE']._serialized_end=1007
-  _globals['_GETMEMORIESREQUEST']._serialized_start=93
-  _globals['_GETMEMORIESREQUEST']._serialized_end=172
-  _globals['_GETMEMORIESRESPONSE']._serialized_start=174
-  _globals['_GETMEMORIESRESPONSE']._serialized_end=281
-  _globals['_LISTMEMORIESREQUEST']._serialized_start=284
-  _globals['_LISTMEMORIESREQUEST']._serialized_end=427
-  _globals['_LISTMEMORIESRESPONSE']._serialized_start=429
-  _globals['_LISTMEMORIESRESPONSE']._serialized_end=541
-  _globals['_SEARCHMEMORIESREQUEST']._serialized_start=544
-  _globals['_SEARCHMEMORIESREQUEST']._serialized_end=737
-  _globals['_SEARCHMEMORIESRESPONSE']._serialized_start=739
-  _globals['_SEARCHMEMORIESRESPONSE']._serialized_end=827
-  _globals['_SEARCHHIT']._serialized_start=829
-  _globals['_SEARCHHIT']._serialized_end=892
-  _globals['_READERSERVICE']._serialized_start=1010
-  _globals['_READERSERVICE']._serialized_end=1283
+  _globals['_SEARCHMODE']._serialized_start=2132
+  _globals['_SEARCHMODE']._serialized_end=2245
+  _globals['_ASOF']._serialized_start=152
+  _globals['_ASOF']._serialized_end=231
+  _globals['_GETMEMORIESREQUEST']._serialized_start=233
+  _globals['_GETMEMORIESREQUEST']._serialized_end=346
+  _globals['_GETMEMORIESRESPONSE']._serialized_start=348
+  _globals['_GETMEMORIESRESPONSE']._serialized_end=455
+  _globals['_LISTMEMORIESREQUEST']._serialized_start=458
+  _globals['_LISTMEMORIESREQUEST']._serialized_end=635
+  _globals['_LISTMEMORIESRESPONSE']._serialized_start=637
+  _globals['_LISTMEMORIESRESPONSE']._serialized_end=749
+  _globals['_SEARCHMEMORIESREQUEST']._serialized_start=752
+  _globals['_SEARCHMEMORIESREQUEST']._serialized_end=945
+  _globals['_SEARCHMEMORIESRESPONSE']._serialized_start=947
+  _globals['_SEARCHMEMORIESRESPONSE']._serialized_end=1035
+  _globals['_SEARCHHIT']._serialized_start=1037
+  _globals['_SEARCHHIT']._serialized_end=1100
+  _globals['_GETMEMORYHISTORYREQUEST']._serialized_start=1102
+  _globals['_GETMEMORYHISTORYREQUEST']._serialized_end=1224
+  _globals['_GETMEMORYHISTORYRESPONSE']._serialized_start=1227
+  _globals['_GETMEMORYHISTORYRESPONSE']._serialized_end=1366
+  _globals['_EXPORTMEMORIESREQUEST']._serialized_start=1368
+  _globals['_EXPORTMEMORIESREQUEST']._serialized_end=1468
+  _globals['_EXPORTMEMORIESRESPONSE']._serialized_start=1470
+  _globals['_EXPORTMEMORIESRESPONSE']._serialized_end=1566
+  _globals['_GETSTATSREQUEST']._serialized_start=1568
+  _globals['_GETSTATSREQUEST']._serialized_end=1604
+  _globals['_GETSTATSRESPONSE']._serialized_start=1607
+  _globals['_GETSTATSRESPONSE']._serialized_end=1739
+  _globals['_NAMESPACESTATS']._serialized_start=1742
+  _globals['_NAMESPACESTATS']._serialized_end=1962
+  _globals['_STORESTATS']._serialized_start=1965
+  _globals['_STORESTATS']._serialized_end=2130
+  _globals['_READERSERVICE']._serialized_start=2248
+  _globals['_READERSERVICE']._serialized_end=2784
 # @@protoc_insertion_point(module_scope)

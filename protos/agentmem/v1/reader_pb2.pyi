@@ -1,5 +1,9 @@
+import datetime
+
 from agentmem.v1 import filter_pb2 as _filter_pb2
 from agentmem.v1 import memory_pb2 as _memory_pb2
+from agentmem.v1 import writer_pb2 as _writer_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -20,15 +24,25 @@ SEARCH_MODE_HYBRID: SearchMode
 SEARCH_MODE_SEMANTIC: SearchMode
 SEARCH_MODE_TEXT: SearchMode
 
+class AsOf(_message.Message):
+    __slots__ = ("revision", "time")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, revision: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class GetMemoriesRequest(_message.Message):
-    __slots__ = ("namespace", "ids", "include_embedding")
+    __slots__ = ("namespace", "ids", "include_embedding", "as_of")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     include_embedding: bool
-    def __init__(self, namespace: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., include_embedding: _Optional[bool] = ...) -> None: ...
+    as_of: AsOf
+    def __init__(self, namespace: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., include_embedding: _Optional[bool] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ...) -> None: ...
 
 class GetMemoriesResponse(_message.Message):
     __slots__ = ("memories", "missing_ids", "applied_revision")
@@ -41,18 +55,20 @@ class GetMemoriesResponse(_message.Message):
     def __init__(self, memories: _Optional[_Iterable[_Union[_memory_pb2.Memory, _Mapping]]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., applied_revision: _Optional[int] = ...) -> None: ...
 
 class ListMemoriesRequest(_message.Message):
-    __slots__ = ("namespace", "filter", "page_size", "page_token", "include_embedding")
+    __slots__ = ("namespace", "filter", "page_size", "page_token", "include_embedding", "as_of")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     filter: _filter_pb2.Filter
     page_size: int
     page_token: str
     include_embedding: bool
-    def __init__(self, namespace: _Optional[str] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ...) -> None: ...
+    as_of: AsOf
+    def __init__(self, namespace: _Optional[str] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ...) -> None: ...
 
 class ListMemoriesResponse(_message.Message):
     __slots__ = ("memories", "next_page_token", "applied_revision")
@@ -97,3 +113,101 @@ class SearchHit(_message.Message):
     memory: _memory_pb2.Memory
     score: float
     def __init__(self, memory: _Optional[_Union[_memory_pb2.Memory, _Mapping]] = ..., score: _Optional[float] = ...) -> None: ...
+
+class GetMemoryHistoryRequest(_message.Message):
+    __slots__ = ("namespace", "id", "page_size", "page_token", "include_embedding")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    id: str
+    page_size: int
+    page_token: str
+    include_embedding: bool
+    def __init__(self, namespace: _Optional[str] = ..., id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., include_embedding: _Optional[bool] = ...) -> None: ...
+
+class GetMemoryHistoryResponse(_message.Message):
+    __slots__ = ("versions", "next_page_token", "pruned", "applied_revision")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PRUNED_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[_memory_pb2.MemoryVersion]
+    next_page_token: str
+    pruned: bool
+    applied_revision: int
+    def __init__(self, versions: _Optional[_Iterable[_Union[_memory_pb2.MemoryVersion, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., pruned: _Optional[bool] = ..., applied_revision: _Optional[int] = ...) -> None: ...
+
+class ExportMemoriesRequest(_message.Message):
+    __slots__ = ("namespace", "filter", "newest_only")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_ONLY_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    filter: _filter_pb2.Filter
+    newest_only: bool
+    def __init__(self, namespace: _Optional[str] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., newest_only: _Optional[bool] = ...) -> None: ...
+
+class ExportMemoriesResponse(_message.Message):
+    __slots__ = ("versions", "applied_revision")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[_memory_pb2.MemoryVersion]
+    applied_revision: int
+    def __init__(self, versions: _Optional[_Iterable[_Union[_memory_pb2.MemoryVersion, _Mapping]]] = ..., applied_revision: _Optional[int] = ...) -> None: ...
+
+class GetStatsRequest(_message.Message):
+    __slots__ = ("namespace",)
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    def __init__(self, namespace: _Optional[str] = ...) -> None: ...
+
+class GetStatsResponse(_message.Message):
+    __slots__ = ("namespace", "store", "applied_revision")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    namespace: NamespaceStats
+    store: StoreStats
+    applied_revision: int
+    def __init__(self, namespace: _Optional[_Union[NamespaceStats, _Mapping]] = ..., store: _Optional[_Union[StoreStats, _Mapping]] = ..., applied_revision: _Optional[int] = ...) -> None: ...
+
+class NamespaceStats(_message.Message):
+    __slots__ = ("memories", "vectors", "dimension", "embedding_model", "versions", "pruned_versions", "history_start_revision", "settings")
+    MEMORIES_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    PRUNED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_START_REVISION_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    memories: int
+    vectors: int
+    dimension: int
+    embedding_model: str
+    versions: int
+    pruned_versions: int
+    history_start_revision: int
+    settings: _writer_pb2.NamespaceSettings
+    def __init__(self, memories: _Optional[int] = ..., vectors: _Optional[int] = ..., dimension: _Optional[int] = ..., embedding_model: _Optional[str] = ..., versions: _Optional[int] = ..., pruned_versions: _Optional[int] = ..., history_start_revision: _Optional[int] = ..., settings: _Optional[_Union[_writer_pb2.NamespaceSettings, _Mapping]] = ...) -> None: ...
+
+class StoreStats(_message.Message):
+    __slots__ = ("namespaces", "log_first_revision", "log_last_revision", "log_bytes", "used_bytes", "file_bytes", "max_bytes")
+    NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIRST_REVISION_FIELD_NUMBER: _ClassVar[int]
+    LOG_LAST_REVISION_FIELD_NUMBER: _ClassVar[int]
+    LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    namespaces: int
+    log_first_revision: int
+    log_last_revision: int
+    log_bytes: int
+    used_bytes: int
+    file_bytes: int
+    max_bytes: int
+    def __init__(self, namespaces: _Optional[int] = ..., log_first_revision: _Optional[int] = ..., log_last_revision: _Optional[int] = ..., log_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., file_bytes: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...

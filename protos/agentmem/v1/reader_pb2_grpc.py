@@ -50,6 +50,21 @@ class ReaderServiceStub:
                 request_serializer=agentmem_dot_v1_dot_reader__pb2.SearchMemoriesRequest.SerializeToString,
                 response_deserializer=agentmem_dot_v1_dot_reader__pb2.SearchMemoriesResponse.FromString,
                 _registered_method=True)
+        self.GetMemoryHistory = channel.unary_unary(
+                '/agentmem.v1.ReaderService/GetMemoryHistory',
+                request_serializer=agentmem_dot_v1_dot_reader__pb2.GetMemoryHistoryRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_reader__pb2.GetMemoryHistoryResponse.FromString,
+                _registered_method=True)
+        self.ExportMemories = channel.unary_stream(
+                '/agentmem.v1.ReaderService/ExportMemories',
+                request_serializer=agentmem_dot_v1_dot_reader__pb2.ExportMemoriesRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_reader__pb2.ExportMemoriesResponse.FromString,
+                _registered_method=True)
+        self.GetStats = channel.unary_unary(
+                '/agentmem.v1.ReaderService/GetStats',
+                request_serializer=agentmem_dot_v1_dot_reader__pb2.GetStatsRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_reader__pb2.GetStatsResponse.FromString,
+                _registered_method=True)
 
 
 class ReaderServiceServicer:
@@ -57,7 +72,7 @@ class ReaderServiceServicer:
     """
 
     def GetMemories(self, request, context):
-        """The newest versions of memories by id.
+        """Memories by id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +87,28 @@ class ReaderServiceServicer:
 
     def SearchMemories(self, request, context):
         """The memories that fit best, best first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMemoryHistory(self, request, context):
+        """The versions of one memory, newest first, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportMemories(self, request, context):
+        """Everything of a namespace, for ImportMemories. All of one revision,
+        however long it takes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStats(self, request, context):
+        """What a namespace and the store hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +131,21 @@ def add_ReaderServiceServicer_to_server(servicer, server):
                     servicer.SearchMemories,
                     request_deserializer=agentmem_dot_v1_dot_reader__pb2.SearchMemoriesRequest.FromString,
                     response_serializer=agentmem_dot_v1_dot_reader__pb2.SearchMemoriesResponse.SerializeToString,
+            ),
+            'GetMemoryHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMemoryHistory,
+                    request_deserializer=agentmem_dot_v1_dot_reader__pb2.GetMemoryHistoryRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_reader__pb2.GetMemoryHistoryResponse.SerializeToString,
+            ),
+            'ExportMemories': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportMemories,
+                    request_deserializer=agentmem_dot_v1_dot_reader__pb2.ExportMemoriesRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_reader__pb2.ExportMemoriesResponse.SerializeToString,
+            ),
+            'GetStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStats,
+                    request_deserializer=agentmem_dot_v1_dot_reader__pb2.GetStatsRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_reader__pb2.GetStatsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +230,87 @@ class ReaderService:
             '/agentmem.v1.ReaderService/SearchMemories',
             agentmem_dot_v1_dot_reader__pb2.SearchMemoriesRequest.SerializeToString,
             agentmem_dot_v1_dot_reader__pb2.SearchMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMemoryHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.ReaderService/GetMemoryHistory',
+            agentmem_dot_v1_dot_reader__pb2.GetMemoryHistoryRequest.SerializeToString,
+            agentmem_dot_v1_dot_reader__pb2.GetMemoryHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentmem.v1.ReaderService/ExportMemories',
+            agentmem_dot_v1_dot_reader__pb2.ExportMemoriesRequest.SerializeToString,
+            agentmem_dot_v1_dot_reader__pb2.ExportMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.ReaderService/GetStats',
+            agentmem_dot_v1_dot_reader__pb2.GetStatsRequest.SerializeToString,
+            agentmem_dot_v1_dot_reader__pb2.GetStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,11 +34,19 @@ class ReaderServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ReaderServiceAsyncStub: ...
     GetMemories: _grpc.UnaryUnaryMultiCallable[_reader_pb2.GetMemoriesRequest, _reader_pb2.GetMemoriesResponse]
-    """The newest versions of memories by id."""
+    """Memories by id."""
     ListMemories: _grpc.UnaryUnaryMultiCallable[_reader_pb2.ListMemoriesRequest, _reader_pb2.ListMemoriesResponse]
     """The memories of a namespace in the order of their ids, page by page."""
     SearchMemories: _grpc.UnaryUnaryMultiCallable[_reader_pb2.SearchMemoriesRequest, _reader_pb2.SearchMemoriesResponse]
     """The memories that fit best, best first."""
+    GetMemoryHistory: _grpc.UnaryUnaryMultiCallable[_reader_pb2.GetMemoryHistoryRequest, _reader_pb2.GetMemoryHistoryResponse]
+    """The versions of one memory, newest first, page by page."""
+    ExportMemories: _grpc.UnaryStreamMultiCallable[_reader_pb2.ExportMemoriesRequest, _reader_pb2.ExportMemoriesResponse]
+    """Everything of a namespace, for ImportMemories. All of one revision,
+    however long it takes.
+    """
+    GetStats: _grpc.UnaryUnaryMultiCallable[_reader_pb2.GetStatsRequest, _reader_pb2.GetStatsResponse]
+    """What a namespace and the store hold."""
 
 @_typing.type_check_only
 class ReaderServiceAsyncStub(ReaderServiceStub):
@@ -46,11 +54,19 @@ class ReaderServiceAsyncStub(ReaderServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetMemories: _aio.UnaryUnaryMultiCallable[_reader_pb2.GetMemoriesRequest, _reader_pb2.GetMemoriesResponse]  # type: ignore[assignment]
-    """The newest versions of memories by id."""
+    """Memories by id."""
     ListMemories: _aio.UnaryUnaryMultiCallable[_reader_pb2.ListMemoriesRequest, _reader_pb2.ListMemoriesResponse]  # type: ignore[assignment]
     """The memories of a namespace in the order of their ids, page by page."""
     SearchMemories: _aio.UnaryUnaryMultiCallable[_reader_pb2.SearchMemoriesRequest, _reader_pb2.SearchMemoriesResponse]  # type: ignore[assignment]
     """The memories that fit best, best first."""
+    GetMemoryHistory: _aio.UnaryUnaryMultiCallable[_reader_pb2.GetMemoryHistoryRequest, _reader_pb2.GetMemoryHistoryResponse]  # type: ignore[assignment]
+    """The versions of one memory, newest first, page by page."""
+    ExportMemories: _aio.UnaryStreamMultiCallable[_reader_pb2.ExportMemoriesRequest, _reader_pb2.ExportMemoriesResponse]  # type: ignore[assignment]
+    """Everything of a namespace, for ImportMemories. All of one revision,
+    however long it takes.
+    """
+    GetStats: _aio.UnaryUnaryMultiCallable[_reader_pb2.GetStatsRequest, _reader_pb2.GetStatsResponse]  # type: ignore[assignment]
+    """What a namespace and the store hold."""
 
 class ReaderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads. Served by replicas; the writer serves all but the search."""
@@ -61,7 +77,7 @@ class ReaderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reader_pb2.GetMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reader_pb2.GetMemoriesResponse, _abc.Awaitable[_reader_pb2.GetMemoriesResponse]]:
-        """The newest versions of memories by id."""
+        """Memories by id."""
 
     @_abc_1.abstractmethod
     def ListMemories(
@@ -78,5 +94,31 @@ class ReaderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_reader_pb2.SearchMemoriesResponse, _abc.Awaitable[_reader_pb2.SearchMemoriesResponse]]:
         """The memories that fit best, best first."""
+
+    @_abc_1.abstractmethod
+    def GetMemoryHistory(
+        self,
+        request: _reader_pb2.GetMemoryHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reader_pb2.GetMemoryHistoryResponse, _abc.Awaitable[_reader_pb2.GetMemoryHistoryResponse]]:
+        """The versions of one memory, newest first, page by page."""
+
+    @_abc_1.abstractmethod
+    def ExportMemories(
+        self,
+        request: _reader_pb2.ExportMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_reader_pb2.ExportMemoriesResponse], _abc.AsyncIterator[_reader_pb2.ExportMemoriesResponse]]:
+        """Everything of a namespace, for ImportMemories. All of one revision,
+        however long it takes.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStats(
+        self,
+        request: _reader_pb2.GetStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reader_pb2.GetStatsResponse, _abc.Awaitable[_reader_pb2.GetStatsResponse]]:
+        """What a namespace and the store hold."""
 
 def add_ReaderServiceServicer_to_server(servicer: ReaderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,6 +1,5 @@
 from agentmem.v1 import cluster_pb2 as _cluster_pb2
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -75,48 +74,16 @@ class ShippedEntry(_message.Message):
     def __init__(self, log_value: _Optional[bytes] = ..., records: _Optional[_Iterable[_Union[ShippedRecord, _Mapping]]] = ...) -> None: ...
 
 class ShippedRecord(_message.Message):
-    __slots__ = ("ordinal", "record", "vector")
+    __slots__ = ("ordinal", "record", "vector", "removed")
     ORDINAL_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
     ordinal: int
     record: bytes
     vector: bytes
-    def __init__(self, ordinal: _Optional[int] = ..., record: _Optional[bytes] = ..., vector: _Optional[bytes] = ...) -> None: ...
-
-class LogEntry(_message.Message):
-    __slots__ = ("epoch", "revision", "time_us", "operations")
-    EPOCH_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    TIME_US_FIELD_NUMBER: _ClassVar[int]
-    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
-    epoch: int
-    revision: int
-    time_us: int
-    operations: _containers.RepeatedCompositeFieldContainer[Operation]
-    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., time_us: _Optional[int] = ..., operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
-
-class Operation(_message.Message):
-    __slots__ = ("kind", "ordinal", "replaced_ordinal", "record_crc32c", "vector_crc32c")
-    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        KIND_UNSPECIFIED: _ClassVar[Operation.Kind]
-        KIND_PUT: _ClassVar[Operation.Kind]
-        KIND_DELETE: _ClassVar[Operation.Kind]
-    KIND_UNSPECIFIED: Operation.Kind
-    KIND_PUT: Operation.Kind
-    KIND_DELETE: Operation.Kind
-    KIND_FIELD_NUMBER: _ClassVar[int]
-    ORDINAL_FIELD_NUMBER: _ClassVar[int]
-    REPLACED_ORDINAL_FIELD_NUMBER: _ClassVar[int]
-    RECORD_CRC32C_FIELD_NUMBER: _ClassVar[int]
-    VECTOR_CRC32C_FIELD_NUMBER: _ClassVar[int]
-    kind: Operation.Kind
-    ordinal: int
-    replaced_ordinal: int
-    record_crc32c: int
-    vector_crc32c: int
-    def __init__(self, kind: _Optional[_Union[Operation.Kind, str]] = ..., ordinal: _Optional[int] = ..., replaced_ordinal: _Optional[int] = ..., record_crc32c: _Optional[int] = ..., vector_crc32c: _Optional[int] = ...) -> None: ...
+    removed: bool
+    def __init__(self, ordinal: _Optional[int] = ..., record: _Optional[bytes] = ..., vector: _Optional[bytes] = ..., removed: _Optional[bool] = ...) -> None: ...
 
 class ReportProgressRequest(_message.Message):
     __slots__ = ("replica_id", "applied_revision", "searchable_revision", "state")
@@ -133,3 +100,43 @@ class ReportProgressRequest(_message.Message):
 class ReportProgressResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class FetchSnapshotRequest(_message.Message):
+    __slots__ = ("snapshot_id", "offset")
+    SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    snapshot_id: str
+    offset: int
+    def __init__(self, snapshot_id: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class FetchSnapshotResponse(_message.Message):
+    __slots__ = ("header", "chunk")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    header: SnapshotHeader
+    chunk: SnapshotChunk
+    def __init__(self, header: _Optional[_Union[SnapshotHeader, _Mapping]] = ..., chunk: _Optional[_Union[SnapshotChunk, _Mapping]] = ...) -> None: ...
+
+class SnapshotHeader(_message.Message):
+    __slots__ = ("snapshot_id", "position", "size_bytes", "sha256", "format")
+    SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    snapshot_id: str
+    position: Position
+    size_bytes: int
+    sha256: bytes
+    format: int
+    def __init__(self, snapshot_id: _Optional[str] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., format: _Optional[int] = ...) -> None: ...
+
+class SnapshotChunk(_message.Message):
+    __slots__ = ("offset", "data", "crc32c")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CRC32C_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    data: bytes
+    crc32c: int
+    def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ..., crc32c: _Optional[int] = ...) -> None: ...

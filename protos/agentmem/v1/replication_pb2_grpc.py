@@ -45,6 +45,11 @@ class ReplicationServiceStub:
                 request_serializer=agentmem_dot_v1_dot_replication__pb2.ReportProgressRequest.SerializeToString,
                 response_deserializer=agentmem_dot_v1_dot_replication__pb2.ReportProgressResponse.FromString,
                 _registered_method=True)
+        self.FetchSnapshot = channel.unary_stream(
+                '/agentmem.v1.ReplicationService/FetchSnapshot',
+                request_serializer=agentmem_dot_v1_dot_replication__pb2.FetchSnapshotRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_replication__pb2.FetchSnapshotResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicationServiceServicer:
@@ -65,6 +70,13 @@ class ReplicationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchSnapshot(self, request, context):
+        """A consistent copy of the whole store, while it is written to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReplicationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_ReplicationServiceServicer_to_server(servicer, server):
                     servicer.ReportProgress,
                     request_deserializer=agentmem_dot_v1_dot_replication__pb2.ReportProgressRequest.FromString,
                     response_serializer=agentmem_dot_v1_dot_replication__pb2.ReportProgressResponse.SerializeToString,
+            ),
+            'FetchSnapshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchSnapshot,
+                    request_deserializer=agentmem_dot_v1_dot_replication__pb2.FetchSnapshotRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_replication__pb2.FetchSnapshotResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class ReplicationService:
             '/agentmem.v1.ReplicationService/ReportProgress',
             agentmem_dot_v1_dot_replication__pb2.ReportProgressRequest.SerializeToString,
             agentmem_dot_v1_dot_replication__pb2.ReportProgressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentmem.v1.ReplicationService/FetchSnapshot',
+            agentmem_dot_v1_dot_replication__pb2.FetchSnapshotRequest.SerializeToString,
+            agentmem_dot_v1_dot_replication__pb2.FetchSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class ReplicationServiceStub:
     """Streams the log from behind the given position, then as it grows."""
     ReportProgress: _grpc.UnaryUnaryMultiCallable[_replication_pb2.ReportProgressRequest, _replication_pb2.ReportProgressResponse]
     """Tells the writer how far a subscribed replica is."""
+    FetchSnapshot: _grpc.UnaryStreamMultiCallable[_replication_pb2.FetchSnapshotRequest, _replication_pb2.FetchSnapshotResponse]
+    """A consistent copy of the whole store, while it is written to."""
 
 @_typing.type_check_only
 class ReplicationServiceAsyncStub(ReplicationServiceStub):
@@ -47,6 +49,8 @@ class ReplicationServiceAsyncStub(ReplicationServiceStub):
     """Streams the log from behind the given position, then as it grows."""
     ReportProgress: _aio.UnaryUnaryMultiCallable[_replication_pb2.ReportProgressRequest, _replication_pb2.ReportProgressResponse]  # type: ignore[assignment]
     """Tells the writer how far a subscribed replica is."""
+    FetchSnapshot: _aio.UnaryStreamMultiCallable[_replication_pb2.FetchSnapshotRequest, _replication_pb2.FetchSnapshotResponse]  # type: ignore[assignment]
+    """A consistent copy of the whole store, while it is written to."""
 
 class ReplicationServiceServicer(metaclass=_abc_1.ABCMeta):
     """The log of the writer, for replicas. Served by the writer."""
@@ -66,5 +70,13 @@ class ReplicationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_replication_pb2.ReportProgressResponse, _abc.Awaitable[_replication_pb2.ReportProgressResponse]]:
         """Tells the writer how far a subscribed replica is."""
+
+    @_abc_1.abstractmethod
+    def FetchSnapshot(
+        self,
+        request: _replication_pb2.FetchSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_replication_pb2.FetchSnapshotResponse], _abc.AsyncIterator[_replication_pb2.FetchSnapshotResponse]]:
+        """A consistent copy of the whole store, while it is written to."""
 
 def add_ReplicationServiceServicer_to_server(servicer: ReplicationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

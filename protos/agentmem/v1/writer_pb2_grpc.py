@@ -28,6 +28,11 @@ if _version_not_supported:
 class WriterServiceStub:
     """Writes. Served by the writer; a replica answers NOT_WRITER with the
     writer's address. Each answer is sent after the commit is on disk.
+
+    A request_id (up to 128 bytes, unique in the namespace) makes a write safe to
+    repeat: the same request with the same request_id is carried out once and
+    answered alike for 24 hours, or until 1,000,000 later ones. Another request
+    with it is refused with REQUEST_ID_REUSED.
     """
 
     def __init__(self, channel):
@@ -51,11 +56,31 @@ class WriterServiceStub:
                 request_serializer=agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesRequest.SerializeToString,
                 response_deserializer=agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesResponse.FromString,
                 _registered_method=True)
+        self.GetPurgeReceipt = channel.unary_unary(
+                '/agentmem.v1.WriterService/GetPurgeReceipt',
+                request_serializer=agentmem_dot_v1_dot_writer__pb2.GetPurgeReceiptRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_writer__pb2.GetPurgeReceiptResponse.FromString,
+                _registered_method=True)
+        self.ImportMemories = channel.stream_unary(
+                '/agentmem.v1.WriterService/ImportMemories',
+                request_serializer=agentmem_dot_v1_dot_writer__pb2.ImportMemoriesRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_writer__pb2.ImportMemoriesResponse.FromString,
+                _registered_method=True)
+        self.UpdateNamespace = channel.unary_unary(
+                '/agentmem.v1.WriterService/UpdateNamespace',
+                request_serializer=agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceResponse.FromString,
+                _registered_method=True)
 
 
 class WriterServiceServicer:
     """Writes. Served by the writer; a replica answers NOT_WRITER with the
     writer's address. Each answer is sent after the commit is on disk.
+
+    A request_id (up to 128 bytes, unique in the namespace) makes a write safe to
+    repeat: the same request with the same request_id is carried out once and
+    answered alike for 24 hours, or until 1,000,000 later ones. Another request
+    with it is refused with REQUEST_ID_REUSED.
     """
 
     def AddMemories(self, request, context):
@@ -73,7 +98,29 @@ class WriterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteMemories(self, request, context):
-        """Deletes memories by id.
+        """Deletes memories by id or by filter; with purge, for good.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPurgeReceipt(self, request, context):
+        """What a purge removed, and which nodes have carried it out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportMemories(self, request_iterator, context):
+        """Takes in versions as ExportMemories gave them, with their ids, times and
+        version numbers. What was taken in before an error stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateNamespace(self, request, context):
+        """Changes what a namespace keeps.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +144,21 @@ def add_WriterServiceServicer_to_server(servicer, server):
                     request_deserializer=agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesRequest.FromString,
                     response_serializer=agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesResponse.SerializeToString,
             ),
+            'GetPurgeReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPurgeReceipt,
+                    request_deserializer=agentmem_dot_v1_dot_writer__pb2.GetPurgeReceiptRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_writer__pb2.GetPurgeReceiptResponse.SerializeToString,
+            ),
+            'ImportMemories': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportMemories,
+                    request_deserializer=agentmem_dot_v1_dot_writer__pb2.ImportMemoriesRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_writer__pb2.ImportMemoriesResponse.SerializeToString,
+            ),
+            'UpdateNamespace': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateNamespace,
+                    request_deserializer=agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'agentmem.v1.WriterService', rpc_method_handlers)
@@ -108,6 +170,11 @@ def add_WriterServiceServicer_to_server(servicer, server):
 class WriterService:
     """Writes. Served by the writer; a replica answers NOT_WRITER with the
     writer's address. Each answer is sent after the commit is on disk.
+
+    A request_id (up to 128 bytes, unique in the namespace) makes a write safe to
+    repeat: the same request with the same request_id is carried out once and
+    answered alike for 24 hours, or until 1,000,000 later ones. Another request
+    with it is refused with REQUEST_ID_REUSED.
     """
 
     @staticmethod
@@ -181,6 +248,87 @@ class WriterService:
             '/agentmem.v1.WriterService/DeleteMemories',
             agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesRequest.SerializeToString,
             agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPurgeReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.WriterService/GetPurgeReceipt',
+            agentmem_dot_v1_dot_writer__pb2.GetPurgeReceiptRequest.SerializeToString,
+            agentmem_dot_v1_dot_writer__pb2.GetPurgeReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportMemories(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/agentmem.v1.WriterService/ImportMemories',
+            agentmem_dot_v1_dot_writer__pb2.ImportMemoriesRequest.SerializeToString,
+            agentmem_dot_v1_dot_writer__pb2.ImportMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateNamespace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.WriterService/UpdateNamespace',
+            agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceRequest.SerializeToString,
+            agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

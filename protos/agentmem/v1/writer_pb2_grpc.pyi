@@ -29,6 +29,11 @@ GRPC_VERSION: str
 class WriterServiceStub:
     """Writes. Served by the writer; a replica answers NOT_WRITER with the
     writer's address. Each answer is sent after the commit is on disk.
+
+    A request_id (up to 128 bytes, unique in the namespace) makes a write safe to
+    repeat: the same request with the same request_id is carried out once and
+    answered alike for 24 hours, or until 1,000,000 later ones. Another request
+    with it is refused with REQUEST_ID_REUSED.
     """
 
     @_typing.overload
@@ -40,12 +45,25 @@ class WriterServiceStub:
     UpdateMemory: _grpc.UnaryUnaryMultiCallable[_writer_pb2.UpdateMemoryRequest, _writer_pb2.UpdateMemoryResponse]
     """Makes a new version of one memory from the fields named in the mask."""
     DeleteMemories: _grpc.UnaryUnaryMultiCallable[_writer_pb2.DeleteMemoriesRequest, _writer_pb2.DeleteMemoriesResponse]
-    """Deletes memories by id."""
+    """Deletes memories by id or by filter; with purge, for good."""
+    GetPurgeReceipt: _grpc.UnaryUnaryMultiCallable[_writer_pb2.GetPurgeReceiptRequest, _writer_pb2.GetPurgeReceiptResponse]
+    """What a purge removed, and which nodes have carried it out."""
+    ImportMemories: _grpc.StreamUnaryMultiCallable[_writer_pb2.ImportMemoriesRequest, _writer_pb2.ImportMemoriesResponse]
+    """Takes in versions as ExportMemories gave them, with their ids, times and
+    version numbers. What was taken in before an error stays.
+    """
+    UpdateNamespace: _grpc.UnaryUnaryMultiCallable[_writer_pb2.UpdateNamespaceRequest, _writer_pb2.UpdateNamespaceResponse]
+    """Changes what a namespace keeps."""
 
 @_typing.type_check_only
 class WriterServiceAsyncStub(WriterServiceStub):
     """Writes. Served by the writer; a replica answers NOT_WRITER with the
     writer's address. Each answer is sent after the commit is on disk.
+
+    A request_id (up to 128 bytes, unique in the namespace) makes a write safe to
+    repeat: the same request with the same request_id is carried out once and
+    answered alike for 24 hours, or until 1,000,000 later ones. Another request
+    with it is refused with REQUEST_ID_REUSED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -54,11 +72,24 @@ class WriterServiceAsyncStub(WriterServiceStub):
     UpdateMemory: _aio.UnaryUnaryMultiCallable[_writer_pb2.UpdateMemoryRequest, _writer_pb2.UpdateMemoryResponse]  # type: ignore[assignment]
     """Makes a new version of one memory from the fields named in the mask."""
     DeleteMemories: _aio.UnaryUnaryMultiCallable[_writer_pb2.DeleteMemoriesRequest, _writer_pb2.DeleteMemoriesResponse]  # type: ignore[assignment]
-    """Deletes memories by id."""
+    """Deletes memories by id or by filter; with purge, for good."""
+    GetPurgeReceipt: _aio.UnaryUnaryMultiCallable[_writer_pb2.GetPurgeReceiptRequest, _writer_pb2.GetPurgeReceiptResponse]  # type: ignore[assignment]
+    """What a purge removed, and which nodes have carried it out."""
+    ImportMemories: _aio.StreamUnaryMultiCallable[_writer_pb2.ImportMemoriesRequest, _writer_pb2.ImportMemoriesResponse]  # type: ignore[assignment]
+    """Takes in versions as ExportMemories gave them, with their ids, times and
+    version numbers. What was taken in before an error stays.
+    """
+    UpdateNamespace: _aio.UnaryUnaryMultiCallable[_writer_pb2.UpdateNamespaceRequest, _writer_pb2.UpdateNamespaceResponse]  # type: ignore[assignment]
+    """Changes what a namespace keeps."""
 
 class WriterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Writes. Served by the writer; a replica answers NOT_WRITER with the
     writer's address. Each answer is sent after the commit is on disk.
+
+    A request_id (up to 128 bytes, unique in the namespace) makes a write safe to
+    repeat: the same request with the same request_id is carried out once and
+    answered alike for 24 hours, or until 1,000,000 later ones. Another request
+    with it is refused with REQUEST_ID_REUSED.
     """
 
     @_abc_1.abstractmethod
@@ -83,6 +114,32 @@ class WriterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _writer_pb2.DeleteMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_writer_pb2.DeleteMemoriesResponse, _abc.Awaitable[_writer_pb2.DeleteMemoriesResponse]]:
-        """Deletes memories by id."""
+        """Deletes memories by id or by filter; with purge, for good."""
+
+    @_abc_1.abstractmethod
+    def GetPurgeReceipt(
+        self,
+        request: _writer_pb2.GetPurgeReceiptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_writer_pb2.GetPurgeReceiptResponse, _abc.Awaitable[_writer_pb2.GetPurgeReceiptResponse]]:
+        """What a purge removed, and which nodes have carried it out."""
+
+    @_abc_1.abstractmethod
+    def ImportMemories(
+        self,
+        request_iterator: _MaybeAsyncIterator[_writer_pb2.ImportMemoriesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_writer_pb2.ImportMemoriesResponse, _abc.Awaitable[_writer_pb2.ImportMemoriesResponse]]:
+        """Takes in versions as ExportMemories gave them, with their ids, times and
+        version numbers. What was taken in before an error stays.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateNamespace(
+        self,
+        request: _writer_pb2.UpdateNamespaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_writer_pb2.UpdateNamespaceResponse, _abc.Awaitable[_writer_pb2.UpdateNamespaceResponse]]:
+        """Changes what a namespace keeps."""
 
 def add_WriterServiceServicer_to_server(servicer: WriterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -38,6 +38,8 @@ _COLUMN_FIELDS = tuple(field for field, kind in FIELD_KINDS.items() if kind in _
 _POSTING_FIELDS = tuple(field for field, kind in FIELD_KINDS.items() if kind not in _COLUMN_DTYPES)
 
 NO_SESSION = -1
+# In a column of times: the memory has none.
+NO_TIME = np.iinfo(np.int64).max
 
 # True == 1 in Python, but in metadata they are different values.
 _ValueKey = tuple[bool, Value]
@@ -113,6 +115,7 @@ class Facets:
         self._columns = {field: Column(_COLUMN_DTYPES[FIELD_KINDS[field]]) for field in _COLUMN_FIELDS}
         # Which session each row is of: a place in the list of sessions, NO_SESSION for none.
         self._session_codes = Column(np.int64)
+        self._any_expires = False
         self._sessions: list[str] = []
         self._code_of_session: dict[str, int] = {}
 
@@ -133,8 +136,8 @@ class Facets:
                     self._postings[field] = _Postings()
                 self._postings[field].add(value, ordinal)
         for field, column in self._columns.items():
-            for value in field_values(memory, field):
-                column.append(value)
+            column.append(next(field_values(memory, field), NO_TIME))
+        self._any_expires = self._any_expires or memory.HasField("expire_time")
         self._session_codes.append(self._session_code(memory.session_id))
         self._ordinals.append(ordinal)
 
@@ -187,10 +190,20 @@ class Facets:
         if isinstance(node, Not):
             return live - self.matching(node.node, live, rows)
         if node.field in self._columns:
-            mask = compare(self._columns[node.field].rows(rows), node.operator, node.values)
+            column = self._columns[node.field].rows(rows)
+            mask = compare(column, node.operator, node.values)
+            if column.dtype == np.int64:
+                mask &= column != NO_TIME
             return ordinal_set(self._ordinals.rows(rows)[mask]) & live
         postings = self._postings.get(node.field)
         return OrdinalSet() if postings is None else postings.matching(node) & live
+
+    def expired(self, live: OrdinalSet, rows: int, now_us: int) -> OrdinalSet:
+        """The ordinals of ``live`` whose time is over; ``live`` and ``rows`` are those of a view."""
+        if not self._any_expires:
+            return OrdinalSet()
+        mask = self._columns["expire_time"].rows(rows) <= now_us
+        return ordinal_set(self._ordinals.rows(rows)[mask]) & live
 
     def cut_to(self, live: OrdinalSet) -> Facets:
         """A copy without the memories that are not in ``live``; this one serves older views on."""
@@ -203,6 +216,7 @@ class Facets:
         for field, column in self._columns.items():
             kept._columns[field] = Column.of(column.rows(self.rows)[mask])
         kept._session_codes = Column.of(self._session_codes.rows(self.rows)[mask])
+        kept._any_expires = self._any_expires
         kept._sessions = list(self._sessions)
         kept._code_of_session = dict(self._code_of_session)
         return kept

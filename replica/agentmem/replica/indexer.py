@@ -33,7 +33,6 @@ from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, o
 from agentmem.replica.sealing import Sealer, remove_path
 from agentmem.replica.text import TextIndex
 from agentmem.replica.view import View
-from agentmem.v1 import memory_pb2
 
 # Raise it when text analysis, the schema or the meaning of a file changes.
 INDEX_FORMAT = 1
@@ -274,25 +273,26 @@ class Indexer:
             return self._revision < position.revision
 
     def _apply(self, transaction: ReadTransaction, operation: Operation, text: TextIndex) -> None:
-        if operation.kind == Operation.KIND_PUT:
-            namespace = self._put(transaction, operation.ordinal, text, with_vector=True)
-        elif operation.kind == Operation.KIND_DELETE:
-            namespace = self._namespace(transaction, _memory(transaction, operation.ordinal).namespace)
-        else:
+        if operation.kind not in Operation.Kind.values() or not operation.kind:
             raise DataLoss("UNKNOWN_OPERATION", f"the log has an operation of kind {operation.kind}")
-        if operation.replaced_ordinal:
-            namespace.drop(operation.replaced_ordinal)
-            text.delete(operation.replaced_ordinal)
+        if operation.kind == Operation.KIND_PUT:
+            self._put(transaction, operation.ordinal, text, with_vector=True)
+        name = transaction.namespace_name(operation.namespace_number)
+        namespace = self._namespace(transaction, name)
+        for ordinal in (operation.replaced_ordinal, *operation.removed_ordinals):
+            if ordinal and namespace.drop(ordinal):
+                text.delete(ordinal)
 
     def _put(
         self, transaction: ReadTransaction, ordinal: int, text: TextIndex | None, *, with_vector: bool
-    ) -> NamespaceIndex:
-        memory = _memory(transaction, ordinal)
-        namespace = self._namespace(transaction, memory.namespace)
-        namespace.put(ordinal, memory, transaction.vector(ordinal) if with_vector else None)
+    ) -> None:
+        record = transaction.record(ordinal)
+        if record is None:
+            return  # removed since, as a later entry says
+        namespace = self._namespace(transaction, record.memory.namespace)
+        namespace.put(ordinal, record.memory, transaction.vector(ordinal) if with_vector else None)
         if text is not None:
-            text.add(namespace.state.number, ordinal, memory.content)
-        return namespace
+            text.add(namespace.state.number, ordinal, record.memory.content)
 
     def _namespace(self, transaction: ReadTransaction, name: str) -> NamespaceIndex:
         """The namespace's index, made when it is new, noted as changed."""
@@ -347,13 +347,6 @@ class Indexer:
         self._changed.clear()
         self._view = View(self._revision, MappingProxyType(namespaces), text.searcher())
         self._on_publish(self._view)
-
-
-def _memory(transaction: ReadTransaction, ordinal: int) -> memory_pb2.Memory:
-    record = transaction.record(ordinal)
-    if record is None:
-        raise DataLoss("MISSING_RECORD", f"the store has no record at ordinal {ordinal}")
-    return record.memory
 
 
 def _identity(cluster_id: bytes) -> str:

@@ -38,14 +38,17 @@ class NamespaceIndex:
         if vector is not None:
             self._vectors_of(len(vector)).add(ordinal, vector)
 
-    def drop(self, ordinal: int) -> None:
-        """Ends a memory that was put."""
+    def drop(self, ordinal: int) -> bool:
+        """Ends a memory; says whether it was put and lived."""
+        if ordinal not in self._live:
+            return False
         self._live.remove(ordinal)
         if self._vectors is not None:
             self._vectors.drop(ordinal)
         dead = self._facets.rows - len(self._live)
         if dead >= MIN_COMPACTED_ROWS and 2 * dead > self._facets.rows:
             self._facets = self._facets.cut_to(self._live)
+        return True
 
     def add_segment(self, segment: AnnoySegment) -> None:
         """Takes up a segment from disk, after all live memories were put."""

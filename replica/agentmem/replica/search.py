@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -31,6 +31,8 @@ class SearchQuery:
         vector: float32 [the namespace's dimension], unit length; None when there is none.
         filter: None for all memories.
         top_k: at least 1.
+        now_us: what has expired by then is not found.
+        excluded: ordinals that are not to be found.
     """
 
     namespace: str
@@ -39,6 +41,8 @@ class SearchQuery:
     mode: Mode
     filter: Filter | None
     top_k: int
+    now_us: int
+    excluded: OrdinalSet = field(default_factory=OrdinalSet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,9 @@ def search(view: View, query: SearchQuery) -> list[ScoredOrdinal]:
     namespace = view.namespaces.get(query.namespace)
     if namespace is None:
         return []
-    allowed = namespace.matching(query.filter)
+    allowed = namespace.matching(query.filter, query.now_us)
+    if query.excluded:
+        allowed = allowed - query.excluded
     if not allowed:
         return []
     if query.mode == "text" or (query.mode == "hybrid" and query.vector is None):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from agentmem.core.bounded_threads import BoundedThreads
@@ -10,9 +11,11 @@ from agentmem.core.embedders import Embedder, embedding_required
 from agentmem.core.errors import FailedPrecondition, InvalidArgument, invalid_field
 from agentmem.core.filters import Filter, compile_filter
 from agentmem.core.layout import NamespaceState
-from agentmem.core.reading import StoreReader, checked_size, read_memory
+from agentmem.core.reader_service import StoreReader
+from agentmem.core.reading import add_embedding, checked_size
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
+from agentmem.core.times import now_us
 from agentmem.core.validation import (
     MAX_TOP_K,
     check_limit,
@@ -20,11 +23,14 @@ from agentmem.core.validation import (
     check_query_text,
     decode_embedding,
 )
-from agentmem.replica.search import Mode, SearchQuery, search
+from agentmem.replica.ordinals import OrdinalSet
+from agentmem.replica.search import Mode, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.view import View
 from agentmem.v1 import reader_pb2, writer_pb2, writer_pb2_grpc
 
 DEFAULT_TOP_K = 10
+# When what a search found has been removed meanwhile, it is repeated without that.
+MAX_SEARCHES_AGAIN = 3
 MAX_WAITING_SEARCHES = 1024
 _MODES: dict[int, Mode] = {
     reader_pb2.SEARCH_MODE_UNSPECIFIED: "hybrid",
@@ -35,7 +41,7 @@ _MODES: dict[int, Mode] = {
 
 
 class ReplicaReader(StoreReader):
-    """GetMemories and ListMemories from the store, SearchMemories from the newest view."""
+    """Gets, lists, histories and exports from the store, searches from the newest view."""
 
     def __init__(
         self,
@@ -58,22 +64,13 @@ class ReplicaReader(StoreReader):
         super().close()
         self._searches.close()
 
-    async def GetMemories(
-        self, request: reader_pb2.GetMemoriesRequest, context: object
-    ) -> reader_pb2.GetMemoriesResponse:
+    def check_serving(self) -> None:
         self._check_serving()
-        return await super().GetMemories(request, context)
-
-    async def ListMemories(
-        self, request: reader_pb2.ListMemoriesRequest, context: object
-    ) -> reader_pb2.ListMemoriesResponse:
-        self._check_serving()
-        return await super().ListMemories(request, context)
 
     async def SearchMemories(
         self, request: reader_pb2.SearchMemoriesRequest, context: object
     ) -> reader_pb2.SearchMemoriesResponse:
-        self._check_serving()
+        self.check_serving()
         check_namespace(request.namespace)
         check_query_text(request.text)
         mode = _MODES.get(request.mode)
@@ -104,15 +101,37 @@ class ReplicaReader(StoreReader):
         if namespace is None:
             return response
         vector = None if mode == "text" else self._query_vector(namespace.state, mode, text, given)
-        hits = search(view, SearchQuery(request.namespace, text, vector, mode, matcher, top_k))
+        query = SearchQuery(request.namespace, text, vector, mode, matcher, top_k, now_us())
+        for _ in range(MAX_SEARCHES_AGAIN):
+            gone = self._fill(response, search(view, query), request.include_embedding)
+            if not gone:
+                break
+            # Retention or a purge removed what the view still had. The newest view may know.
+            view = self._view()
+            query = replace(query, excluded=query.excluded | gone)
+            response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision)
+        return response
+
+    def _fill(
+        self,
+        response: reader_pb2.SearchMemoriesResponse,
+        hits: Sequence[ScoredOrdinal],
+        include_embedding: bool,
+    ) -> OrdinalSet:
+        """Adds the hits' memories to the response; returns the ordinals that the store has no more."""
+        gone = OrdinalSet()
         size_bytes = 0
         with self._store.read() as transaction:
             for hit in hits:
-                # Versions are immutable and kept: the view's are there, whatever came since.
-                memory = read_memory(transaction, hit.ordinal, request.include_embedding)
-                size_bytes = checked_size(size_bytes, memory, "top_k")
-                response.hits.add(score=hit.score).memory.CopyFrom(memory)
-        return response
+                record = transaction.record(hit.ordinal)
+                if record is None:
+                    gone.add(hit.ordinal)
+                    continue
+                if include_embedding:
+                    add_embedding(transaction, hit.ordinal, record.memory)
+                size_bytes = checked_size(size_bytes, record.memory, "top_k")
+                response.hits.add(score=hit.score).memory.CopyFrom(record.memory)
+        return gone
 
     def _query_vector(
         self, space: NamespaceState, mode: Mode, text: str, given: FloatVector | None
@@ -158,4 +177,15 @@ class NotWriterService(writer_pb2_grpc.WriterServiceServicer):
         self._refuse()
 
     async def DeleteMemories(self, request: writer_pb2.DeleteMemoriesRequest, context: object) -> NoReturn:
+        self._refuse()
+
+    async def GetPurgeReceipt(self, request: writer_pb2.GetPurgeReceiptRequest, context: object) -> NoReturn:
+        self._refuse()
+
+    async def ImportMemories(
+        self, requests: AsyncIterable[writer_pb2.ImportMemoriesRequest], context: object
+    ) -> NoReturn:
+        self._refuse()
+
+    async def UpdateNamespace(self, request: writer_pb2.UpdateNamespaceRequest, context: object) -> NoReturn:
         self._refuse()

@@ -35,9 +35,11 @@ class NamespaceView:
     facet_rows: int
     vectors: VectorView | None
 
-    def matching(self, node: Filter | None) -> OrdinalSet:
-        """The live ordinals that the filter matches; all of them for None. Not to be changed."""
-        return self.live if node is None else self.facets.matching(node, self.live, self.facet_rows)
+    def matching(self, node: Filter | None, now_us: int) -> OrdinalSet:
+        """The live and unexpired ordinals that the filter matches; all for None. Not to be changed."""
+        expired = self.facets.expired(self.live, self.facet_rows, now_us)
+        unexpired = self.live - expired if expired else self.live
+        return unexpired if node is None else self.facets.matching(node, unexpired, self.facet_rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""What the writer is asked to do, decided inside the commit's transaction.
+"""What the writer is asked to do, decided inside the commit's transaction: adds and updates.
 
 A command's ``run`` sees everything that was committed before it, its neighbours in the same group commit
-included. It either raises before it has written anything, or appends exactly one log entry, so that one
+included. It either raises before it has written anything, or appends at most one log entry, so that one
 command's error never touches another's work.
 """
 
@@ -18,9 +18,14 @@ from agentmem.core.errors import (
     NotFound,
     VersionMismatch,
 )
-from agentmem.core.layout import IdState, NamespaceState
+from agentmem.core.history import is_expired
+from agentmem.core.layout import IdState, NamespaceState, content_digest
 from agentmem.core.records import FloatVector
-from agentmem.core.store import Change, WriteTransaction
+from agentmem.core.store import Change, Removal, WriteTransaction
+from agentmem.core.times import duration_us
+from agentmem.server.duplicates import find_duplicate, merged, merged_vector
+from agentmem.server.requests import RequestKey, first_outcome, outcome_of
+from agentmem.server.retention import pruned
 from agentmem.v1 import memory_pb2, writer_pb2
 
 A = TypeVar("A", covariant=True)
@@ -38,6 +43,8 @@ WRITABLE_FIELDS = (
     "embedding",
     "embedding_model",
     "event_time",
+    "expire_time",
+    "ttl",
 )
 
 
@@ -61,40 +68,133 @@ class AddMemories:
     namespace: str
     memories: Sequence[memory_pb2.Memory]
     vectors: Sequence[FloatVector | None]
+    on_duplicate: writer_pb2.DuplicatePolicy
+    request: RequestKey | None
     size_bytes: int
 
     def run(self, transaction: WriteTransaction, time_us: int) -> writer_pb2.AddMemoriesResponse:
-        space = transaction.namespace(self.namespace) or NamespaceState(number=0)
-        dimension, model = space.dimension, space.model
-        changes = []
-        for index, (memory, vector) in enumerate(zip(self.memories, self.vectors, strict=True)):
-            state = transaction.id_state(self.namespace, memory.id)
-            if state is not None and not state.deleted:
+        first = first_outcome(self.request, transaction, time_us)
+        if first:
+            return writer_pb2.AddMemoriesResponse.FromString(first.response)
+        batch = _Batch(transaction, self.namespace, self.on_duplicate, time_us)
+        response = writer_pb2.AddMemoriesResponse(
+            memories=[
+                batch.add(memory, vector, f"memories[{index}]")
+                for index, (memory, vector) in enumerate(zip(self.memories, self.vectors, strict=True))
+            ]
+        )
+        response.revision = transaction.revision
+        if batch.changes or self.request:
+            response.revision += 1
+            transaction.append(
+                [*batch.changes, *batch.removals],
+                time_us,
+                request=outcome_of(self.request, response),
+            )
+        return response
+
+
+class _Batch:
+    """The changes of one AddMemories, memory by memory; sees its own."""
+
+    def __init__(
+        self,
+        transaction: WriteTransaction,
+        namespace: str,
+        on_duplicate: writer_pb2.DuplicatePolicy,
+        time_us: int,
+    ) -> None:
+        self.changes: list[Change] = []
+        self.removals: list[Removal] = []
+        self._transaction = transaction
+        self._namespace = namespace
+        self._on_duplicate = on_duplicate
+        self._time_us = time_us
+        self._space = transaction.namespace(namespace) or NamespaceState(number=0)
+        self._dimension, self._model = self._space.dimension, self._space.model
+        # Where in ``changes`` an owner's content is.
+        self._places: dict[bytes, int] = {}
+
+    def add(self, memory: memory_pb2.Memory, vector: FloatVector | None, path: str) -> writer_pb2.AddedMemory:
+        if vector is not None:
+            check_vector(vector, memory.embedding_model, self._dimension, self._model, path)
+        if self._on_duplicate == writer_pb2.DUPLICATE_POLICY_ADD:
+            return self._add_new(memory, vector, path)
+        digest = content_digest(memory)
+        place = self._places.get(digest)
+        if place is None:
+            found = find_duplicate(self._transaction, self._space.number, digest, memory.id, self._time_us)
+            if found is None:
+                added = self._add_new(memory, vector, path)
+                self._places[digest] = len(self.changes) - 1
+                return added
+            known_vector = self._transaction.vector(found[0])
+            known = Change(found[1], known_vector)
+        else:
+            known = self.changes[place]
+        if self._on_duplicate == writer_pb2.DUPLICATE_POLICY_SKIP:
+            return writer_pb2.AddedMemory(
+                id=known.memory.id,
+                version=known.memory.version,
+                outcome=writer_pb2.ADD_OUTCOME_SKIPPED,
+            )
+        return self._merge(known, place, digest, memory, vector, path)
+
+    def _add_new(
+        self, memory: memory_pb2.Memory, vector: FloatVector | None, path: str
+    ) -> writer_pb2.AddedMemory:
+        state = self._transaction.id_state(self._namespace, memory.id)
+        if state is not None and not state.deleted:
+            known = self._transaction.named_record(state.ordinal).memory
+            if not is_expired(known, self._time_us):
                 raise AlreadyExists(
                     "MEMORY_EXISTS",
-                    f"memories[{index}].id: {memory.id!r} exists already, at version {state.version}",
-                    field=f"memories[{index}].id",
+                    f"{path}.id: {memory.id!r} exists already, at version {state.version}",
+                    field=f"{path}.id",
                     id=memory.id,
                 )
-            if vector is not None:
-                check_vector(vector, memory.embedding_model, dimension, model, f"memories[{index}]")
-                dimension, model = len(vector), memory.embedding_model
-            stamped = memory_pb2.Memory()
-            stamped.CopyFrom(memory)
-            stamped.namespace = self.namespace
-            stamped.version = state.version + 1 if state else 1
-            stamped.create_time.FromMicroseconds(time_us)
-            stamped.update_time.FromMicroseconds(time_us)
-            if not stamped.HasField("event_time"):
-                stamped.event_time.FromMicroseconds(time_us)
-            changes.append(Change(stamped, vector, state))
-        revision = transaction.append(changes, time_us)
-        return writer_pb2.AddMemoriesResponse(
-            memories=[
-                writer_pb2.AddedMemory(id=change.memory.id, version=change.memory.version)
-                for change in changes
-            ],
-            revision=revision,
+        stamped = memory_pb2.Memory()
+        stamped.CopyFrom(memory)
+        stamped.namespace = self._namespace
+        stamped.version = state.version + 1 if state else 1
+        stamped.create_time.FromMicroseconds(self._time_us)
+        stamped.update_time.FromMicroseconds(self._time_us)
+        if not stamped.HasField("event_time"):
+            stamped.event_time.FromMicroseconds(self._time_us)
+        set_expire_time(stamped, self._time_us)
+        if vector is not None:
+            self._dimension, self._model = len(vector), memory.embedding_model
+        self.changes.append(Change(stamped, vector))
+        self.removals += pruned(self._transaction, self._namespace, state)
+        return writer_pb2.AddedMemory(
+            id=stamped.id, version=stamped.version, outcome=writer_pb2.ADD_OUTCOME_ADDED
+        )
+
+    def _merge(
+        self,
+        known: Change,
+        place: int | None,
+        digest: bytes,
+        added: memory_pb2.Memory,
+        added_vector: FloatVector | None,
+        path: str,
+    ) -> writer_pb2.AddedMemory:
+        brought = memory_pb2.Memory()
+        brought.CopyFrom(added)
+        set_expire_time(brought, self._time_us)
+        memory = merged(known.memory, brought, path)
+        vector = merged_vector(memory, known.vector, added_vector, added.embedding_model)
+        if place is not None:
+            self.changes[place] = Change(memory, vector)
+        elif memory != known.memory:
+            state = self._transaction.id_state(self._namespace, memory.id)
+            memory.version += 1
+            memory.update_time.FromMicroseconds(self._time_us)
+            self._places[digest] = len(self.changes)
+            self.changes.append(Change(memory, vector))
+            self.removals += pruned(self._transaction, self._namespace, state)
+        return writer_pb2.AddedMemory(
+            id=memory.id, version=memory.version, outcome=writer_pb2.ADD_OUTCOME_MERGED
         )
 
 
@@ -110,34 +210,42 @@ class UpdateMemory:
     fields: frozenset[str]
     expected_version: int | None
     vector: FloatVector | None
+    request: RequestKey | None
     size_bytes: int
 
     def run(self, transaction: WriteTransaction, time_us: int) -> writer_pb2.UpdateMemoryResponse:
-        state = self._current(transaction)
-        updated = transaction.named_record(state.ordinal).memory
+        first = first_outcome(self.request, transaction, time_us)
+        if first:
+            response = writer_pb2.UpdateMemoryResponse.FromString(first.response)
+            record = transaction.record(first.ordinal)
+            if record is not None:  # else pruned or purged since
+                response.memory.CopyFrom(record.memory)
+            return response
+        state, updated = current_memory(
+            transaction, self.namespace, self.memory.id, self.expected_version, time_us
+        )
         for field in self.fields:
             updated.ClearField(field)
         updated.MergeFrom(masked_copy(self.memory, self.fields))
         if "event_time" in self.fields and not updated.HasField("event_time"):
             updated.event_time.CopyFrom(updated.create_time)
+        if "ttl" in self.fields:
+            updated.ClearField("expire_time")
+        set_expire_time(updated, time_us)
         vector = self._vector(transaction, state, updated)
         updated.version = state.version + 1
         updated.update_time.FromMicroseconds(time_us)
-        revision = transaction.append([Change(updated, vector, state)], time_us)
-        return writer_pb2.UpdateMemoryResponse(memory=updated, revision=revision)
-
-    def _current(self, transaction: WriteTransaction) -> IdState:
-        state = transaction.id_state(self.namespace, self.memory.id)
-        if state is None or state.deleted:
-            raise NotFound("MEMORY_NOT_FOUND", f"there is no memory {self.memory.id!r}", id=self.memory.id)
-        if self.expected_version is not None and state.version != self.expected_version:
-            raise VersionMismatch(
-                "VERSION_MISMATCH",
-                f"{self.memory.id!r} is at version {state.version}, not {self.expected_version}",
-                version=str(state.version),
-                id=self.memory.id,
-            )
-        return state
+        response = writer_pb2.UpdateMemoryResponse(
+            memory=memory_pb2.Memory(id=updated.id, namespace=self.namespace, version=updated.version),
+            revision=transaction.revision + 1,
+        )
+        transaction.append(
+            [Change(updated, vector), *pruned(transaction, self.namespace, state)],
+            time_us,
+            request=outcome_of(self.request, response, transaction.newest_ordinal + 1),
+        )
+        response.memory.CopyFrom(updated)
+        return response
 
     def _vector(
         self, transaction: WriteTransaction, state: IdState, updated: memory_pb2.Memory
@@ -155,28 +263,38 @@ class UpdateMemory:
         return transaction.vector(state.ordinal)
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteMemories:
-    """Deletes the memories that exist among the ids."""
+def current_memory(
+    transaction: WriteTransaction,
+    namespace: str,
+    memory_id: str,
+    expected_version: int | None,
+    time_us: int,
+) -> tuple[IdState, memory_pb2.Memory]:
+    """The newest version of a live memory.
 
-    namespace: str
-    ids: Sequence[str]
-    size_bytes: int
+    Raises:
+        NotFound: there is none.
+        VersionMismatch: it is not the expected one.
+    """
+    state = transaction.id_state(namespace, memory_id)
+    memory = None if state is None or state.deleted else transaction.named_record(state.ordinal).memory
+    if state is None or memory is None or is_expired(memory, time_us):
+        raise NotFound("MEMORY_NOT_FOUND", f"there is no memory {memory_id!r}", id=memory_id)
+    if expected_version is not None and state.version != expected_version:
+        raise VersionMismatch(
+            "VERSION_MISMATCH",
+            f"{memory_id!r} is at version {state.version}, not {expected_version}",
+            version=str(state.version),
+            id=memory_id,
+        )
+    return state, memory
 
-    def run(self, transaction: WriteTransaction, time_us: int) -> writer_pb2.DeleteMemoriesResponse:
-        response = writer_pb2.DeleteMemoriesResponse()
-        changes = []
-        for memory_id in self.ids:
-            state = transaction.id_state(self.namespace, memory_id)
-            if state is None or state.deleted:
-                response.missing_ids.append(memory_id)
-                continue
-            tombstone = memory_pb2.Memory(id=memory_id, namespace=self.namespace, version=state.version + 1)
-            tombstone.update_time.FromMicroseconds(time_us)
-            changes.append(Change(tombstone, None, state, is_tombstone=True))
-            response.deleted_ids.append(memory_id)
-        response.revision = transaction.append(changes, time_us) if changes else transaction.revision
-        return response
+
+def set_expire_time(memory: memory_pb2.Memory, time_us: int) -> None:
+    """Turns a ttl into the time that it means for a write at ``time_us``."""
+    if memory.HasField("ttl"):
+        memory.expire_time.FromMicroseconds(time_us + duration_us(memory.ttl))
+        memory.ClearField("ttl")
 
 
 def masked_copy(memory: memory_pb2.Memory, fields: Set[str]) -> memory_pb2.Memory:

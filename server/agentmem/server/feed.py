@@ -10,12 +10,13 @@ import logging
 import time
 from collections.abc import AsyncIterator
 
-from agentmem.core.errors import NotFound, invalid_field
+from agentmem.core.errors import NotFound, Unavailable, invalid_field
 from agentmem.core.log import decode_entry
 from agentmem.core.signals import Signal
 from agentmem.core.store import ReadTransaction, Store
 from agentmem.core.validation import check_id
 from agentmem.server.membership import Member, Membership
+from agentmem.server.snapshots import Snapshots
 from agentmem.v1 import cluster_pb2, replication_pb2, replication_pb2_grpc
 
 MAX_FRAME_BYTES = 1024 * 1024
@@ -27,8 +28,9 @@ _logger = logging.getLogger(__name__)
 class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
     """The writer's side of replication."""
 
-    def __init__(self, store: Store, membership: Membership) -> None:
+    def __init__(self, store: Store, membership: Membership, snapshots: Snapshots) -> None:
         self.committed = Signal()
+        self._snapshots = snapshots
         self._store = store
         self._membership = membership
         self._closing = False
@@ -64,6 +66,9 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
                 head = transaction.revision
                 shipped = transaction.shipped_entries(cursor, MAX_FRAME_BYTES) if head > cursor else []
                 heartbeat = _heartbeat(transaction)
+                trimmed = head > cursor and transaction.first_log_revision > cursor + 1
+            if trimmed:
+                return  # the replica comes again, and is told
             if shipped:
                 # Entries are without gaps, so counting them is knowing where the last one stands.
                 cursor += len(shipped)
@@ -92,6 +97,14 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
             raise NotFound("NOT_SUBSCRIBED", f"replica {request.replica_id!r} is not subscribed")
         return replication_pb2.ReportProgressResponse()
 
+    async def FetchSnapshot(
+        self, request: replication_pb2.FetchSnapshotRequest, context: object
+    ) -> AsyncIterator[replication_pb2.FetchSnapshotResponse]:
+        async for frame in self._snapshots.fetch(request):
+            if self._closing:
+                raise Unavailable("SHUTTING_DOWN", "the writer is shutting down")
+            yield frame
+
     def close(self) -> None:
         """Ends the streams."""
         self._closing = True
@@ -117,10 +130,14 @@ def _divergence(transaction: ReadTransaction, position: replication_pb2.Position
         return f"the replica has seen epoch {position.epoch}, this writer is of epoch {own.epoch}"
     if position.revision > own.revision:
         return f"the replica is at revision {position.revision}, the writer only at {own.revision}"
+    first = transaction.first_log_revision
+    if first > max(1, position.revision):
+        return (
+            f"the log begins at revision {first} and does not reach back to {position.revision}: "
+            "start the replica from a backup of the writer"
+        )
     if position.revision:
-        value = transaction.log_value(position.revision)
-        if value is None:
-            return f"the log does not reach back to revision {position.revision}"
+        value = transaction.log_value(position.revision) or b""
         if decode_entry(value, position.revision)[1] != position.chain_hash:
             return f"the replica's log differs from the writer's at or before revision {position.revision}"
     return ""

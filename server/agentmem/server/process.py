@@ -15,6 +15,8 @@ from agentmem.server.feed import ReplicationService
 from agentmem.server.membership import ClusterService, Membership
 from agentmem.server.services import WriterReader, WriterService
 from agentmem.server.settings import WriterSettings
+from agentmem.server.snapshots import Snapshots
+from agentmem.server.sweeper import Sweeper
 from agentmem.v1 import (
     cluster_pb2_grpc,
     reader_pb2_grpc,
@@ -62,7 +64,8 @@ async def _serve(
 
     node_id = settings.node_id or f"writer-{address}"
     membership = Membership(node_id, address, store.position)
-    replication = ReplicationService(store, membership)
+    snapshots = Snapshots(directory.path / "store", directory.path / "snapshots")
+    replication = ReplicationService(store, membership, snapshots)
     queue = CommitQueue(
         store,
         max_commands=settings.max_queue_commands,
@@ -71,7 +74,13 @@ async def _serve(
         on_failure=fail,
     )
     cluster = ClusterService(membership)
-    writer = WriterService(store, queue, embedder)
+    sweeper = Sweeper(
+        store,
+        queue,
+        max_log_bytes=settings.max_log_bytes,
+        max_log_age_s=settings.max_log_age_s,
+    )
+    writer = WriterService(store, queue, embedder, membership, sweeper)
     reader = WriterReader(store)
     writer_pb2_grpc.add_WriterServiceServicer_to_server(writer, server.grpc)
     reader_pb2_grpc.add_ReaderServiceServicer_to_server(reader, server.grpc)
@@ -85,6 +94,8 @@ async def _serve(
     housekeeping = [
         asyncio.create_task(_clear_stale_readers(store)),
         asyncio.create_task(membership.monitor_silence()),
+        asyncio.create_task(sweeper.run()),
+        asyncio.create_task(snapshots.run()),
     ]
     await shutdown.wait()
     for task in housekeeping:
@@ -96,6 +107,7 @@ async def _serve(
     await queue.close()
     await asyncio.sleep(DRAIN_NOTICE_S)
     await server.stop(settings.drain_s)
+    snapshots.close()
     writer.close()
     reader.close()
     if failures:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 from typing import NoReturn
 
 from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.embedders import Embedder, embedding_required
-from agentmem.core.errors import FailedPrecondition, InvalidArgument, invalid_field
+from agentmem.core.errors import (
+    AgentMemError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    invalid_field,
+)
+from agentmem.core.filters import compile_filter
 from agentmem.core.layout import NamespaceState
-from agentmem.core.reading import StoreReader
+from agentmem.core.reader_service import StoreReader
 from agentmem.core.records import FloatVector, IdSource
 from agentmem.core.store import Store
+from agentmem.core.times import now_us, timestamp_us
 from agentmem.core.validation import (
     check_count,
     check_id,
@@ -23,12 +31,17 @@ from agentmem.core.validation import (
 from agentmem.server.commands import (
     WRITABLE_FIELDS,
     AddMemories,
-    DeleteMemories,
     UpdateMemory,
     masked_copy,
 )
 from agentmem.server.commit_queue import CommitQueue
-from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2, writer_pb2_grpc
+from agentmem.server.deletion import DeleteById, delete_by_filter
+from agentmem.server.importing import import_memories
+from agentmem.server.membership import Membership
+from agentmem.server.namespaces import UpdateNamespace, checked_fields
+from agentmem.server.requests import request_key_of
+from agentmem.server.sweeper import Sweeper
+from agentmem.v1 import cluster_pb2, memory_pb2, reader_pb2, writer_pb2, writer_pb2_grpc
 
 MAX_THREADS = 2
 MAX_WAITING_CALLS = 256
@@ -37,12 +50,21 @@ MAX_INLINE_BYTES = 64 * 1024
 
 
 class WriterService(writer_pb2_grpc.WriterServiceServicer):
-    """Adds, updates and deletes."""
+    """Every write: checks of requests, embeddings, and the way into the commit queue."""
 
-    def __init__(self, store: Store, queue: CommitQueue, embedder: Embedder) -> None:
+    def __init__(
+        self,
+        store: Store,
+        queue: CommitQueue,
+        embedder: Embedder,
+        membership: Membership,
+        sweeper: Sweeper,
+    ) -> None:
         self._store = store
         self._queue = queue
         self._embedder = embedder
+        self._membership = membership
+        self._sweeper = sweeper
         self._ids = IdSource()
         self._threads = BoundedThreads("writes", threads=MAX_THREADS, max_calls=MAX_WAITING_CALLS)
 
@@ -54,6 +76,10 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         self, request: writer_pb2.AddMemoriesRequest, context: object
     ) -> writer_pb2.AddMemoriesResponse:
         size_bytes = request.ByteSize()
+        policy = request.on_duplicate or writer_pb2.DUPLICATE_POLICY_ADD
+        if policy not in writer_pb2.DuplicatePolicy.values():
+            raise invalid_field("on_duplicate", f"has no meaning for {policy}")
+        key = request_key_of("AddMemories", request.namespace, request.request_id, request)
         if size_bytes > MAX_INLINE_BYTES:
             vectors = await self._threads.run(self._prepare, request)
         else:
@@ -64,7 +90,9 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
             if vector is not None:
                 vectors[index] = vector
                 request.memories[index].embedding_model = self._embedder.model
-        return await self._queue.submit(AddMemories(request.namespace, request.memories, vectors, size_bytes))
+        return await self._queue.submit(
+            AddMemories(request.namespace, request.memories, vectors, policy, key, size_bytes)
+        )
 
     def _prepare(self, request: writer_pb2.AddMemoriesRequest) -> list[FloatVector | None]:
         """Checks the memories, gives them ids and types; takes their embeddings out and returns them."""
@@ -98,6 +126,7 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         if memory.embedding_model and not memory.embedding:
             raise invalid_field(f"{path}.embedding_model", "is set without an embedding")
         check_memory(memory, path)
+        _check_expire_time(memory, path)
 
     async def _embed(self, namespace: str, texts: Sequence[str]) -> Sequence[FloatVector | None]:
         """The embedder's vectors for texts that came without one."""
@@ -116,6 +145,7 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         self, request: writer_pb2.UpdateMemoryRequest, context: object
     ) -> writer_pb2.UpdateMemoryResponse:
         check_namespace(request.namespace)
+        key = request_key_of("UpdateMemory", request.namespace, request.request_id, request)
         memory = request.memory
         check_id(memory.id, "memory.id")
         if memory.namespace not in ("", request.namespace):
@@ -125,13 +155,14 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         if "content" not in fields:
             masked.content = "unchanged"
         check_memory(masked, "memory")
+        _check_expire_time(masked, "memory")
         if "type" in fields and not memory.type:
             memory.type = memory_pb2.MEMORY_TYPE_EPISODIC
         vector = await self._updated_vector(request.namespace, memory, fields)
         memory.ClearField("embedding")
         expected = request.expected_version if request.HasField("expected_version") else None
         return await self._queue.submit(
-            UpdateMemory(request.namespace, memory, fields, expected, vector, request.ByteSize())
+            UpdateMemory(request.namespace, memory, fields, expected, vector, key, request.ByteSize())
         )
 
     async def _updated_vector(
@@ -153,10 +184,76 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         self, request: writer_pb2.DeleteMemoriesRequest, context: object
     ) -> writer_pb2.DeleteMemoriesResponse:
         check_namespace(request.namespace)
+        key = request_key_of("DeleteMemories", request.namespace, request.request_id, request)
+        matcher = compile_filter(request.filter)
+        expected = request.expected_version if request.HasField("expected_version") else None
+        if expected is not None and len(request.ids) != 1:
+            raise invalid_field("expected_version", "needs exactly one id")
+        if matcher is not None:
+            if request.ids:
+                raise invalid_field("filter", "is given with ids: give one of them")
+            return await delete_by_filter(
+                self._store,
+                self._queue,
+                self._threads,
+                request.namespace,
+                matcher,
+                is_purge=request.purge,
+                request=key,
+            )
         check_ids(request.ids, "ids")
         return await self._queue.submit(
-            DeleteMemories(request.namespace, list(request.ids), request.ByteSize())
+            DeleteById(request.namespace, list(request.ids), request.purge, expected, key, request.ByteSize())
         )
+
+    async def GetPurgeReceipt(
+        self, request: writer_pb2.GetPurgeReceiptRequest, context: object
+    ) -> writer_pb2.GetPurgeReceiptResponse:
+        check_namespace(request.namespace)
+        with self._store.read() as transaction:
+            receipt = transaction.receipt(request.revision)
+        if receipt is None or receipt.namespace != request.namespace:
+            raise NotFound(
+                "RECEIPT_NOT_FOUND",
+                f"no purge of namespace {request.namespace!r} ended at revision {request.revision}",
+                revision=str(request.revision),
+            )
+        # The writer has no index; a replica's searches may lag behind its store.
+        applied = [
+            (node.id, node.applied_revision)
+            if node.role == cluster_pb2.NODE_ROLE_WRITER
+            else (node.id, min(node.applied_revision, node.searchable_revision))
+            for node in self._membership.topology().nodes
+        ]
+        return writer_pb2.GetPurgeReceiptResponse(
+            receipt=receipt,
+            nodes=[
+                writer_pb2.PurgeProgress(
+                    node_id=node_id, applied_revision=revision, applied=revision >= request.revision
+                )
+                for node_id, revision in applied
+            ],
+        )
+
+    async def ImportMemories(
+        self, requests: AsyncIterable[writer_pb2.ImportMemoriesRequest], context: object
+    ) -> writer_pb2.ImportMemoriesResponse:
+        return await import_memories(requests, self._queue, self._threads)
+
+    async def UpdateNamespace(
+        self, request: writer_pb2.UpdateNamespaceRequest, context: object
+    ) -> writer_pb2.UpdateNamespaceResponse:
+        check_namespace(request.namespace)
+        key = request_key_of("UpdateNamespace", request.namespace, request.request_id, request)
+        fields = checked_fields(request)
+        response = await self._queue.submit(UpdateNamespace(request.namespace, request.settings, fields, key))
+        self._sweeper.watch(request.namespace)
+        return response
+
+
+def _check_expire_time(memory: memory_pb2.Memory, path: str) -> None:
+    if memory.HasField("expire_time") and timestamp_us(memory.expire_time) <= now_us():
+        raise invalid_field(f"{path}.expire_time", "must be in the future")
 
 
 def _masked_fields(request: writer_pb2.UpdateMemoryRequest) -> frozenset[str]:
@@ -172,11 +269,16 @@ def _masked_fields(request: writer_pb2.UpdateMemoryRequest) -> frozenset[str]:
             )
     if "embedding_model" in paths and "embedding" not in paths:
         raise invalid_field("update_mask", "has embedding_model without embedding")
+    if "ttl" in paths and "expire_time" in paths:
+        raise invalid_field("update_mask", "has ttl and expire_time: name one of them")
     return frozenset(paths)
 
 
 class WriterReader(StoreReader):
     """The reads of the writer: all but the search, for which it keeps no index."""
+
+    def refuse_revision(self, asked: int, newest: int) -> AgentMemError:
+        return invalid_field("as_of.revision", f"is {asked}; the newest revision is {newest}")
 
     async def SearchMemories(self, request: reader_pb2.SearchMemoriesRequest, context: object) -> NoReturn:
         raise FailedPrecondition(

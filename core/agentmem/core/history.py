@@ -1,0 +1,93 @@
+"""Which version of a memory a read is about: the newest, or the one of an earlier state of the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentmem.core.errors import FailedPrecondition
+from agentmem.core.layout import IdState, NamespaceState
+from agentmem.core.read_transaction import ReadTransaction
+from agentmem.core.records import Record
+from agentmem.core.times import now_us, timestamp_us
+from agentmem.core.validation import check_time
+from agentmem.v1 import memory_pb2, reader_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A state of the store: now, after a revision, or after every commit up to a time.
+
+    Attributes:
+        now_us: what has expired by then is not there any more, when neither of the others is set.
+    """
+
+    now_us: int
+    revision: int | None = None
+    time_us: int | None = None
+
+    @property
+    def is_now(self) -> bool:
+        return self.revision is None and self.time_us is None
+
+
+def moment_of(as_of: reader_pb2.AsOf) -> Moment:
+    """The moment that a request asks for; now, when it says nothing. Raises InvalidArgument."""
+    point = as_of.WhichOneof("point")
+    if point == "revision":
+        return Moment(now_us(), revision=as_of.revision)
+    if point == "time":
+        check_time(as_of.time, "as_of.time")
+        return Moment(now_us(), time_us=timestamp_us(as_of.time))
+    return Moment(now_us())
+
+
+def is_expired(memory: memory_pb2.Memory, at_us: int) -> bool:
+    """Whether its time is over."""
+    return memory.HasField("expire_time") and timestamp_us(memory.expire_time) <= at_us
+
+
+def version_at(transaction: ReadTransaction, state: IdState, moment: Moment) -> tuple[int, Record] | None:
+    """The version that was live at the moment, with its ordinal; None when there was none.
+
+    Raises:
+        FailedPrecondition: ``HISTORY_PRUNED``, retention has removed it.
+    """
+    if moment.is_now:
+        if state.deleted:
+            return None
+        record = transaction.named_record(state.ordinal)
+        return None if is_expired(record.memory, moment.now_us) else (state.ordinal, record)
+    earlier = 0
+    for ordinal, record in transaction.versions(state.ordinal):
+        earlier = record.previous_ordinal
+        if not _is_written(record, moment):
+            continue
+        # After a revision, an expired memory is there until the commit that swept it.
+        expired = moment.time_us is not None and is_expired(record.memory, moment.time_us)
+        return None if record.is_tombstone or expired else (ordinal, record)
+    if earlier:
+        raise _pruned("retention has removed the version of a memory of that time")
+    return None
+
+
+def _is_written(record: Record, moment: Moment) -> bool:
+    if moment.revision is not None:
+        return record.revision <= moment.revision
+    return moment.time_us is None or timestamp_us(record.memory.update_time) <= moment.time_us
+
+
+def check_history(space: NamespaceState | None, moment: Moment) -> None:
+    """Raises FailedPrecondition (``HISTORY_PRUNED``) when deleted memories of that moment are forgotten."""
+    if space is None or moment.is_now:
+        return
+    too_early = (
+        moment.revision < space.history_start
+        if moment.revision is not None
+        else moment.time_us is not None and moment.time_us < space.history_start_us
+    )
+    if too_early:
+        raise _pruned(f"the history of the namespace is complete from revision {space.history_start} on")
+
+
+def _pruned(problem: str) -> FailedPrecondition:
+    return FailedPrecondition("HISTORY_PRUNED", f"as_of reaches too far back: {problem}", field="as_of")

@@ -1,0 +1,262 @@
+"""What can be read from one snapshot of the store. The layout of keys and values is in layout.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Protocol
+
+from agentmem.core import records
+from agentmem.core.compression import Dictionary
+from agentmem.core.environment import Transaction
+from agentmem.core.errors import DataLoss
+from agentmem.core.layout import (
+    COUNTERS,
+    KEY,
+    POSITION,
+    IdState,
+    NamespaceState,
+    decode_expiry_key,
+    decode_hash_key,
+    decode_id_state,
+    decode_namespace,
+    decode_superseded_key,
+    hash_prefix,
+    id_key,
+    number_prefix,
+    unseal,
+)
+from agentmem.core.log import LogEntry, Operation, Position, decode_entry
+from agentmem.core.records import FloatVector, Record
+from agentmem.v1 import replication_pb2, storage_pb2, writer_pb2
+
+# Operations that write a record.
+RECORD_KINDS = (Operation.KIND_PUT, Operation.KIND_DELETE)
+
+
+class Dictionaries(Protocol):
+    """The zstd dictionaries of a store."""
+
+    @property
+    def by_id(self) -> Mapping[int, Dictionary]:
+        """All that a record may name."""
+        ...
+
+    def newest(self, namespace_number: int) -> Dictionary | None:
+        """The one for new records of a namespace."""
+        ...
+
+
+class ReadTransaction:
+    """A consistent snapshot of the store. Valid only inside ``Store.read()``.
+
+    Every method raises DataLoss when stored bytes fail their checksum; nothing damaged is returned.
+    """
+
+    def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
+        self._transaction = transaction
+        self._dictionaries = dictionaries
+
+    # Meta
+
+    @property
+    def position(self) -> Position:
+        epoch, revision, chain_hash = POSITION.unpack(self._meta(b"position"))
+        return Position(self._meta(b"cluster_id"), epoch, revision, chain_hash)
+
+    @property
+    def revision(self) -> int:
+        """The newest revision; 0 in an empty store."""
+        return self.position.revision
+
+    @property
+    def newest_ordinal(self) -> int:
+        """The last ordinal assigned; 0 in an empty store."""
+        return self._counters()[0] - 1
+
+    @property
+    def log_bytes(self) -> int:
+        """The size of all entries in the log."""
+        return self._counters()[1]
+
+    def _counters(self) -> tuple[int, int]:
+        next_ordinal, log_bytes = COUNTERS.unpack(self._meta(b"counters"))
+        return next_ordinal, log_bytes
+
+    def _meta(self, key: bytes) -> bytes:
+        value = self._transaction.get(b"meta", key)
+        if value is None:
+            raise DataLoss("CORRUPT_META", f"the store has no {key.decode()}")
+        return unseal(value, key.decode())
+
+    # Namespaces and ids
+
+    def namespace(self, namespace: str) -> NamespaceState | None:
+        value = self._transaction.get(b"namespaces", namespace.encode())
+        return None if value is None else decode_namespace(value, namespace)
+
+    def namespaces(self) -> Iterator[tuple[str, NamespaceState]]:
+        for key, value in self._transaction.scan(b"namespaces"):
+            name = key.decode()
+            yield name, decode_namespace(value, name)
+
+    def namespace_name(self, number: int) -> str:
+        """Raises DataLoss when there is no such namespace."""
+        value = self._transaction.get(b"numbers", number_prefix(number))
+        if value is None:
+            raise DataLoss("CORRUPT_NAMESPACES", f"the store has no namespace number {number}")
+        return unseal(value, f"the name of namespace number {number}").decode()
+
+    def namespace_count(self) -> int:
+        return self._transaction.count(b"namespaces")
+
+    def id_state(self, namespace: str, memory_id: str) -> IdState | None:
+        value = self._transaction.get(b"ids", id_key(namespace, memory_id))
+        return None if value is None else decode_id_state(value, memory_id)
+
+    def ids(self, namespace: str, after: str = "") -> Iterator[tuple[str, IdState]]:
+        """The ids behind ``after``, deleted ones too, in the order of their UTF-8 bytes."""
+        prefix = id_key(namespace, "")
+        start = prefix + after.encode() + (b"\x00" if after else b"")
+        for key, value in self._transaction.scan(b"ids", start, prefix):
+            memory_id = key[len(prefix) :].decode()
+            yield memory_id, decode_id_state(value, memory_id)
+
+    def live_ids(self, namespace: str, after: str = "") -> Iterator[tuple[str, IdState]]:
+        """The undeleted among ``ids``."""
+        return ((memory_id, state) for memory_id, state in self.ids(namespace, after) if not state.deleted)
+
+    def live_ordinals(self) -> Iterator[int]:
+        """The ordinals of all undeleted newest versions, in no particular order."""
+        for key, value in self._transaction.scan(b"ids"):
+            state = decode_id_state(value, key.rpartition(b"\x00")[2].decode())
+            if not state.deleted:
+                yield state.ordinal
+
+    # Versions
+
+    def record(self, ordinal: int) -> Record | None:
+        value = self._transaction.get(b"docs", KEY.pack(ordinal))
+        return None if value is None else records.decode_record(value, ordinal, self._dictionaries.by_id)
+
+    def named_record(self, ordinal: int) -> Record:
+        """The record at an ordinal that the store itself names. Raises DataLoss when it is missing."""
+        record = self.record(ordinal)
+        if record is None:
+            raise DataLoss("MISSING_RECORD", f"the store has no record at ordinal {ordinal}")
+        return record
+
+    def versions(self, ordinal: int) -> Iterator[tuple[int, Record]]:
+        """The version at an ordinal and those before it, newest first, as far as they are kept.
+
+        It ends behind a record with a previous ordinal when retention has removed what was there.
+        """
+        while ordinal:
+            record = self.record(ordinal)
+            if record is None:
+                return
+            yield ordinal, record
+            ordinal = record.previous_ordinal
+
+    def vector(self, ordinal: int) -> FloatVector | None:
+        """float32 [dimension], unit length."""
+        value = self._transaction.get(b"vectors", KEY.pack(ordinal))
+        return None if value is None else records.decode_vector(value, ordinal)
+
+    def duplicates(self, number: int, digest: bytes) -> Iterator[int]:
+        """The ordinals of the live memories of a namespace with this owner and content, oldest first."""
+        for key, _ in self._transaction.scan(b"hashes", prefix=hash_prefix(number, digest)):
+            yield decode_hash_key(key)
+
+    def expired(self, now_us: int, limit: int) -> list[int]:
+        """The ordinals of at most ``limit`` live memories whose time is over, the first to expire first."""
+        ordinals = []
+        for key, _ in islice(self._transaction.scan(b"expiry"), limit):
+            expire_us, ordinal = decode_expiry_key(key)
+            if expire_us > now_us:
+                break
+            ordinals.append(ordinal)
+        return ordinals
+
+    def superseded(self, number: int, until_us: int, limit: int) -> list[int]:
+        """The ordinals of at most ``limit`` versions that ended up to a time, the first to end first."""
+        ordinals = []
+        for key, _ in islice(self._transaction.scan(b"superseded", prefix=number_prefix(number)), limit):
+            ended_us, ordinal = decode_superseded_key(key)
+            if ended_us > until_us:
+                break
+            ordinals.append(ordinal)
+        return ordinals
+
+    # Requests and receipts
+
+    def request_outcome(self, key: bytes) -> storage_pb2.RequestOutcome | None:
+        value = self._transaction.get(b"requests", key)
+        if value is None:
+            return None
+        return storage_pb2.RequestOutcome.FromString(unseal(value, "the answer to a request"))
+
+    def receipt(self, revision: int) -> writer_pb2.PurgeReceipt | None:
+        value = self._transaction.get(b"receipts", KEY.pack(revision))
+        if value is None:
+            return None
+        return writer_pb2.PurgeReceipt.FromString(unseal(value, f"the receipt of revision {revision}"))
+
+    # Log
+
+    @property
+    def first_log_revision(self) -> int:
+        """The oldest revision in the log; 0 when it is empty."""
+        key = self._transaction.first_key(b"log")
+        return int(KEY.unpack(key)[0]) if key else 0
+
+    @property
+    def last_time_us(self) -> int:
+        """The time of the newest entry, microseconds since 1970; 0 in an empty log."""
+        revision = self.revision
+        return self.log_entry(revision).time_us if revision else 0
+
+    def log_value(self, revision: int) -> bytes | None:
+        return self._transaction.get(b"log", KEY.pack(revision))
+
+    def log_values(self, from_revision: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Revisions and encoded entries, in order."""
+        for key, value in self._transaction.scan(b"log", KEY.pack(from_revision)):
+            yield KEY.unpack(key)[0], value
+
+    def log_entry(self, revision: int) -> LogEntry:
+        """Raises DataLoss when the entry is missing."""
+        value = self.log_value(revision)
+        if value is None:
+            raise DataLoss("CORRUPT_LOG", f"the log has no entry at revision {revision}")
+        return decode_entry(value, revision)[0]
+
+    def shipped_entries(self, after_revision: int, max_bytes: int) -> list[replication_pb2.ShippedEntry]:
+        """Entries behind ``after_revision`` with their records: at most ``max_bytes``, at least one."""
+        shipped: list[replication_pb2.ShippedEntry] = []
+        size_bytes = 0
+        for revision, value in self.log_values(after_revision + 1):
+            entry = self._ship(revision, value)
+            size_bytes += entry.ByteSize()
+            if shipped and size_bytes > max_bytes:
+                break
+            shipped.append(entry)
+        return shipped
+
+    def _ship(self, revision: int, value: bytes) -> replication_pb2.ShippedEntry:
+        shipped = replication_pb2.ShippedEntry(log_value=value)
+        for operation in decode_entry(value, revision)[0].operations:
+            if operation.kind not in RECORD_KINDS:
+                continue
+            key = KEY.pack(operation.ordinal)
+            record = self._transaction.get(b"docs", key)
+            if record is None:
+                shipped.records.add(ordinal=operation.ordinal, removed=True)
+                continue
+            # Damage is named where it is, and not by each replica.
+            record = records.expand_record(record, operation.ordinal, self._dictionaries.by_id)
+            vector = self._transaction.get(b"vectors", key) or b""
+            if operation.vector_crc32c:
+                records.check_vector(vector, operation.ordinal)
+            shipped.records.add(ordinal=operation.ordinal, record=record, vector=vector)
+        return shipped

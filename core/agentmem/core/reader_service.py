@@ -1,0 +1,102 @@
+"""ReaderService as far as it needs no index."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.errors import AgentMemError, Unavailable
+from agentmem.core.exporting import ExportPlace, ExportQuery, export_frame
+from agentmem.core.filters import compile_filter
+from agentmem.core.history import Moment
+from agentmem.core.reading import get_history, get_memories, get_stats, list_memories
+from agentmem.core.store import Store
+from agentmem.core.times import now_us
+from agentmem.core.validation import check_ids, check_namespace
+from agentmem.v1 import reader_pb2, reader_pb2_grpc
+
+MAX_READ_THREADS = 2
+MAX_WAITING_READS = 256
+# Some hundred microseconds of the event loop; more ids go to a thread.
+MAX_INLINE_GETS = 32
+
+
+class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
+    """Gets, lists, histories, exports and stats over a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._threads = BoundedThreads("reads", threads=MAX_READ_THREADS, max_calls=MAX_WAITING_READS)
+
+    def close(self) -> None:
+        """Drops the reads that wait for a thread."""
+        self._threads.close()
+
+    def check_serving(self) -> None:
+        """Raises when this node takes no reads now."""
+
+    def refuse_revision(self, asked: int, newest: int) -> AgentMemError:
+        """The error for a read as of a revision that this node does not have."""
+        return Unavailable(
+            "REPLICA_STALE",
+            f"as_of.revision is {asked}; this node has applied {newest}",
+            applied_revision=str(newest),
+            field="as_of.revision",
+        )
+
+    async def GetMemories(
+        self, request: reader_pb2.GetMemoriesRequest, context: object
+    ) -> reader_pb2.GetMemoriesResponse:
+        self.check_serving()
+        check_namespace(request.namespace)
+        check_ids(request.ids, "ids")
+        self._check_reached(request.as_of)
+        if len(request.ids) > MAX_INLINE_GETS:
+            return await self._threads.run(get_memories, self._store, request)
+        return get_memories(self._store, request)
+
+    async def ListMemories(
+        self, request: reader_pb2.ListMemoriesRequest, context: object
+    ) -> reader_pb2.ListMemoriesResponse:
+        self.check_serving()
+        self._check_reached(request.as_of)
+        # In a thread: a page may read thousands of records.
+        return await self._threads.run(list_memories, self._store, request)
+
+    async def GetMemoryHistory(
+        self, request: reader_pb2.GetMemoryHistoryRequest, context: object
+    ) -> reader_pb2.GetMemoryHistoryResponse:
+        self.check_serving()
+        return await self._threads.run(get_history, self._store, request)
+
+    async def ExportMemories(
+        self, request: reader_pb2.ExportMemoriesRequest, context: object
+    ) -> AsyncIterator[reader_pb2.ExportMemoriesResponse]:
+        self.check_serving()
+        check_namespace(request.namespace)
+        query = ExportQuery(
+            namespace=request.namespace,
+            moment=Moment(now_us(), revision=self._store.position().revision),
+            matcher=compile_filter(request.filter),
+            newest_only=request.newest_only,
+        )
+        place: ExportPlace | None = ExportPlace()
+        is_first = True
+        while place is not None:
+            frame, place = await self._threads.run(export_frame, self._store, query, place)
+            # The first tells the revision, also when there is nothing.
+            if frame.versions or is_first:
+                yield frame
+            is_first = False
+
+    async def GetStats(
+        self, request: reader_pb2.GetStatsRequest, context: object
+    ) -> reader_pb2.GetStatsResponse:
+        self.check_serving()
+        return get_stats(self._store, request)
+
+    def _check_reached(self, as_of: reader_pb2.AsOf) -> None:
+        if as_of.WhichOneof("point") == "revision":
+            newest = self._store.position().revision
+            if as_of.revision > newest:
+                raise self.refuse_revision(as_of.revision, newest)

@@ -1,0 +1,21 @@
+"""Points in time: microseconds since 1970 inside, protobuf's Timestamp outside."""
+
+from __future__ import annotations
+
+import time
+
+from google.protobuf import duration_pb2, timestamp_pb2
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def timestamp_us(timestamp: timestamp_pb2.Timestamp) -> int:
+    """Microseconds since 1970."""
+    return timestamp.seconds * 1_000_000 + timestamp.nanos // 1000
+
+
+def duration_us(duration: duration_pb2.Duration) -> int:
+    """Microseconds."""
+    return duration.seconds * 1_000_000 + duration.nanos // 1000

@@ -1,0 +1,244 @@
+"""Deletes and purges: by id in one commit, by filter in several."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.filters import Filter
+from agentmem.core.history import is_expired
+from agentmem.core.layout import IdState
+from agentmem.core.read_transaction import ReadTransaction
+from agentmem.core.reading import SCAN_CHUNK_RECORDS
+from agentmem.core.store import Change, Removal, Store, WriteTransaction
+from agentmem.core.times import now_us
+from agentmem.server.commands import current_memory
+from agentmem.server.commit_queue import CommitQueue
+from agentmem.server.requests import RequestKey, first_outcome, outcome_of
+from agentmem.server.retention import pruned, tombstone
+from agentmem.v1 import writer_pb2
+
+# Of a deletion by filter: what one commit deletes, and what one search for more looks at.
+MAX_DELETED_PER_COMMIT = 500
+MAX_SCANNED_RECORDS = 5000
+# Ids that an answer names; it stays below the 4 MiB that gRPC clients take.
+MAX_NAMED_IDS = 10_000
+
+
+class _Tally:
+    """What a deletion has come to. Ids are counted in the order of their bytes."""
+
+    def __init__(self) -> None:
+        self.named_ids: list[str] = []
+        self.count = 0
+        self._version_count = 0
+        self._digest = hashlib.sha256()
+
+    def add(self, ids: Sequence[str], version_count: int) -> None:
+        self.named_ids += ids[: MAX_NAMED_IDS - len(self.named_ids)]
+        self.count += len(ids)
+        self._version_count += version_count
+        for memory_id in ids:
+            self._digest.update(memory_id.encode() + b"\x00")
+
+    def receipt(self, namespace: str, time_us: int) -> writer_pb2.PurgeReceipt:
+        """Of a purge. ``WriteTransaction.append`` sets its revision."""
+        receipt = writer_pb2.PurgeReceipt(
+            namespace=namespace,
+            memory_count=self.count,
+            version_count=self._version_count,
+            ids_sha256=self._digest.digest(),
+        )
+        receipt.time.FromMicroseconds(time_us)
+        return receipt
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteById:
+    """Deletes or purges the memories that exist among the ids."""
+
+    namespace: str
+    ids: Sequence[str]
+    is_purge: bool
+    expected_version: int | None
+    request: RequestKey | None
+    size_bytes: int
+
+    def run(self, transaction: WriteTransaction, time_us: int) -> writer_pb2.DeleteMemoriesResponse:
+        first = first_outcome(self.request, transaction, time_us)
+        if first:
+            return writer_pb2.DeleteMemoriesResponse.FromString(first.response)
+        if self.expected_version is not None:
+            current_memory(transaction, self.namespace, self.ids[0], self.expected_version, time_us)
+        deletion = _Deletion(transaction, self.namespace, self.is_purge, time_us)
+        for memory_id in self.ids:
+            deletion.add(memory_id)
+        tally = _Tally()
+        tally.add(sorted(deletion.ids, key=str.encode), deletion.version_count)
+        response = writer_pb2.DeleteMemoriesResponse(
+            deleted_ids=deletion.ids,
+            missing_ids=deletion.missing_ids,
+            deleted_count=len(deletion.ids),
+        )
+        receipt = tally.receipt(self.namespace, time_us) if self.is_purge and tally.count else None
+        return _end(transaction, deletion.changes, time_us, response, receipt, self.request)
+
+
+def _end(
+    transaction: WriteTransaction,
+    changes: Sequence[Change | Removal],
+    time_us: int,
+    response: writer_pb2.DeleteMemoriesResponse,
+    receipt: writer_pb2.PurgeReceipt | None,
+    request: RequestKey | None,
+) -> writer_pb2.DeleteMemoriesResponse:
+    """Writes an entry, if there is anything for it, and completes the response."""
+    response.revision = transaction.revision
+    if changes or receipt is not None or request is not None:
+        response.revision += 1
+        if receipt is not None:
+            receipt.revision = response.revision
+            response.receipt.CopyFrom(receipt)
+        transaction.append(changes, time_us, request=outcome_of(request, response), receipt=receipt)
+    return response
+
+
+class _Deletion:
+    """The changes that delete or purge memories of a namespace."""
+
+    def __init__(self, transaction: WriteTransaction, namespace: str, is_purge: bool, time_us: int) -> None:
+        self.ids: list[str] = []
+        self.missing_ids: list[str] = []
+        self.changes: list[Change | Removal] = []
+        self.version_count = 0
+        self._transaction = transaction
+        self._namespace = namespace
+        self._is_purge = is_purge
+        self._time_us = time_us
+
+    def add(self, memory_id: str, matcher: Filter | None = None) -> None:
+        """Takes a memory in, if it is there and, with a filter, still matches."""
+        state = self._transaction.id_state(self._namespace, memory_id)
+        if state is None or not _is_meant(self._transaction, state, matcher, self._is_purge, self._time_us):
+            self.missing_ids.append(memory_id)
+            return
+        self.ids.append(memory_id)
+        if self._is_purge:
+            ordinals = [ordinal for ordinal, _ in self._transaction.versions(state.ordinal)]
+            self.changes.append(Removal(self._namespace, ordinals, is_purge=True))
+            self.version_count += len(ordinals)
+        else:
+            self.changes.append(tombstone(self._namespace, memory_id, state.version + 1, self._time_us))
+            self.changes += pruned(self._transaction, self._namespace, state)
+
+
+def _is_meant(
+    transaction: ReadTransaction, state: IdState, matcher: Filter | None, is_purge: bool, time_us: int
+) -> bool:
+    """Whether a deletion takes this memory."""
+    if is_purge:
+        return matcher is None or any(
+            matcher.matches(record.memory)
+            for _, record in transaction.versions(state.ordinal)
+            if not record.is_tombstone
+        )
+    if state.deleted:
+        return False
+    memory = transaction.named_record(state.ordinal).memory
+    return not is_expired(memory, time_us) and (matcher is None or matcher.matches(memory))
+
+
+@dataclass(frozen=True, slots=True)
+class _DeleteMatching:
+    """Deletes or purges those of the ids that still match; returns which, and how many versions it purged."""
+
+    namespace: str
+    ids: Sequence[str]
+    matcher: Filter
+    is_purge: bool
+    size_bytes: int = 0
+
+    def run(self, transaction: WriteTransaction, time_us: int) -> tuple[list[str], int]:
+        deletion = _Deletion(transaction, self.namespace, self.is_purge, time_us)
+        for memory_id in self.ids:
+            deletion.add(memory_id, self.matcher)
+        if deletion.changes:
+            transaction.append(deletion.changes, time_us)
+        return deletion.ids, deletion.version_count
+
+
+@dataclass(frozen=True, slots=True)
+class _EndDeletion:
+    """Writes down what a deletion by filter came to."""
+
+    namespace: str
+    tally: _Tally
+    is_purge: bool
+    request: RequestKey | None
+    size_bytes: int = 0
+
+    def run(self, transaction: WriteTransaction, time_us: int) -> writer_pb2.DeleteMemoriesResponse:
+        first = first_outcome(self.request, transaction, time_us)
+        if first:
+            return writer_pb2.DeleteMemoriesResponse.FromString(first.response)
+        response = writer_pb2.DeleteMemoriesResponse(
+            deleted_ids=self.tally.named_ids, deleted_count=self.tally.count
+        )
+        has_receipt = self.is_purge and self.tally.count
+        receipt = self.tally.receipt(self.namespace, time_us) if has_receipt else None
+        return _end(transaction, (), time_us, response, receipt, self.request)
+
+
+async def delete_by_filter(
+    store: Store,
+    queue: CommitQueue,
+    threads: BoundedThreads,
+    namespace: str,
+    matcher: Filter,
+    *,
+    is_purge: bool,
+    request: RequestKey | None,
+) -> writer_pb2.DeleteMemoriesResponse:
+    """Deletes or purges what matches, commit by commit.
+
+    A memory that is changed meanwhile is deleted if it still matches then. When the call is cut off, what was
+    committed stays deleted, and the same request does the rest.
+    """
+    if request is not None:
+        with store.read() as transaction:
+            first = first_outcome(request, transaction, now_us())
+        if first is not None:
+            return writer_pb2.DeleteMemoriesResponse.FromString(first.response)
+    tally = _Tally()
+    after: str | None = ""
+    while after is not None:
+        ids, after = await threads.run(_find_matching, store, namespace, matcher, is_purge, after)
+        if ids:
+            deleted, version_count = await queue.submit(_DeleteMatching(namespace, ids, matcher, is_purge))
+            tally.add(deleted, version_count)
+    return await queue.submit(_EndDeletion(namespace, tally, is_purge, request))
+
+
+def _find_matching(
+    store: Store, namespace: str, matcher: Filter, is_purge: bool, after: str
+) -> tuple[list[str], str | None]:
+    """Some ids behind ``after`` that match, in order, and the id to go on behind; None at the end."""
+    found: list[str] = []
+    scanned = 0
+    time_us = now_us()
+    while scanned < MAX_SCANNED_RECORDS:
+        with store.read() as transaction:
+            chunk = list(islice(transaction.ids(namespace, after), SCAN_CHUNK_RECORDS))
+            for memory_id, state in chunk:
+                if len(found) == MAX_DELETED_PER_COMMIT:
+                    return found, after
+                after = memory_id
+                if _is_meant(transaction, state, matcher, is_purge, time_us):
+                    found.append(memory_id)
+        scanned += len(chunk)
+        if len(chunk) < SCAN_CHUNK_RECORDS:
+            return found, None
+    return found, after

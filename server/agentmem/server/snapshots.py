@@ -1,0 +1,165 @@
+"""Snapshots: consistent copies of the store that are fetched over the network while it is written to.
+
+Each copy is made by a process of its own, so that the long read it takes neither holds the interpreter nor
+keeps the map of the writer from growing. It is kept for a while, so that a transfer that was cut off can go
+on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentmem.core.checksums import crc32c
+from agentmem.core.errors import AgentMemError, NotFound, ResourceExhausted, invalid_field
+from agentmem.core.layout import FORMAT_VERSION
+from agentmem.v1 import replication_pb2
+
+MAX_SNAPSHOTS = 2
+CHUNK_BYTES = 1024 * 1024
+KEEP_S = 600.0
+RETRY_AFTER_S = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class _Snapshot:
+    header: replication_pb2.SnapshotHeader
+    file: Path
+    used_at_s: float
+    readers: int = 0
+
+
+class Snapshots:
+    """The copies that there are. Belongs to one event loop."""
+
+    def __init__(self, store_path: Path, directory: Path) -> None:
+        """``directory`` is for the copies alone; what an earlier process left there is removed."""
+        self._store_path = store_path
+        self._directory = directory
+        self._ready: dict[str, _Snapshot] = {}
+        self._making = 0
+        shutil.rmtree(directory, ignore_errors=True)
+
+    async def fetch(
+        self, request: replication_pb2.FetchSnapshotRequest
+    ) -> AsyncIterator[replication_pb2.FetchSnapshotResponse]:
+        """The frames of a new copy, or of one that is still there, from an offset on.
+
+        Raises:
+            NotFound: ``SNAPSHOT_NOT_FOUND``, there is no such copy any more.
+            ResourceExhausted: ``OVERLOADED``, as many copies as may be are in use; ``STORE_FULL``, there is
+                no room for one.
+        """
+        snapshot = self._known(request) if request.snapshot_id else await self._make()
+        snapshot.readers += 1
+        try:
+            yield replication_pb2.FetchSnapshotResponse(header=snapshot.header)
+            offset = request.offset
+            while offset < snapshot.header.size_bytes:
+                data = await asyncio.to_thread(_read, snapshot.file, offset)
+                chunk = replication_pb2.SnapshotChunk(offset=offset, data=data, crc32c=crc32c(data))
+                yield replication_pb2.FetchSnapshotResponse(chunk=chunk)
+                offset += len(data)
+        finally:
+            snapshot.readers -= 1
+            snapshot.used_at_s = time.monotonic()
+
+    def _known(self, request: replication_pb2.FetchSnapshotRequest) -> _Snapshot:
+        snapshot = self._ready.get(request.snapshot_id)
+        if snapshot is None:
+            raise NotFound(
+                "SNAPSHOT_NOT_FOUND", f"there is no snapshot {request.snapshot_id!r} any more: begin anew"
+            )
+        if request.offset > snapshot.header.size_bytes:
+            raise invalid_field("offset", f"is behind the end at {snapshot.header.size_bytes}")
+        return snapshot
+
+    async def _make(self) -> _Snapshot:
+        self._make_room()
+        name = uuid.uuid4().hex
+        folder = self._directory / name
+        folder.mkdir(parents=True)
+        self._making += 1
+        try:
+            header = await _copy(self._store_path, folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            self._making -= 1
+        header.snapshot_id = name
+        snapshot = self._ready[name] = _Snapshot(header, folder / "data.mdb", time.monotonic())
+        return snapshot
+
+    def _make_room(self) -> None:
+        """Forgets the copy that nobody has read for longest, if there are too many."""
+        if len(self._ready) + self._making < MAX_SNAPSHOTS:
+            return
+        idle = [name for name, snapshot in self._ready.items() if not snapshot.readers]
+        if not idle:
+            raise ResourceExhausted(
+                "OVERLOADED",
+                f"{MAX_SNAPSHOTS} snapshots are being made or fetched already",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._forget(min(idle, key=lambda name: self._ready[name].used_at_s))
+
+    def _forget(self, name: str) -> None:
+        snapshot = self._ready.pop(name)
+        shutil.rmtree(snapshot.file.parent, ignore_errors=True)
+
+    async def run(self) -> None:
+        """Removes copies that nobody has asked for in a while, until cancelled."""
+        while True:
+            await asyncio.sleep(KEEP_S / 10)
+            for name, snapshot in list(self._ready.items()):
+                if not snapshot.readers and snapshot.used_at_s < time.monotonic() - KEEP_S:
+                    self._forget(name)
+
+    def close(self) -> None:
+        """Removes all copies."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+async def _copy(store_path: Path, folder: Path) -> replication_pb2.SnapshotHeader:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agentmem.server.snapshot_copier", str(store_path), str(folder)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        output, errors = await process.communicate()
+    except BaseException:
+        process.kill()
+        raise
+    if process.returncode:
+        problem = (errors.decode(errors="replace").strip() or "it was killed").splitlines()[-1]
+        full = "No space left" in problem
+        error = ResourceExhausted if full else AgentMemError
+        raise error("STORE_FULL" if full else "SNAPSHOT_FAILED", f"the store cannot be copied: {problem}")
+    document = json.loads(output)
+    position = replication_pb2.Position(
+        cluster_id=bytes.fromhex(document["cluster_id"]),
+        epoch=document["epoch"],
+        revision=document["revision"],
+        chain_hash=bytes.fromhex(document["chain_hash"]),
+    )
+    return replication_pb2.SnapshotHeader(
+        position=position,
+        size_bytes=document["size_bytes"],
+        sha256=bytes.fromhex(document["sha256"]),
+        format=FORMAT_VERSION,
+    )
+
+
+def _read(file: Path, offset: int) -> bytes:
+    with open(file, "rb") as source:
+        source.seek(offset)
+        return source.read(CHUNK_BYTES)

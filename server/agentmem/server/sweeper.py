@@ -1,0 +1,110 @@
+"""The sweeper: ends what is over its time, as logged operations, a little at a time.
+
+Expired memories are deleted, versions beyond the retention of their namespace removed, and the oldest entries
+of the log trimmed. Everything goes through the commit queue, between the writes of callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import islice
+
+from agentmem.core.errors import AgentMemError
+from agentmem.core.layout import NamespaceState
+from agentmem.core.reading import SCAN_CHUNK_RECORDS
+from agentmem.core.store import Store
+from agentmem.server.commands import Command
+from agentmem.server.commit_queue import CommitQueue
+from agentmem.server.retention import PruneByAge, PruneByCount, SweepExpired, TrimLog
+
+SWEEP_INTERVAL_S = 1.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Belongs to the event loop of the commit queue."""
+
+    def __init__(self, store: Store, queue: CommitQueue, *, max_log_bytes: int, max_log_age_s: float) -> None:
+        self._store = store
+        self._queue = queue
+        self._trim = TrimLog(
+            max_bytes=max_log_bytes,
+            max_age_us=int(max_log_age_s * 1_000_000),
+            keep_from_revision=2**64 - 1,
+        )
+        with store.read() as transaction:
+            retained = [(name, space) for name, space in transaction.namespaces() if _has_retention(space)]
+        self._aging = {name for name, space in retained if space.max_version_age_us}
+        # Namespaces whose memories are looked through for excess versions, and how far that is.
+        self._counting = {name: "" for name, space in retained if space.max_versions}
+        self._said = ""
+
+    def watch(self, namespace: str) -> None:
+        """The settings of a namespace have changed."""
+        with self._store.read() as transaction:
+            space = transaction.namespace(namespace)
+        self._aging.discard(namespace)
+        self._counting.pop(namespace, None)
+        if space is not None and space.max_version_age_us:
+            self._aging.add(namespace)
+        if space is not None and space.max_versions:
+            self._counting[namespace] = ""
+
+    async def run(self) -> None:
+        """Sweeps once a second, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            try:
+                await self._sweep()
+                self._said = ""
+            except AgentMemError as error:
+                # A full store or queue, or a damaged record. Reads leave out what has expired all the same,
+                # and the next sweep tries again.
+                if error.message != self._said:
+                    _logger.error("the sweep could not end what is over its time: %s", error.message)
+                    self._said = error.message
+
+    async def _sweep(self) -> None:
+        await self._repeat(SweepExpired())
+        for namespace in sorted(self._aging):
+            await self._repeat(PruneByAge(namespace))
+        for namespace in sorted(self._counting):
+            await self._prune_by_count(namespace)
+        await self._repeat(self._trim)
+
+    async def _repeat(self, command: Command[int]) -> None:
+        """Submits a command until it finds nothing more. One that changes nothing costs no sync."""
+        while await self._queue.submit(command):
+            pass
+
+    async def _prune_by_count(self, namespace: str) -> None:
+        """Looks through all memories once; from then on each write prunes its own."""
+        while namespace in self._counting:
+            ids, after = await asyncio.to_thread(
+                _over_count, self._store, namespace, self._counting[namespace]
+            )
+            if ids:
+                await self._repeat(PruneByCount(namespace, ids))
+            # Gone, or begun anew, when the settings were changed meanwhile.
+            if namespace in self._counting:
+                self._counting[namespace] = after
+                if not after:
+                    del self._counting[namespace]
+
+
+def _over_count(store: Store, namespace: str, after: str) -> tuple[list[str], str]:
+    """Among some ids behind ``after`` those with too many versions, and the last id seen; "" at the end."""
+    with store.read() as transaction:
+        space = transaction.namespace(namespace)
+        chunk = list(islice(transaction.ids(namespace, after), SCAN_CHUNK_RECORDS))
+    if space is None or not space.max_versions:
+        return [], ""
+    # A memory has at most as many versions as its newest one's number.
+    found = [memory_id for memory_id, state in chunk if state.version > space.max_versions]
+    return found, chunk[-1][0] if len(chunk) == SCAN_CHUNK_RECORDS else ""
+
+
+def _has_retention(space: NamespaceState) -> bool:
+    return bool(space.max_versions or space.max_version_age_us)
