@@ -17,7 +17,7 @@
     requests      key 16                            RequestOutcome (protobuf), sealed
     request_log   revision u64                      key 16 of the request that the entry carried out
     receipts      revision u64                      PurgeReceipt (protobuf), sealed
-    dictionaries  number u32 | id u32               zstd dictionary of this store for a namespace, sealed
+    dictionaries  id u32                            see dictionaries.py
 
 A sealed value is crc32c u32 of the rest | the rest. A namespace's number counts namespaces from 1. Times are
 microseconds since 1970. Integers in keys are big-endian and signed ones biased by 2^63, so that their order
@@ -66,7 +66,6 @@ _NUMBER = struct.Struct(">I")
 _SUPERSEDED = struct.Struct(">IQQ")
 _HASH = struct.Struct(f">I{DIGEST_BYTES}sQ")
 _EXPIRY = struct.Struct(">QQ")
-_DICTIONARY = struct.Struct(">II")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,18 +200,13 @@ def decode_expiry_key(key: bytes) -> tuple[int, int]:
 
 
 def number_prefix(number: int) -> bytes:
-    """How the keys of a namespace begin in superseded, hashes and dictionaries."""
+    """How the keys of a namespace begin in superseded and hashes; the whole key in numbers, dictionaries."""
     return _NUMBER.pack(number)
 
 
-def dictionary_key(number: int, dictionary_id: int) -> bytes:
-    return _DICTIONARY.pack(number, dictionary_id)
-
-
-def decode_dictionary_key(key: bytes) -> tuple[int, int]:
-    """The namespace's number, and the id."""
-    number, dictionary_id = _DICTIONARY.unpack(key)
-    return number, dictionary_id
+def decode_number_key(key: bytes) -> int:
+    """The number that is the whole key, in numbers and dictionaries."""
+    return int(_NUMBER.unpack(key)[0])
 
 
 def content_digest(memory: memory_pb2.Memory) -> bytes:

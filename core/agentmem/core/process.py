@@ -54,3 +54,9 @@ def run_process(
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
+
+
+def report_failure(task: asyncio.Task[None], fail: Callable[[BaseException], None]) -> None:
+    """Done-callback for tasks that last as long as the process: one that ends with an error ends it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        fail(error)

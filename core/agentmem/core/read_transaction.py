@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
-from typing import Protocol
 
 from agentmem.core import records
 from agentmem.core.compression import Dictionary
+from agentmem.core.dictionaries import Dictionaries
 from agentmem.core.environment import Transaction
 from agentmem.core.errors import DataLoss
 from agentmem.core.layout import (
@@ -34,19 +34,6 @@ from agentmem.v1 import replication_pb2, storage_pb2, writer_pb2
 RECORD_KINDS = (Operation.KIND_PUT, Operation.KIND_DELETE)
 
 
-class Dictionaries(Protocol):
-    """The zstd dictionaries of a store."""
-
-    @property
-    def by_id(self) -> Mapping[int, Dictionary]:
-        """All that a record may name."""
-        ...
-
-    def newest(self, namespace_number: int) -> Dictionary | None:
-        """The one for new records of a namespace."""
-        ...
-
-
 class ReadTransaction:
     """A consistent snapshot of the store. Valid only inside ``Store.read()``.
 
@@ -56,6 +43,10 @@ class ReadTransaction:
     def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
         self._transaction = transaction
         self._dictionaries = dictionaries
+
+    def dictionary(self, dictionary_id: int) -> Dictionary | None:
+        """None when the store does not have it."""
+        return self._dictionaries.find(self._transaction, dictionary_id)
 
     # Meta
 
@@ -88,6 +79,22 @@ class ReadTransaction:
         if value is None:
             raise DataLoss("CORRUPT_META", f"the store has no {key.decode()}")
         return unseal(value, key.decode())
+
+    # Raw, for verification
+
+    def keys(self, database: bytes) -> Iterator[bytes]:
+        return (key for key, _ in self._transaction.scan(database))
+
+    def has(self, database: bytes, key: bytes) -> bool:
+        return self._transaction.get(database, key) is not None
+
+    def count(self, database: bytes) -> int:
+        return self._transaction.count(database)
+
+    def record_checksum(self, ordinal: int) -> int | None:
+        """The checksum that a record is stored with; None when there is no record."""
+        value = self._transaction.get(b"docs", KEY.pack(ordinal))
+        return None if value is None else records.stored_checksum(value)
 
     # Namespaces and ids
 
@@ -137,7 +144,20 @@ class ReadTransaction:
 
     def record(self, ordinal: int) -> Record | None:
         value = self._transaction.get(b"docs", KEY.pack(ordinal))
-        return None if value is None else records.decode_record(value, ordinal, self._dictionaries.by_id)
+        return None if value is None else records.decode_record(value, ordinal, self.dictionary)
+
+    def record_body(self, ordinal: int) -> bytes:
+        """The uncompressed Memory of a record that the store itself names, serialized."""
+        value = self._transaction.get(b"docs", KEY.pack(ordinal))
+        if value is None:
+            raise DataLoss("MISSING_RECORD", f"the store has no record at ordinal {ordinal}")
+        return records.expand_record(value, ordinal, self.dictionary)[records.RECORD_HEADER.size :]
+
+    def compressed_with(self, dictionary_id: int, from_ordinal: int) -> Iterator[int]:
+        """The ordinals of records that need a dictionary, ascending."""
+        for key, value in self._transaction.scan(b"docs", KEY.pack(from_ordinal)):
+            if records.used_dictionary(value) == dictionary_id:
+                yield KEY.unpack(key)[0]
 
     def named_record(self, ordinal: int) -> Record:
         """The record at an ordinal that the store itself names. Raises DataLoss when it is missing."""
@@ -159,7 +179,7 @@ class ReadTransaction:
             ordinal = record.previous_ordinal
 
     def vector(self, ordinal: int) -> FloatVector | None:
-        """float32 [dimension], unit length."""
+        """float32 [dimension], of unit length: to the bit what is stored, of half precision only about."""
         value = self._transaction.get(b"vectors", KEY.pack(ordinal))
         return None if value is None else records.decode_vector(value, ordinal)
 
@@ -189,6 +209,11 @@ class ReadTransaction:
         return ordinals
 
     # Requests and receipts
+
+    def request_keys(self) -> Iterator[tuple[int, bytes]]:
+        """The revisions that carried out requests, and the keys of these, oldest first."""
+        for key, value in self._transaction.scan(b"request_log"):
+            yield KEY.unpack(key)[0], unseal(value, "the list of requests")
 
     def request_outcome(self, key: bytes) -> storage_pb2.RequestOutcome | None:
         value = self._transaction.get(b"requests", key)
@@ -254,7 +279,7 @@ class ReadTransaction:
                 shipped.records.add(ordinal=operation.ordinal, removed=True)
                 continue
             # Damage is named where it is, and not by each replica.
-            record = records.expand_record(record, operation.ordinal, self._dictionaries.by_id)
+            record = records.expand_record(record, operation.ordinal, self.dictionary)
             vector = self._transaction.get(b"vectors", key) or b""
             if operation.vector_crc32c:
                 records.check_vector(vector, operation.ordinal)

@@ -32,7 +32,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,11 @@ _DTYPES: dict[int, np.dtype[Any]] = {DTYPE_FLOAT32: np.dtype("<f4"), DTYPE_FLOAT
 MAX_MEMORY_BYTES = 1024 * 1024
 
 FloatVector = npt.NDArray[np.float32]
+FindDictionary = Callable[[int], Dictionary | None]
+
+
+def no_dictionary(dictionary_id: int) -> None:
+    """For records that were compressed without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +110,11 @@ def compress_record(record: bytes, dictionary: Dictionary | None) -> bytes:
     return header + payload
 
 
-def expand_record(value: bytes, ordinal: int, dictionaries: Mapping[int, Dictionary]) -> bytes:
+def expand_record(value: bytes, ordinal: int, find: FindDictionary = no_dictionary) -> bytes:
     """A stored record uncompressed, its checksum compared.
 
     Args:
-        dictionaries: those of the store by id.
+        find: gives the store's dictionaries by id.
 
     Raises:
         DataLoss: the bytes fail their checksum; ``ordinal`` is for its message.
@@ -121,7 +126,7 @@ def expand_record(value: bytes, ordinal: int, dictionaries: Mapping[int, Diction
         payload, dictionary = value[RECORD_HEADER.size :], None
         try:
             if codec == CODEC_ZSTD_DICTIONARY:
-                dictionary = dictionaries.get(dictionary_id(payload))
+                dictionary = find(dictionary_id(payload))
             memory = decompress(codec, payload, dictionary, MAX_MEMORY_BYTES)
         except CompressionError as error:
             raise _damaged_record(ordinal) from error
@@ -132,9 +137,19 @@ def expand_record(value: bytes, ordinal: int, dictionaries: Mapping[int, Diction
     return value
 
 
-def decode_record(value: bytes, ordinal: int, dictionaries: Mapping[int, Dictionary]) -> Record:
+def used_dictionary(value: bytes) -> int:
+    """The id of the dictionary that a stored record is compressed with; 0 for none, or for damaged bytes."""
+    if len(value) < RECORD_HEADER.size or value[_CODEC_OFFSET] != CODEC_ZSTD_DICTIONARY:
+        return 0
+    try:
+        return dictionary_id(value[RECORD_HEADER.size :])
+    except CompressionError:
+        return 0
+
+
+def decode_record(value: bytes, ordinal: int, find: FindDictionary = no_dictionary) -> Record:
     """Raises DataLoss when the bytes fail their checksum; ``ordinal`` is for its message."""
-    value = expand_record(value, ordinal, dictionaries)
+    value = expand_record(value, ordinal, find)
     _, _, kind, revision, previous_ordinal = RECORD_HEADER.unpack_from(value)
     return Record(
         revision=revision,
@@ -160,6 +175,14 @@ def decode_vector(value: bytes, ordinal: int) -> FloatVector:
     check_vector(value, ordinal)
     stored = np.frombuffer(value, dtype=_DTYPES[value[CHECKSUM_BYTES]], offset=VECTOR_HEADER.size)
     return stored.astype(np.float32, copy=False)
+
+
+def unit_vector(vector: FloatVector) -> FloatVector:
+    """The vector at unit length, which one of half precision has only about: near duplicates would swap."""
+    length = float(np.linalg.norm(vector))
+    if not length or abs(length - 1) < 1e-6:
+        return vector
+    return np.asarray(vector / length, dtype=np.float32)
 
 
 def check_vector(value: bytes, ordinal: int) -> None:

@@ -31,11 +31,13 @@ class NodeSettings:
     openai_api_key: str = setting("key for that endpoint; better given by environment", default="")
     map_size_bytes: int = setting("memory map to begin with, in bytes; doubled when full", default=GIB)
     max_map_size_bytes: int = setting("memory map, and so store, at the most, in bytes", default=1024 * GIB)
+    max_log_bytes: int = setting("log that is kept, in bytes, for those who follow it", default=GIB)
+    max_log_age_s: float = setting("seconds for which the log is kept", default=24 * 3600.0)
     drain_s: float = setting("seconds that calls in flight get at shutdown", default=5.0)
 
     def __post_init__(self) -> None:
         check_transport(self.listen, self.insecure)
-        check_positive(self, "drain_s")
+        check_positive(self, "drain_s", "max_log_bytes", "max_log_age_s")
         if not MIN_MAP_SIZE_BYTES <= self.map_size_bytes <= self.max_map_size_bytes:
             raise SettingsError(
                 f"--map-size-bytes must be {MIN_MAP_SIZE_BYTES} to --max-map-size-bytes, "

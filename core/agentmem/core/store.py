@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import TypeVar
 
-from agentmem.core.compression import Dictionary
+from agentmem.core.dictionaries import Dictionaries
 from agentmem.core.environment import Environment, FileUse, StoreCorruptError, StoreFormatError, Transaction
 from agentmem.core.layout import (
     COUNTERS,
     DATABASES,
     FORMAT_VERSION,
     POSITION,
-    decode_dictionary_key,
     seal,
-    unseal,
 )
 from agentmem.core.log import EMPTY_CHAIN_HASH, Position
 from agentmem.core.read_transaction import ReadTransaction
@@ -42,28 +39,13 @@ __all__ = [
 T = TypeVar("T")
 
 
-class _StoreDictionaries:
-    """The dictionaries of one store. Replaced whole when one comes or goes, so that readers need no lock."""
-
-    def __init__(self, by_key: Mapping[tuple[int, int], Dictionary]) -> None:
-        self.by_id: Mapping[int, Dictionary] = MappingProxyType(
-            {dictionary_id: dictionary for (_, dictionary_id), dictionary in by_key.items()}
-        )
-        # Ids only grow.
-        self._newest = {number: dictionary for (number, _), dictionary in sorted(by_key.items(), key=_key)}
-
-    def newest(self, namespace_number: int) -> Dictionary | None:
-        return self._newest.get(namespace_number)
-
-
-def _key(item: tuple[tuple[int, int], Dictionary]) -> tuple[int, int]:
-    return item[0]
-
-
 class Store:
     """One open store. One process may have it open, once.
 
     Reads may run in any thread and do not wait for writes; of writes one runs at a time.
+
+    Attributes:
+        dictionaries: what new records are compressed with.
     """
 
     def __init__(
@@ -89,8 +71,9 @@ class Store:
             self._environment.open_databases(DATABASES)
             if is_new:
                 self._environment.commit(_initialise)
+            self.dictionaries = Dictionaries()
             with self._environment.read() as transaction:
-                self._dictionaries = _load_dictionaries(transaction)
+                self.dictionaries.load(transaction)
         except BaseException:
             self._environment.close()
             raise
@@ -113,7 +96,7 @@ class Store:
     def read(self) -> Iterator[ReadTransaction]:
         """A snapshot for the length of the ``with`` block, which must not wait for anything."""
         with self._environment.read() as transaction:
-            yield ReadTransaction(transaction, self._dictionaries)
+            yield ReadTransaction(transaction, self.dictionaries)
 
     def commit(self, work: Callable[[WriteTransaction], T]) -> T:
         """Runs ``work`` in a write transaction and returns its answer once the commit is on disk.
@@ -127,7 +110,7 @@ class Store:
             lmdb.Error: the commit failed; nothing can be said of the disk any more.
         """
         return self._environment.commit(
-            lambda transaction: work(WriteTransaction(transaction, self._dictionaries))
+            lambda transaction: work(WriteTransaction(transaction, self.dictionaries))
         )
 
     @property
@@ -181,12 +164,3 @@ def _initialise(transaction: Transaction) -> None:
     transaction.put(b"meta", b"cluster_id", seal(b""))
     transaction.put(b"meta", b"position", seal(POSITION.pack(0, 0, EMPTY_CHAIN_HASH)))
     transaction.put(b"meta", b"counters", seal(COUNTERS.pack(1, 0)))
-
-
-def _load_dictionaries(transaction: Transaction) -> _StoreDictionaries:
-    by_key = {}
-    for key, value in transaction.scan(b"dictionaries"):
-        number, dictionary_id = decode_dictionary_key(key)
-        data = unseal(value, f"dictionary {dictionary_id}")
-        by_key[number, dictionary_id] = Dictionary(dictionary_id, data)
-    return _StoreDictionaries(by_key)

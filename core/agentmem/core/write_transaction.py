@@ -7,26 +7,17 @@ operations, so that equal logs make equal stores.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agentmem.core import records
-from agentmem.core.environment import StoreCorruptError, Transaction
+from agentmem.core.environment import StoreCorruptError
 from agentmem.core.errors import DataLoss, FailedPrecondition
 from agentmem.core.layout import (
     COUNTERS,
     KEY,
     POSITION,
-    IdState,
     NamespaceState,
-    content_digest,
-    encode_id_state,
-    encode_namespace,
-    expiry_key,
-    hash_key,
-    id_key,
-    number_prefix,
     seal,
-    superseded_key,
     unseal,
 )
 from agentmem.core.log import (
@@ -38,9 +29,10 @@ from agentmem.core.log import (
     encode_entry,
     next_chain_hash,
 )
-from agentmem.core.read_transaction import RECORD_KINDS, Dictionaries, ReadTransaction
+from agentmem.core.read_transaction import RECORD_KINDS
 from agentmem.core.records import FloatVector, Record
-from agentmem.core.times import duration_us, timestamp_us
+from agentmem.core.times import timestamp_us
+from agentmem.core.version_writer import VersionWriter
 from agentmem.v1 import memory_pb2, replication_pb2, storage_pb2, writer_pb2
 
 # How long, and how many, answers are kept for requests that come again.
@@ -74,17 +66,8 @@ class Removal:
     forgotten: Record | None = None
 
 
-class WriteTransaction(ReadTransaction):
+class WriteTransaction(VersionWriter):
     """The one open write. Sees its own changes. Valid only inside ``Store.commit``."""
-
-    def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
-        super().__init__(transaction, dictionaries)
-        # Changed by nearly every operation of an entry, and so written once, at its end.
-        self._changed_namespaces: dict[str, NamespaceState] = {}
-        self._next_ordinal = self.newest_ordinal + 1
-
-    def namespace(self, namespace: str) -> NamespaceState | None:
-        return self._changed_namespaces.get(namespace) or super().namespace(namespace)
 
     # Writing an entry
 
@@ -216,140 +199,12 @@ class WriteTransaction(ReadTransaction):
         """Joins a store without entries to a cluster."""
         if self.revision:
             raise FailedPrecondition("NOT_EMPTY", "a store with entries belongs to its cluster for good")
-        self._transaction.put(b"meta", b"cluster_id", seal(cluster_id))
+        self.leave_for_cluster(cluster_id)
         self._transaction.put(b"meta", b"position", seal(POSITION.pack(epoch, 0, EMPTY_CHAIN_HASH)))
 
-    # What operations do
-
-    def _apply_namespace(self, change: storage_pb2.NamespaceChange) -> NamespaceState:
-        known = self.namespace(change.name)
-        if known is None:
-            known = NamespaceState(number=change.number)
-            number = number_prefix(change.number)
-            self._transaction.append(b"numbers", number, seal(change.name.encode()))
-            # At once: the count of namespaces is what numbers the next one.
-            self._transaction.put(b"namespaces", change.name.encode(), encode_namespace(known))
-        changed = replace(
-            known,
-            max_versions=change.settings.max_versions,
-            max_version_age_us=duration_us(change.settings.max_version_age),
-            precision=change.settings.vector_precision,
-        )
-        self._changed_namespaces[change.name] = changed
-        return changed
-
-    def _write_version(
-        self, operation: Operation, memory: memory_pb2.Memory, record: bytes, vector: bytes
-    ) -> None:
-        deleted = operation.kind == Operation.KIND_DELETE
-        key, ordinal = KEY.pack(operation.ordinal), operation.ordinal
-        space = self._known_namespace(memory.namespace)
-        compressed = records.compress_record(record, self._dictionaries.newest(space.number))
-        self._transaction.append(b"docs", key, compressed)
-        if vector:
-            self._transaction.append(b"vectors", key, vector)
-        before = self.id_state(memory.namespace, memory.id)
-        time_us = timestamp_us(memory.update_time)
-        if before is not None and not before.deleted:
-            space = self._end_version(space, before.ordinal)
-            ended = superseded_key(space.number, time_us, before.ordinal)
-            self._transaction.put(b"superseded", ended, b"")
-        self._transaction.put(
-            b"ids",
-            id_key(memory.namespace, memory.id),
-            encode_id_state(IdState(ordinal, memory.version, deleted)),
-        )
-        if deleted:
-            self._transaction.put(b"superseded", superseded_key(space.number, time_us, ordinal), b"")
-        else:
-            self._transaction.put(b"hashes", hash_key(space.number, content_digest(memory), ordinal), b"")
-            if memory.HasField("expire_time"):
-                self._transaction.put(b"expiry", expiry_key(timestamp_us(memory.expire_time), ordinal), b"")
-        first_vector = bool(vector) and not space.dimension
-        self._changed_namespaces[memory.namespace] = replace(
-            space,
-            dimension=records.vector_dimension(vector) if first_vector else space.dimension,
-            model=memory.embedding_model if first_vector else space.model,
-            live_memories=space.live_memories + (not deleted),
-            live_vectors=space.live_vectors + bool(vector),
-            versions=space.versions + 1,
-        )
-        self._next_ordinal = ordinal + 1
-
-    def _known_namespace(self, name: str) -> NamespaceState:
-        space = self.namespace(name)
-        if space is None:
-            raise DataLoss("CORRUPT_NAMESPACES", f"the log has no beginning of namespace {name!r}")
-        return space
-
-    def _end_version(self, space: NamespaceState, ordinal: int) -> NamespaceState:
-        """Takes a live version out of everything that is about live ones."""
-        memory = self.named_record(ordinal).memory
-        self._transaction.delete(b"hashes", hash_key(space.number, content_digest(memory), ordinal))
-        if memory.HasField("expire_time"):
-            self._transaction.delete(b"expiry", expiry_key(timestamp_us(memory.expire_time), ordinal))
-        had_vector = self._transaction.get(b"vectors", KEY.pack(ordinal)) is not None
-        return replace(
-            space,
-            live_memories=space.live_memories - 1,
-            live_vectors=space.live_vectors - had_vector,
-        )
-
-    def _remove(self, operation: Operation) -> None:
-        """PRUNE and PURGE. Of what this store never had, nothing is removed."""
-        if operation.kind == Operation.KIND_PRUNE:
-            name = self.namespace_name(operation.namespace_number)
-            space = self._known_namespace(name)
-            self._changed_namespaces[name] = replace(
-                space,
-                pruned_versions=space.pruned_versions + len(operation.removed_ordinals),
-                history_start=max(space.history_start, operation.forgotten_before),
-                history_start_us=max(space.history_start_us, operation.forgotten_before_us),
-            )
-        self._remove_versions(operation.removed_ordinals)
-
-    def _skip_version(self, operation: Operation) -> None:
-        """A version that the writer removed before this store could have it, and all before it with it."""
-        self._next_ordinal = operation.ordinal + 1
-        if operation.replaced_ordinal:
-            before = [ordinal for ordinal, _ in self.versions(operation.replaced_ordinal)]
-            self._remove_versions(before)
-
-    def _remove_versions(self, ordinals: Sequence[int]) -> None:
-        """Removes versions of one memory, as far as they are there."""
-        kept = {ordinal: record for ordinal in ordinals if (record := self.record(ordinal)) is not None}
-        if not kept:
-            return
-        memory = next(iter(kept.values())).memory
-        name = memory.namespace
-        space = self._known_namespace(name)
-        state = self.id_state(name, memory.id)
-        ended_us = {} if state is None else self._end_times(state.ordinal)
-        for ordinal in kept:
-            if state is not None and ordinal == state.ordinal:
-                if not state.deleted:
-                    space = self._end_version(space, ordinal)
-                self._transaction.delete(b"ids", id_key(name, memory.id))
-            if ordinal in ended_us:
-                ended = superseded_key(space.number, ended_us[ordinal], ordinal)
-                self._transaction.delete(b"superseded", ended)
-            key = KEY.pack(ordinal)
-            self._transaction.delete(b"docs", key)
-            self._transaction.delete(b"vectors", key)
-        self._changed_namespaces[name] = replace(space, versions=space.versions - len(kept))
-
-    def _end_times(self, newest_ordinal: int) -> dict[int, int]:
-        """When the ended versions of a memory ended, by ordinal: a tombstone with its own time."""
-        times = {}
-        successor_us = None
-        for ordinal, record in self.versions(newest_ordinal):
-            time_us = timestamp_us(record.memory.update_time)
-            if record.is_tombstone:
-                times[ordinal] = time_us
-            elif successor_us is not None:
-                times[ordinal] = successor_us
-            successor_us = time_us
-        return times
+    def leave_for_cluster(self, cluster_id: bytes) -> None:
+        """Makes the store one of another cluster, which begins with what is in it."""
+        self._transaction.put(b"meta", b"cluster_id", seal(cluster_id))
 
     # The log
 
@@ -363,9 +218,7 @@ class WriteTransaction(ReadTransaction):
         if entry.HasField("receipt"):
             receipt = seal(entry.receipt.SerializeToString())
             self._transaction.append(b"receipts", KEY.pack(entry.revision), receipt)
-        for name, state in self._changed_namespaces.items():
-            self._transaction.put(b"namespaces", name.encode(), encode_namespace(state))
-        self._changed_namespaces.clear()
+        self._write_namespaces()
         self._put_counters(self._next_ordinal, self.log_bytes + len(value))
 
     def _put_counters(self, next_ordinal: int, log_bytes: int) -> None:
@@ -433,7 +286,7 @@ def _checked_memories(
         if sent.removed and sent.ordinal == operation.ordinal:
             memories.append(None)
             continue
-        memories.append(records.decode_record(sent.record, operation.ordinal, {}).memory)
+        memories.append(records.decode_record(sent.record, operation.ordinal).memory)
         if sent.vector:
             records.check_vector(sent.vector, operation.ordinal)
         if (

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from annoy import AnnoyIndex
 
+from agentmem.core.data_directory import sync
 from agentmem.core.records import FloatVector
 from agentmem.replica.ordinals import OrdinalArray
 
@@ -245,12 +245,3 @@ def segment_folders(parent: Path) -> Iterator[Path]:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Makes a file's bytes, or a folder's names, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,11 +23,13 @@ from types import MappingProxyType
 
 import numpy as np
 
+from agentmem.core.data_directory import sync
 from agentmem.core.errors import DataLoss
 from agentmem.core.layout import NamespaceState
 from agentmem.core.log import Operation
+from agentmem.core.records import unit_vector
 from agentmem.core.store import ReadTransaction, Store
-from agentmem.replica.annoy_segment import AnnoySegment, sync
+from agentmem.replica.annoy_segment import AnnoySegment
 from agentmem.replica.namespace_index import NamespaceIndex
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.sealing import Sealer, remove_path
@@ -290,7 +292,8 @@ class Indexer:
         if record is None:
             return  # removed since, as a later entry says
         namespace = self._namespace(transaction, record.memory.namespace)
-        namespace.put(ordinal, record.memory, transaction.vector(ordinal) if with_vector else None)
+        vector = transaction.vector(ordinal) if with_vector else None
+        namespace.put(ordinal, record.memory, None if vector is None else unit_vector(vector))
         if text is not None:
             text.add(namespace.state.number, ordinal, record.memory.content)
 

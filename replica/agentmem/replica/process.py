@@ -11,9 +11,12 @@ import grpc
 
 from agentmem.core.data_directory import DataDirectory
 from agentmem.core.embedders import make_embedder
+from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
+from agentmem.core.process import report_failure
 from agentmem.core.serving import CHANNEL_OPTIONS, GrpcServer
 from agentmem.core.store import Store
+from agentmem.core.times import now_us
 from agentmem.replica.follower import Follower
 from agentmem.replica.indexer import Indexer
 from agentmem.replica.membership import ClusterService, Reporter
@@ -29,6 +32,8 @@ SERVICE_NAMES = (
 # After the writer knows that a replica drains, clients need this long to hear it; until then their calls
 # are served as ever.
 DRAIN_NOTICE_S = 0.25
+# Of the log, in each second; the writer writes about as many.
+MAX_TRIMMED_ENTRIES = 10_000
 
 _logger = logging.getLogger(__name__)
 
@@ -102,11 +107,24 @@ async def _serve(
         directory.announce(role="replica", node_id=node_id, address=address)
         print(f"agentmem replica ready on {address}", flush=True)
 
+    def trim_log() -> None:
+        # The indexer follows the log, and must not lose its place.
+        keep_from_revision = indexer.view.revision + 1
+        store.commit(
+            lambda transaction: transaction.trim_log(
+                max_bytes=settings.max_log_bytes,
+                before_us=now_us() - int(settings.max_log_age_s * 1_000_000),
+                keep_from_revision=keep_from_revision,
+                limit=MAX_TRIMMED_ENTRIES,
+            )
+        )
+
     tasks = [
-        asyncio.create_task(work) for work in (follower.run(), reporter.run(), cluster.run(), announce())
+        asyncio.create_task(work)
+        for work in (follower.run(), reporter.run(), cluster.run(), announce(), maintain(store, trim_log))
     ]
     for task in tasks:
-        task.add_done_callback(lambda task: _report_failure(task, fail))
+        task.add_done_callback(lambda task: report_failure(task, fail))
     await shutdown.wait()
 
     if not failures:
@@ -123,11 +141,6 @@ async def _serve(
         _logger.critical("stopped: %s: %s", type(failures[0]).__name__, failures[0], exc_info=failures[0])
         return 1
     return 0
-
-
-def _report_failure(task: asyncio.Task[None], fail: Callable[[BaseException], None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        fail(error)
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object) -> None:

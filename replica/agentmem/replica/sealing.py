@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
+from agentmem.core.data_directory import sync
 from agentmem.replica.annoy_segment import (
     ORDINALS_FILE,
     ROWS_FILE,
     AnnoySegment,
     SegmentError,
     segment_folders,
-    sync,
 )
 from agentmem.replica.ordinals import OrdinalSet, ordinal_array
 from agentmem.replica.vectors import Part

@@ -1,4 +1,4 @@
-"""``agentmem-server``: the writer process."""
+"""``agentmem-server``: the writer process, and with a command, tools for the files of a store."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import sys
 from agentmem.core.process import run_process
 from agentmem.server.process import run
 from agentmem.server.settings import WriterSettings
+from agentmem.server.store_tools import COMMANDS, run_command
 
 
 def main() -> int:
+    if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
+        return run_command(sys.argv[1:])
     return run_process(
         WriterSettings,
         "writer",
         "The writer of an AgentMem cluster: owns the store, acknowledges writes that are on disk, and "
-        "streams its log to replicas.",
+        f"streams its log to replicas. For the files of a store: agentmem-server {'|'.join(COMMANDS)} -h.",
         run,
     )
 

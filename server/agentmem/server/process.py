@@ -7,7 +7,9 @@ import logging
 
 from agentmem.core.data_directory import DataDirectory
 from agentmem.core.embedders import make_embedder
+from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
+from agentmem.core.process import report_failure
 from agentmem.core.serving import GrpcServer
 from agentmem.core.store import Store
 from agentmem.server.commit_queue import CommitQueue
@@ -24,7 +26,6 @@ from agentmem.v1 import (
     writer_pb2_grpc,
 )
 
-READER_CHECK_INTERVAL_S = 30.0
 DRAIN_NOTICE_S = 0.25
 SERVICE_NAMES = (
     "agentmem.v1.WriterService",
@@ -92,11 +93,13 @@ async def _serve(
     print(f"agentmem writer ready on {address}", flush=True)
 
     housekeeping = [
-        asyncio.create_task(_clear_stale_readers(store)),
+        asyncio.create_task(maintain(store)),
         asyncio.create_task(membership.monitor_silence()),
         asyncio.create_task(sweeper.run()),
         asyncio.create_task(snapshots.run()),
     ]
+    for task in housekeeping:
+        task.add_done_callback(lambda task: report_failure(task, fail))
     await shutdown.wait()
     for task in housekeeping:
         task.cancel()
@@ -111,13 +114,6 @@ async def _serve(
     writer.close()
     reader.close()
     if failures:
-        _logger.critical("stopped because a commit failed: %s", failures[0])
+        _logger.critical("stopped: %s: %s", type(failures[0]).__name__, failures[0], exc_info=failures[0])
         return 1
     return 0
-
-
-async def _clear_stale_readers(store: Store) -> None:
-    """Backups and tools may read the store from other processes, and may be killed."""
-    while True:
-        await asyncio.sleep(READER_CHECK_INTERVAL_S)
-        store.clear_stale_readers()

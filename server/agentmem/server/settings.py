@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentmem.core.config import check_positive, setting
-from agentmem.core.settings import GIB, NodeSettings
+from agentmem.core.settings import NodeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +16,6 @@ class WriterSettings(NodeSettings):
     max_queue_commands: int = setting("writes that may wait for a commit", default=4096)
     max_queue_bytes: int = setting("bytes of the writes that may wait for a commit", default=256 * 1024**2)
 
-    max_log_bytes: int = setting("log that is kept for replicas, in bytes", default=GIB)
-    max_log_age_s: float = setting("seconds for which the log is kept for replicas", default=24 * 3600.0)
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "max_queue_commands", "max_queue_bytes", "max_log_bytes", "max_log_age_s")
+        check_positive(self, "max_queue_commands", "max_queue_bytes")

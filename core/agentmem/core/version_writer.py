@@ -1,0 +1,207 @@
+"""What the operations of the log do to the versions, and to everything that is kept about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agentmem.core import records
+from agentmem.core.dictionaries import Dictionaries, StoredDictionary, encode_dictionary
+from agentmem.core.environment import Transaction
+from agentmem.core.errors import DataLoss
+from agentmem.core.layout import (
+    KEY,
+    IdState,
+    NamespaceState,
+    content_digest,
+    encode_id_state,
+    encode_namespace,
+    expiry_key,
+    hash_key,
+    id_key,
+    number_prefix,
+    seal,
+    superseded_key,
+)
+from agentmem.core.log import Operation
+from agentmem.core.read_transaction import ReadTransaction
+from agentmem.core.times import duration_us, timestamp_us
+from agentmem.v1 import memory_pb2, storage_pb2
+
+
+class VersionWriter(ReadTransaction):
+    """A write transaction as far as it is about versions; the log is in WriteTransaction."""
+
+    def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
+        super().__init__(transaction, dictionaries)
+        # Changed by nearly every operation of an entry, and so written once, at its end.
+        self._changed_namespaces: dict[str, NamespaceState] = {}
+        self._next_ordinal = self.newest_ordinal + 1
+
+    def namespace(self, namespace: str) -> NamespaceState | None:
+        return self._changed_namespaces.get(namespace) or super().namespace(namespace)
+
+    def _apply_namespace(self, change: storage_pb2.NamespaceChange) -> NamespaceState:
+        known = self.namespace(change.name)
+        if known is None:
+            known = NamespaceState(number=change.number)
+            number = number_prefix(change.number)
+            self._transaction.append(b"numbers", number, seal(change.name.encode()))
+            # At once: the count of namespaces is what numbers the next one.
+            self._transaction.put(b"namespaces", change.name.encode(), encode_namespace(known))
+        changed = replace(
+            known,
+            max_versions=change.settings.max_versions,
+            max_version_age_us=duration_us(change.settings.max_version_age),
+            precision=change.settings.vector_precision,
+        )
+        self._changed_namespaces[change.name] = changed
+        return changed
+
+    def _write_version(
+        self, operation: Operation, memory: memory_pb2.Memory, record: bytes, vector: bytes
+    ) -> None:
+        deleted = operation.kind == Operation.KIND_DELETE
+        key, ordinal = KEY.pack(operation.ordinal), operation.ordinal
+        space = self._known_namespace(memory.namespace)
+        compressed = records.compress_record(
+            record, self._dictionaries.newest(self._transaction, space.number)
+        )
+        self._transaction.append(b"docs", key, compressed)
+        if vector:
+            self._transaction.append(b"vectors", key, vector)
+        before = self.id_state(memory.namespace, memory.id)
+        time_us = timestamp_us(memory.update_time)
+        if before is not None and not before.deleted:
+            space = self._end_version(space, before.ordinal)
+            ended = superseded_key(space.number, time_us, before.ordinal)
+            self._transaction.put(b"superseded", ended, b"")
+        self._transaction.put(
+            b"ids",
+            id_key(memory.namespace, memory.id),
+            encode_id_state(IdState(ordinal, memory.version, deleted)),
+        )
+        if deleted:
+            self._transaction.put(b"superseded", superseded_key(space.number, time_us, ordinal), b"")
+        else:
+            self._transaction.put(b"hashes", hash_key(space.number, content_digest(memory), ordinal), b"")
+            if memory.HasField("expire_time"):
+                self._transaction.put(b"expiry", expiry_key(timestamp_us(memory.expire_time), ordinal), b"")
+        first_vector = bool(vector) and not space.dimension
+        self._changed_namespaces[memory.namespace] = replace(
+            space,
+            dimension=records.vector_dimension(vector) if first_vector else space.dimension,
+            model=memory.embedding_model if first_vector else space.model,
+            live_memories=space.live_memories + (not deleted),
+            live_vectors=space.live_vectors + bool(vector),
+            versions=space.versions + 1,
+        )
+        self._next_ordinal = ordinal + 1
+
+    def _write_namespaces(self) -> None:
+        """Writes the namespaces that operations have changed; at the end of an entry."""
+        for name, state in self._changed_namespaces.items():
+            self._transaction.put(b"namespaces", name.encode(), encode_namespace(state))
+            self._dictionaries.consider(state.number, state.live_memories)
+        self._changed_namespaces.clear()
+
+    def _known_namespace(self, name: str) -> NamespaceState:
+        space = self.namespace(name)
+        if space is None:
+            raise DataLoss("CORRUPT_NAMESPACES", f"the log has no beginning of namespace {name!r}")
+        return space
+
+    def _end_version(self, space: NamespaceState, ordinal: int) -> NamespaceState:
+        """Takes a live version out of everything that is about live ones."""
+        memory = self.named_record(ordinal).memory
+        self._transaction.delete(b"hashes", hash_key(space.number, content_digest(memory), ordinal))
+        if memory.HasField("expire_time"):
+            self._transaction.delete(b"expiry", expiry_key(timestamp_us(memory.expire_time), ordinal))
+        had_vector = self._transaction.get(b"vectors", KEY.pack(ordinal)) is not None
+        return replace(
+            space,
+            live_memories=space.live_memories - 1,
+            live_vectors=space.live_vectors - had_vector,
+        )
+
+    def _remove(self, operation: Operation) -> None:
+        """PRUNE and PURGE. Of what this store never had, nothing is removed."""
+        if operation.kind == Operation.KIND_PRUNE:
+            name = self.namespace_name(operation.namespace_number)
+            space = self._known_namespace(name)
+            self._changed_namespaces[name] = replace(
+                space,
+                pruned_versions=space.pruned_versions + len(operation.removed_ordinals),
+                history_start=max(space.history_start, operation.forgotten_before),
+                history_start_us=max(space.history_start_us, operation.forgotten_before_us),
+            )
+        self._remove_versions(operation.removed_ordinals)
+
+    def _skip_version(self, operation: Operation) -> None:
+        """A version that the writer removed before this store could have it, and all before it with it."""
+        self._next_ordinal = operation.ordinal + 1
+        if operation.replaced_ordinal:
+            before = [ordinal for ordinal, _ in self.versions(operation.replaced_ordinal)]
+            self._remove_versions(before)
+
+    def _remove_versions(self, ordinals: Sequence[int]) -> None:
+        """Removes versions of one memory, as far as they are there."""
+        kept = {ordinal: record for ordinal in ordinals if (record := self.record(ordinal)) is not None}
+        if not kept:
+            return
+        memory = next(iter(kept.values())).memory
+        name = memory.namespace
+        space = self._known_namespace(name)
+        state = self.id_state(name, memory.id)
+        ended_us = {} if state is None else self._end_times(state.ordinal)
+        for ordinal in kept:
+            if state is not None and ordinal == state.ordinal:
+                if not state.deleted:
+                    space = self._end_version(space, ordinal)
+                self._transaction.delete(b"ids", id_key(name, memory.id))
+            if ordinal in ended_us:
+                ended = superseded_key(space.number, ended_us[ordinal], ordinal)
+                self._transaction.delete(b"superseded", ended)
+            key = KEY.pack(ordinal)
+            self._transaction.delete(b"docs", key)
+            self._transaction.delete(b"vectors", key)
+        self._changed_namespaces[name] = replace(space, versions=space.versions - len(kept))
+        self._dictionaries.retire_trained_on(self._transaction, space.number, list(kept))
+
+    def _end_times(self, newest_ordinal: int) -> dict[int, int]:
+        """When the ended versions of a memory ended, by ordinal: a tombstone with its own time."""
+        times = {}
+        successor_us = None
+        for ordinal, record in self.versions(newest_ordinal):
+            time_us = timestamp_us(record.memory.update_time)
+            if record.is_tombstone:
+                times[ordinal] = time_us
+            elif successor_us is not None:
+                times[ordinal] = successor_us
+            successor_us = time_us
+        return times
+
+    # Compression
+
+    def add_dictionary(self, dictionary_id: int, stored: StoredDictionary) -> bool:
+        """Stores a dictionary, unless a version that it was trained on is no longer there."""
+        if any(self._transaction.get(b"docs", KEY.pack(ordinal)) is None for ordinal in stored.samples):
+            return False
+        key = number_prefix(dictionary_id)
+        self._transaction.put(b"dictionaries", key, encode_dictionary(stored))
+        return True
+
+    def delete_dictionary(self, dictionary_id: int) -> None:
+        """Deletes a dictionary that no record needs any more."""
+        self._transaction.delete(b"dictionaries", number_prefix(dictionary_id))
+
+    def recompress(self, ordinal: int) -> None:
+        """Writes a record again, with the newest dictionary of its namespace; what it says stays."""
+        key = KEY.pack(ordinal)
+        value = self._transaction.get(b"docs", key)
+        if value is None:
+            return  # removed since
+        record = records.expand_record(value, ordinal, self.dictionary)
+        name = records.decode_record(record, ordinal).memory.namespace
+        dictionary = self._dictionaries.newest(self._transaction, self._known_namespace(name).number)
+        self._transaction.put(b"docs", key, records.compress_record(record, dictionary))
