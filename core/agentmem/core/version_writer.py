@@ -34,12 +34,22 @@ class VersionWriter(ReadTransaction):
 
     def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
         super().__init__(transaction, dictionaries)
-        # Changed by nearly every operation of an entry, and so written once, at its end.
-        self._changed_namespaces: dict[str, NamespaceState] = {}
-        self._next_ordinal = self.newest_ordinal + 1
+        # Read and changed by nearly every operation, and so written once, at the end of an entry.
+        self._namespaces: dict[str, NamespaceState] = {}
+        self._changed_namespaces: set[str] = set()
+        self._next_ordinal, self._log_bytes = self._counters()
 
     def namespace(self, namespace: str) -> NamespaceState | None:
-        return self._changed_namespaces.get(namespace) or super().namespace(namespace)
+        known = self._namespaces.get(namespace)
+        if known is None:
+            known = super().namespace(namespace)
+            if known is not None:
+                self._namespaces[namespace] = known
+        return known
+
+    def _change_namespace(self, name: str, state: NamespaceState) -> None:
+        self._namespaces[name] = state
+        self._changed_namespaces.add(name)
 
     def _apply_namespace(self, change: storage_pb2.NamespaceChange) -> NamespaceState:
         known = self.namespace(change.name)
@@ -55,12 +65,18 @@ class VersionWriter(ReadTransaction):
             max_version_age_us=duration_us(change.settings.max_version_age),
             precision=change.settings.vector_precision,
         )
-        self._changed_namespaces[change.name] = changed
+        self._change_namespace(change.name, changed)
         return changed
 
     def _write_version(
-        self, operation: Operation, memory: memory_pb2.Memory, record: bytes, vector: bytes
+        self,
+        operation: Operation,
+        memory: memory_pb2.Memory,
+        before: IdState | None,
+        record: bytes,
+        vector: bytes,
     ) -> None:
+        """PUT and DELETE; ``before`` is the state of the id."""
         deleted = operation.kind == Operation.KIND_DELETE
         key, ordinal = KEY.pack(operation.ordinal), operation.ordinal
         space = self._known_namespace(memory.namespace)
@@ -70,7 +86,6 @@ class VersionWriter(ReadTransaction):
         self._transaction.append(b"docs", key, compressed)
         if vector:
             self._transaction.append(b"vectors", key, vector)
-        before = self.id_state(memory.namespace, memory.id)
         time_us = timestamp_us(memory.update_time)
         if before is not None and not before.deleted:
             space = self._end_version(space, before.ordinal)
@@ -88,7 +103,7 @@ class VersionWriter(ReadTransaction):
             if memory.HasField("expire_time"):
                 self._transaction.put(b"expiry", expiry_key(timestamp_us(memory.expire_time), ordinal), b"")
         first_vector = bool(vector) and not space.dimension
-        self._changed_namespaces[memory.namespace] = replace(
+        changed = replace(
             space,
             dimension=records.vector_dimension(vector) if first_vector else space.dimension,
             model=memory.embedding_model if first_vector else space.model,
@@ -96,11 +111,13 @@ class VersionWriter(ReadTransaction):
             live_vectors=space.live_vectors + bool(vector),
             versions=space.versions + 1,
         )
+        self._change_namespace(memory.namespace, changed)
         self._next_ordinal = ordinal + 1
 
     def _write_namespaces(self) -> None:
         """Writes the namespaces that operations have changed; at the end of an entry."""
-        for name, state in self._changed_namespaces.items():
+        for name in self._changed_namespaces:
+            state = self._namespaces[name]
             self._transaction.put(b"namespaces", name.encode(), encode_namespace(state))
             self._dictionaries.consider(state.number, state.live_memories)
         self._changed_namespaces.clear()
@@ -129,12 +146,13 @@ class VersionWriter(ReadTransaction):
         if operation.kind == Operation.KIND_PRUNE:
             name = self.namespace_name(operation.namespace_number)
             space = self._known_namespace(name)
-            self._changed_namespaces[name] = replace(
+            changed = replace(
                 space,
                 pruned_versions=space.pruned_versions + len(operation.removed_ordinals),
                 history_start=max(space.history_start, operation.forgotten_before),
                 history_start_us=max(space.history_start_us, operation.forgotten_before_us),
             )
+            self._change_namespace(name, changed)
         self._remove_versions(operation.removed_ordinals)
 
     def _skip_version(self, operation: Operation) -> None:
@@ -165,7 +183,7 @@ class VersionWriter(ReadTransaction):
             key = KEY.pack(ordinal)
             self._transaction.delete(b"docs", key)
             self._transaction.delete(b"vectors", key)
-        self._changed_namespaces[name] = replace(space, versions=space.versions - len(kept))
+        self._change_namespace(name, replace(space, versions=space.versions - len(kept)))
         self._dictionaries.retire_trained_on(self._transaction, space.number, list(kept))
 
     def _end_times(self, newest_ordinal: int) -> dict[int, int]:

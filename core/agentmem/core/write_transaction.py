@@ -7,10 +7,11 @@ operations, so that equal logs make equal stores.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentmem.core import records
-from agentmem.core.environment import StoreCorruptError
+from agentmem.core.dictionaries import Dictionaries
+from agentmem.core.environment import StoreCorruptError, Transaction
 from agentmem.core.errors import DataLoss, FailedPrecondition
 from agentmem.core.layout import (
     COUNTERS,
@@ -25,6 +26,7 @@ from agentmem.core.log import (
     LOG_HEADER_BYTES,
     LogEntry,
     Operation,
+    Position,
     decode_entry,
     encode_entry,
     next_chain_hash,
@@ -68,6 +70,18 @@ class Removal:
 
 class WriteTransaction(VersionWriter):
     """The one open write. Sees its own changes. Valid only inside ``Store.commit``."""
+
+    def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
+        super().__init__(transaction, dictionaries)
+        self._position = super().position
+
+    @property
+    def position(self) -> Position:
+        return self._position
+
+    @property
+    def newest_ordinal(self) -> int:
+        return self._next_ordinal - 1
 
     # Writing an entry
 
@@ -138,7 +152,7 @@ class WriteTransaction(VersionWriter):
             vector_crc32c=records.stored_checksum(vector),
             namespace_number=space.number,
         )
-        self._write_version(operation, change.memory, record, vector)
+        self._write_version(operation, change.memory, previous, record, vector)
         return operation
 
     def _removal_operation(self, removal: Removal) -> Operation:
@@ -192,7 +206,8 @@ class WriteTransaction(VersionWriter):
             if memory is None:
                 self._skip_version(operation)
             else:
-                self._write_version(operation, memory, sent.record, sent.vector)
+                before = self.id_state(memory.namespace, memory.id)
+                self._write_version(operation, memory, before, sent.record, sent.vector)
         self._append_log(entry, value)
 
     def adopt_cluster(self, cluster_id: bytes, epoch: int) -> None:
@@ -200,29 +215,35 @@ class WriteTransaction(VersionWriter):
         if self.revision:
             raise FailedPrecondition("NOT_EMPTY", "a store with entries belongs to its cluster for good")
         self.leave_for_cluster(cluster_id)
-        self._transaction.put(b"meta", b"position", seal(POSITION.pack(epoch, 0, EMPTY_CHAIN_HASH)))
+        self._move(Position(cluster_id, epoch, 0, EMPTY_CHAIN_HASH))
 
     def leave_for_cluster(self, cluster_id: bytes) -> None:
         """Makes the store one of another cluster, which begins with what is in it."""
         self._transaction.put(b"meta", b"cluster_id", seal(cluster_id))
+        self._position = replace(self._position, cluster_id=cluster_id)
+
+    def _move(self, position: Position) -> None:
+        value = POSITION.pack(position.epoch, position.revision, position.chain_hash)
+        self._transaction.put(b"meta", b"position", seal(value))
+        self._position = position
 
     # The log
 
     def _append_log(self, entry: LogEntry, value: bytes) -> None:
         self._transaction.append(b"log", KEY.pack(entry.revision), value)
         chain_hash = value[records.CHECKSUM_BYTES : LOG_HEADER_BYTES]
-        position = POSITION.pack(entry.epoch, entry.revision, chain_hash)
-        self._transaction.put(b"meta", b"position", seal(position))
+        self._move(Position(self._position.cluster_id, entry.epoch, entry.revision, chain_hash))
         if entry.HasField("request"):
             self._remember(entry)
         if entry.HasField("receipt"):
             receipt = seal(entry.receipt.SerializeToString())
             self._transaction.append(b"receipts", KEY.pack(entry.revision), receipt)
         self._write_namespaces()
-        self._put_counters(self._next_ordinal, self.log_bytes + len(value))
+        self._put_counters(self._log_bytes + len(value))
 
-    def _put_counters(self, next_ordinal: int, log_bytes: int) -> None:
-        self._transaction.put(b"meta", b"counters", seal(COUNTERS.pack(next_ordinal, log_bytes)))
+    def _put_counters(self, log_bytes: int) -> None:
+        self._log_bytes = log_bytes
+        self._transaction.put(b"meta", b"counters", seal(COUNTERS.pack(self._next_ordinal, log_bytes)))
 
     def _remember(self, entry: LogEntry) -> None:
         """Keeps the outcome of a request, and forgets some that are over their time or too many."""
@@ -255,7 +276,7 @@ class WriteTransaction(VersionWriter):
             limit: how many at the most, to keep the transaction short.
         """
         newest = self.revision
-        next_ordinal, log_bytes = self._counters()
+        log_bytes = self._log_bytes
         trimmed: list[int] = []
         for revision, value in self.log_values():
             entry = decode_entry(value, revision)[0]
@@ -267,7 +288,7 @@ class WriteTransaction(VersionWriter):
         for revision in trimmed:
             self._transaction.delete(b"log", KEY.pack(revision))
         if trimmed:
-            self._put_counters(next_ordinal, log_bytes)
+            self._put_counters(log_bytes)
         return len(trimmed)
 
 

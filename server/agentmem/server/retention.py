@@ -17,7 +17,7 @@ MAX_TRIMMED_ENTRIES = 1000
 
 
 def excess_versions(
-    transaction: ReadTransaction, space: NamespaceState | None, state: IdState | None, added: int
+    transaction: ReadTransaction, space: NamespaceState | None, state: IdState, added: int
 ) -> Sequence[int]:
     """The ordinals of a memory's versions that are too many, newest first.
 
@@ -26,7 +26,7 @@ def excess_versions(
         state: of its id before the write that this is asked for.
         added: how many versions that write adds.
     """
-    if space is None or state is None or not space.max_versions:
+    if space is None or not space.max_versions:
         return ()
     kept = [ordinal for ordinal, _ in transaction.versions(state.ordinal)]
     # The oldest first, so that what is left has no gap.
@@ -37,6 +37,8 @@ def pruned(
     transaction: ReadTransaction, namespace: str, state: IdState | None, added: int = 1
 ) -> list[Removal]:
     """What retention by count removes with a write to a memory."""
+    if state is None:
+        return []
     excess = excess_versions(transaction, transaction.namespace(namespace), state, added)
     return [Removal(namespace, excess, is_purge=False)] if excess else []
 
