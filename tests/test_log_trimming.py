@@ -1,4 +1,4 @@
-"""The log is bounded: old entries go, what they told stays, and who needs them is told."""
+"""The log is bounded: old entries go, what they told stays, and who needs them gets a snapshot."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from calls import add, all_ids, get, update
 from cluster import Cluster, Stubs, wait_until
 
+from agentmem.core.data_directory import DataDirectory
 from agentmem.v1 import memory_pb2, reader_pb2
 
 Memory = memory_pb2.Memory
@@ -61,14 +62,55 @@ def test_trimming_by_age_keeps_the_newest_entry(tmp_path: Path) -> None:
         stubs.channel.close()
 
 
-def test_a_replica_too_far_behind_ends_and_says_what_to_do(tmp_path: Path) -> None:
+def test_a_replica_that_the_log_does_not_reach_goes_on_from_a_snapshot(tmp_path: Path) -> None:
     with Cluster(tmp_path, replicas=0, writer_flags=(*FLAGS, "--max-log-bytes", "1000")) as cluster:
         stubs = Stubs(cluster.writer.address)
-        for _ in range(50):
-            add(stubs, "ns", Memory(content="tea"))
+        for number in range(50):
+            add(stubs, "ns", Memory(id=f"m{number:02}", content="tea"))
         wait_until(lambda: log_of(stubs).log_first_revision > 1, "the log is trimmed")
+        # One that is new, and later the same one, far behind.
         replica = cluster.begin_replica(*FLAGS)
-        wait_until(lambda: replica.process.poll() is not None, "the replica ends")
-        assert replica.process.returncode == 1
-        wait_until(lambda: "start the replica from a backup" in "".join(replica.log), "it says why")
-        stubs.channel.close()
+        replica.wait_ready()
+        copy = Stubs(replica.address)
+        assert all_ids(copy, "ns") == {f"m{number:02}" for number in range(50)}
+        assert "taking a snapshot" in "".join(replica.log)
+        replica.kill()
+        for number in range(50, 100):
+            revision = add(stubs, "ns", Memory(id=f"m{number:02}", content="tea")).revision
+        wait_until(lambda: log_of(stubs).log_first_revision > 52, "the log is trimmed")
+        replica.restart()
+        cluster.wait_searchable(revision)
+        assert all_ids(copy, "ns") == {f"m{number:02}" for number in range(100)}
+        search = reader_pb2.SearchMemoriesRequest(namespace="ns", text="tea", top_k=200)
+        assert len(copy.reader.SearchMemories(search).hits) == 100
+        # And from there it follows.
+        revision = add(stubs, "ns", Memory(id="after", content="tea")).revision
+        cluster.wait_searchable(revision)
+        assert len(copy.reader.SearchMemories(search).hits) == 101
+        assert replica.terminate() == 0
+        leftovers = {path.name for path in replica.data_dir.iterdir()}
+        assert not leftovers & {"snapshot", "store.replaced"}
+        for each in (stubs, copy):
+            each.channel.close()
+
+
+def test_a_snapshot_that_is_ready_replaces_the_store_wherever_it_was_stopped(tmp_path: Path) -> None:
+    def state(*files: str) -> Path:
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        for file in files:
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).write_text(file)
+        return root
+
+    def content(root: Path) -> str:
+        directory = DataDirectory(root)
+        directory.install_snapshot()
+        directory.close()
+        assert {path.name for path in root.iterdir()} == {"LOCK", "store"}
+        return (root / "store" / "data.mdb").read_text()
+
+    new, old = "snapshot/data.mdb", "store/data.mdb"
+    assert content(state(old, new)) == new
+    assert content(state("store.replaced/data.mdb", new)) == new  # stopped between the renames
+    assert content(state("store.replaced/data.mdb", old)) == old  # stopped before the last removal
+    assert content(state(old, "snapshot/data.mdb.partial")) == old  # never ready

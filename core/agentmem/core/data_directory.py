@@ -3,6 +3,7 @@
 LOCK          held with flock while the process lives; the truth about whether it does
 process.json  who serves here and where, written when ready and removed at a clean exit
 store/        the LMDB environment
+snapshot/     a copy of another node's store that is to take its place; ready when it has its data.mdb
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import TextIO
 
 LOCK_ATTEMPTS = 10
 LOCK_RETRY_S = 0.02
+STORE_FILE = "data.mdb"
 
 
 class DataDirectoryInUse(Exception):
@@ -50,6 +53,29 @@ class DataDirectory:
     @property
     def _announcement(self) -> Path:
         return self.path / "process.json"
+
+    @property
+    def store_path(self) -> Path:
+        return self.path / "store"
+
+    @property
+    def snapshot_path(self) -> Path:
+        return self.path / "snapshot"
+
+    def install_snapshot(self) -> None:
+        """Puts a snapshot that is ready in the place of the store; whatever stops it, the next call goes on.
+
+        The store must not be open.
+        """
+        replaced = self.path / "store.replaced"
+        if (self.snapshot_path / STORE_FILE).is_file():
+            if self.store_path.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+                self.store_path.rename(replaced)
+            self.snapshot_path.rename(self.store_path)
+            sync(self.path)
+        shutil.rmtree(self.snapshot_path, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
     def announce(self, *, role: str, node_id: str, address: str) -> None:
         """Says that the process is ready, for whoever started it."""

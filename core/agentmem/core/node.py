@@ -19,8 +19,9 @@ def open_node(settings: NodeSettings) -> Iterator[tuple[DataDirectory, Store]]:
     """
     directory = DataDirectory(settings.data_dir)
     try:
+        directory.install_snapshot()
         store = Store(
-            directory.path / "store",
+            directory.store_path,
             map_size_bytes=settings.map_size_bytes,
             max_map_size_bytes=settings.max_map_size_bytes,
         )

@@ -30,14 +30,16 @@ class Position(_message.Message):
     def __init__(self, cluster_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., revision: _Optional[int] = ..., chain_hash: _Optional[bytes] = ...) -> None: ...
 
 class SubscribeResponse(_message.Message):
-    __slots__ = ("heartbeat", "entries", "diverged")
+    __slots__ = ("heartbeat", "entries", "diverged", "snapshot_required")
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     DIVERGED_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_REQUIRED_FIELD_NUMBER: _ClassVar[int]
     heartbeat: Heartbeat
     entries: Entries
     diverged: Diverged
-    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., entries: _Optional[_Union[Entries, _Mapping]] = ..., diverged: _Optional[_Union[Diverged, _Mapping]] = ...) -> None: ...
+    snapshot_required: SnapshotRequired
+    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., entries: _Optional[_Union[Entries, _Mapping]] = ..., diverged: _Optional[_Union[Diverged, _Mapping]] = ..., snapshot_required: _Optional[_Union[SnapshotRequired, _Mapping]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("cluster_id", "epoch", "head_revision", "time_us")
@@ -50,6 +52,12 @@ class Heartbeat(_message.Message):
     head_revision: int
     time_us: int
     def __init__(self, cluster_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., head_revision: _Optional[int] = ..., time_us: _Optional[int] = ...) -> None: ...
+
+class SnapshotRequired(_message.Message):
+    __slots__ = ("first_revision",)
+    FIRST_REVISION_FIELD_NUMBER: _ClassVar[int]
+    first_revision: int
+    def __init__(self, first_revision: _Optional[int] = ...) -> None: ...
 
 class Diverged(_message.Message):
     __slots__ = ("detail",)

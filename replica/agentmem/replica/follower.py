@@ -33,6 +33,10 @@ class DivergedError(Exception):
     """The store is not a prefix of the writer's log, and following it would mix two histories."""
 
 
+class SnapshotRequiredError(Exception):
+    """The writer's log does not reach back to the store's position."""
+
+
 class Follower:
     """Keeps the store up with the writer.
 
@@ -67,7 +71,12 @@ class Follower:
         ) = None
 
     async def run(self) -> None:
-        """Follows until cancelled. Raises DivergedError when it cannot go on."""
+        """Follows until cancelled.
+
+        Raises:
+            DivergedError: it cannot go on.
+            SnapshotRequiredError: it can go on from a snapshot only.
+        """
         wait_s = MIN_RECONNECT_WAIT_S
         said = ""
         while True:
@@ -132,6 +141,10 @@ class Follower:
             self.applied_revision = self._store.position().revision
             self.progress.notify()
             self._on_applied()
+        elif kind == "snapshot_required":
+            raise SnapshotRequiredError(
+                f"the writer's log begins at revision {frame.snapshot_required.first_revision}"
+            )
         elif kind == "diverged":
             raise DivergedError(frame.diverged.detail)
         else:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import grpc
 
@@ -17,7 +18,8 @@ from agentmem.core.process import report_failure
 from agentmem.core.serving import CHANNEL_OPTIONS, GrpcServer
 from agentmem.core.store import Store
 from agentmem.core.times import now_us
-from agentmem.replica.follower import Follower
+from agentmem.replica.bootstrap import fetch_snapshot
+from agentmem.replica.follower import Follower, SnapshotRequiredError
 from agentmem.replica.indexer import Indexer
 from agentmem.replica.membership import ClusterService, Reporter
 from agentmem.replica.services import NotWriterService, ReplicaReader
@@ -44,9 +46,22 @@ async def run(settings: ReplicaSettings, shutdown: asyncio.Event) -> int:
     Raises:
         DataDirectoryInUse, StoreFormatError, ListenError: it could not start; nothing was changed.
     """
-    with open_node(settings) as (directory, store):
-        async with grpc.aio.insecure_channel(settings.writer, options=list(CHANNEL_OPTIONS)) as channel:
-            return await _serve(settings, directory, store, channel, shutdown)
+    while True:
+        with open_node(settings) as (directory, store):
+            async with grpc.aio.insecure_channel(settings.writer, options=list(CHANNEL_OPTIONS)) as channel:
+                end = await _serve(settings, directory, store, channel, shutdown)
+        if end.exit_code is not None:
+            return end.exit_code
+        # A snapshot is there. Open the node again, with the snapshot as its store, at the same address.
+        settings = replace(settings, listen=end.listen)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How serving ended: with an exit code, or with a snapshot to go on with."""
+
+    exit_code: int | None
+    listen: str
 
 
 async def _serve(
@@ -55,13 +70,14 @@ async def _serve(
     store: Store,
     channel: grpc.aio.Channel,
     shutdown: asyncio.Event,
-) -> int:
+) -> _End:
     loop = asyncio.get_running_loop()
     failures: list[BaseException] = []
+    ended = asyncio.Event()
 
     def fail(error: BaseException) -> None:
         failures.append(error)
-        shutdown.set()
+        ended.set()
 
     server = GrpcServer(settings.listen)
     address = settings.advertise or server.address
@@ -119,15 +135,30 @@ async def _serve(
             )
         )
 
+    has_snapshot = False
+
+    async def follow() -> None:
+        nonlocal has_snapshot
+        try:
+            await follower.run()
+        except SnapshotRequiredError as error:
+            _logger.warning("%s: taking a snapshot of its store", error)
+        await fetch_snapshot(channel, directory.snapshot_path, store.position().cluster_id)
+        has_snapshot = True
+        ended.set()
+
     tasks = [
         asyncio.create_task(work)
-        for work in (follower.run(), reporter.run(), cluster.run(), announce(), maintain(store, trim_log))
+        for work in (follow(), reporter.run(), cluster.run(), announce(), maintain(store, trim_log))
     ]
     for task in tasks:
         task.add_done_callback(lambda task: report_failure(task, fail))
-    await shutdown.wait()
+    ends = [asyncio.create_task(event.wait()) for event in (shutdown, ended)]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for waiting in ends:
+        waiting.cancel()
 
-    if not failures:
+    if not failures and not has_snapshot:
         await reporter.drain()
         await asyncio.sleep(DRAIN_NOTICE_S)
     cluster.close()
@@ -139,8 +170,8 @@ async def _serve(
     await asyncio.to_thread(indexer.stop)
     if failures:
         _logger.critical("stopped: %s: %s", type(failures[0]).__name__, failures[0], exc_info=failures[0])
-        return 1
-    return 0
+        return _End(1, server.address)
+    return _End(None if has_snapshot and not shutdown.is_set() else 0, server.address)
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object) -> None:

@@ -43,6 +43,12 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         with self._store.read() as transaction:
             heartbeat = _heartbeat(transaction)
             divergence = _divergence(transaction, request.position)
+            first_revision = transaction.first_log_revision
+        if not divergence and first_revision > max(1, request.position.revision):
+            yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
+            required = replication_pb2.SnapshotRequired(first_revision=first_revision)
+            yield replication_pb2.SubscribeResponse(snapshot_required=required)
+            return
         if divergence:
             yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
             _logger.warning("%s is refused: %s", request.replica_id, divergence)
@@ -130,14 +136,7 @@ def _divergence(transaction: ReadTransaction, position: replication_pb2.Position
         return f"the replica has seen epoch {position.epoch}, this writer is of epoch {own.epoch}"
     if position.revision > own.revision:
         return f"the replica is at revision {position.revision}, the writer only at {own.revision}"
-    first = transaction.first_log_revision
-    if first > max(1, position.revision):
-        return (
-            f"the log begins at revision {first} and does not reach back to {position.revision}: "
-            "start the replica from a backup of the writer"
-        )
-    if position.revision:
-        value = transaction.log_value(position.revision) or b""
-        if decode_entry(value, position.revision)[1] != position.chain_hash:
-            return f"the replica's log differs from the writer's at or before revision {position.revision}"
+    value = transaction.log_value(position.revision)
+    if value is not None and decode_entry(value, position.revision)[1] != position.chain_hash:
+        return f"the replica's log differs from the writer's at or before revision {position.revision}"
     return ""

@@ -65,7 +65,7 @@ async def _serve(
 
     node_id = settings.node_id or f"writer-{address}"
     membership = Membership(node_id, address, store.position)
-    snapshots = Snapshots(directory.path / "store", directory.path / "snapshots")
+    snapshots = Snapshots(directory.store_path, directory.path / "snapshots")
     replication = ReplicationService(store, membership, snapshots)
     queue = CommitQueue(
         store,

@@ -1,0 +1,155 @@
+"""Bootstrap: a copy of the writer's store, for a replica whose place is no longer in the log.
+
+The copy is made ready beside the store of the replica and takes its place when the node is opened again; see
+``DataDirectory.install_snapshot``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import shutil
+from pathlib import Path
+
+import grpc
+
+from agentmem.core.checksums import crc32c
+from agentmem.core.data_directory import STORE_FILE, sync
+from agentmem.core.errors import DataLoss
+from agentmem.core.layout import FORMAT_VERSION
+from agentmem.v1 import replication_pb2, replication_pb2_grpc
+
+RETRY_WAIT_S = 0.5
+# The writer first makes the copy, and says nothing meanwhile.
+HEADER_TIMEOUT_S = 600.0
+SILENCE_TIMEOUT_S = 30.0
+
+_logger = logging.getLogger(__name__)
+
+
+class SnapshotRefused(Exception):
+    """The writer's copy is not one that this replica may take."""
+
+
+async def fetch_snapshot(channel: grpc.aio.Channel, folder: Path, cluster_id: bytes) -> None:
+    """Fetches a copy of the writer's store into a folder that holds nothing else; tries until it is there.
+
+    A transfer that is cut off goes on where it was. What arrives is checked chunk by chunk and as a whole,
+    and is on disk when this returns.
+
+    Args:
+        cluster_id: of the cluster that the replica belongs to; empty for any.
+
+    Raises:
+        SnapshotRefused: the copy is of another cluster or of another store format.
+    """
+    await asyncio.to_thread(_prepare, folder)
+    transfer = _Transfer(channel, folder / f"{STORE_FILE}.partial", cluster_id)
+    said = ""
+    while not await transfer.attempt():
+        if transfer.problem != said:
+            _logger.warning("the snapshot is not whole yet, trying on: %s", transfer.problem)
+            said = transfer.problem
+        await asyncio.sleep(RETRY_WAIT_S)
+    await asyncio.to_thread(_finish, transfer.file, folder)
+
+
+def _prepare(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+def _finish(file: Path, folder: Path) -> None:
+    sync(file)
+    file.rename(folder / STORE_FILE)
+    sync(folder)
+
+
+class _Transfer:
+    """One copy on its way, over as many calls as it takes."""
+
+    def __init__(self, channel: grpc.aio.Channel, file: Path, cluster_id: bytes) -> None:
+        self.file = file
+        self.problem = ""
+        self._stub = replication_pb2_grpc.ReplicationServiceStub(channel)
+        self._cluster_id = cluster_id
+        self._header: replication_pb2.SnapshotHeader | None = None
+        self._digest = hashlib.sha256()
+        self._size_bytes = 0
+
+    def _begin_anew(self) -> None:
+        self._header, self._size_bytes = None, 0
+        self._digest = hashlib.sha256()
+        self.file.unlink(missing_ok=True)
+
+    async def attempt(self) -> bool:
+        """Takes what a call gives; says whether the copy is whole."""
+        snapshot_id = self._header.snapshot_id if self._header else ""
+        stream = self._stub.FetchSnapshot(
+            replication_pb2.FetchSnapshotRequest(snapshot_id=snapshot_id, offset=self._size_bytes)
+        )
+        try:
+            await self._read(stream)
+        except grpc.aio.AioRpcError as error:
+            self.problem = f"{error.code().name}: {error.details()}"
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                self._begin_anew()
+            return False
+        except TimeoutError:
+            self.problem = "the writer is silent"
+            return False
+        except DataLoss as error:
+            self.problem = error.message
+            return False
+        finally:
+            stream.cancel()
+        return self._is_whole()
+
+    async def _read(
+        self,
+        stream: grpc.aio.UnaryStreamCall[
+            replication_pb2.FetchSnapshotRequest, replication_pb2.FetchSnapshotResponse
+        ],
+    ) -> None:
+        timeout_s = HEADER_TIMEOUT_S
+        while True:
+            frame = await asyncio.wait_for(stream.read(), timeout_s)
+            if not isinstance(frame, replication_pb2.FetchSnapshotResponse):
+                return  # grpc.aio.EOF
+            timeout_s = SILENCE_TIMEOUT_S
+            if frame.WhichOneof("frame") == "header":
+                self._check(frame.header)
+                self._header = frame.header
+                continue
+            chunk = frame.chunk
+            if chunk.offset != self._size_bytes or crc32c(chunk.data) != chunk.crc32c:
+                raise DataLoss("CORRUPT_SNAPSHOT", f"the chunk at {chunk.offset} arrived damaged")
+            await asyncio.to_thread(self._append, chunk.data)
+
+    def _append(self, data: bytes) -> None:
+        with open(self.file, "ab") as file:
+            file.write(data)
+        self._digest.update(data)
+        self._size_bytes += len(data)
+
+    def _check(self, header: replication_pb2.SnapshotHeader) -> None:
+        if header.format != FORMAT_VERSION:
+            raise SnapshotRefused(
+                f"the writer's store has format {header.format}; this release has {FORMAT_VERSION}"
+            )
+        if self._cluster_id and header.position.cluster_id != self._cluster_id:
+            raise SnapshotRefused(
+                f"this replica belongs to cluster {self._cluster_id.hex()}, the writer to "
+                f"{header.position.cluster_id.hex()}"
+            )
+
+    def _is_whole(self) -> bool:
+        if self._header is None or self._size_bytes < self._header.size_bytes:
+            self.problem = f"it ended at {self._size_bytes} bytes"
+            return False
+        if self._digest.digest() != self._header.sha256:
+            self.problem = "what arrived is not what the writer copied: SHA-256 differs"
+            self._begin_anew()
+            return False
+        return True
