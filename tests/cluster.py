@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -38,8 +38,16 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0
 class Node:
     """One process, started with ``python -m``."""
 
-    def __init__(self, module: str, data_dir: Path, *flags: str, listen: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self,
+        module: str,
+        data_dir: Path,
+        *flags: str,
+        listen: str = "127.0.0.1:0",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.data_dir = data_dir
+        self._environment = dict(environment or {})
         self._command = [sys.executable, "-m", module, "--data-dir", str(data_dir), "--insecure", *flags]
         self._listen = listen
         self.address = ""
@@ -52,7 +60,8 @@ class Node:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith("AGENTMEM_")},
+            env={name: value for name, value in os.environ.items() if not name.startswith("AGENTMEM_")}
+            | self._environment,
         )
         self._reader = threading.Thread(target=self._read_log, args=(self.process,), daemon=True)
         self._reader.start()

@@ -1,0 +1,281 @@
+/* Stands between a process and its data.mdb, loaded with LD_PRELOAD.
+ *
+ * It records what the process writes to and syncs on that file, so that a test can work out every state a power
+ * cut could leave on the disk; and it fails chosen calls, as a bad or a full disk does. Nothing else is touched.
+ *
+ *   DISK_TRACE          file that records are appended to
+ *   DISK_FAULT          EIO or ENOSPC: the call fails; SHORT: a write writes half, a sync fails with EIO
+ *   DISK_FAULT_TRIGGER  calls count and fail only while this file is there
+ *   DISK_FAULT_CALLS    which calls count: any of w (writes), m (writes that are durable on return, as LMDB's
+ *                       meta page), s (syncs)
+ *   DISK_FAULT_NTH      the call that fails, counted from 1
+ *   DISK_FAULT_LASTING  set: all calls from the Nth on fail
+ *
+ * A record is a header and, for writes, the bytes. Kinds:
+ *
+ *   W  written: offset, length, bytes     D  this range is on the disk (a descriptor with O_DSYNC)
+ *   T  truncated: offset is the size      S  synced: all that was recorded before the number in offset
+ *   A  allocated: offset, length          E  a sync failed: what the number in offset covers may be lost
+ *   M  mapped for writing: the trace is not complete
+ *   F  a fault was made: length is the letter of the call
+ *
+ * A call that makes data durable and is not known here counts as none, which only makes the test harder. A
+ * write that is not known here shows when the trace is compared with the file.
+ *
+ * The system calls are made directly: what the C library's functions are called under (open64, pwrite64) does
+ * not matter then, nor which of them runs before this file is set up.
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#if __SIZEOF_LONG__ != 8
+#error "offsets are passed to the system calls as one 64-bit argument"
+#endif
+
+struct header {
+    uint64_t number; /* of the record, from 1 */
+    uint64_t kind;
+    uint64_t offset;
+    uint64_t length;
+};
+
+enum { DATA_FILE = 1, DURABLE = 2, MAX_FDS = 4096 };
+static unsigned char descriptors[MAX_FDS];
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int trace_fd = -1;
+static uint64_t recorded;
+static uint64_t counted;
+
+static int is_data_file(int fd) { return fd >= 0 && fd < MAX_FDS && descriptors[fd]; }
+
+static int is_durable(int fd) { return descriptors[fd] & DURABLE; }
+
+/* ---- the trace ---- */
+
+static void end(const char *why) {
+    (void)!write(STDERR_FILENO, why, strlen(why));
+    abort();
+}
+
+/* Appends a record with one write, so that the file ends with a whole record whenever nothing is being written.
+ * `block` has room for the header before the data; NULL: no data. */
+static uint64_t append(char kind, uint64_t offset, uint64_t length, struct header *block) {
+    struct header alone;
+    size_t size = sizeof alone + (block ? length : 0);
+    struct header *record = block ? block : &alone;
+    pthread_mutex_lock(&lock);
+    if (trace_fd < 0) {
+        const char *path = getenv("DISK_TRACE");
+        if (!path)
+            end("disk shim: DISK_TRACE is not set\n");
+        trace_fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    }
+    *record = (struct header){++recorded, (uint64_t)kind, offset, length};
+    if (syscall(SYS_write, trace_fd, record, size) != (long)size)
+        end("disk shim: the trace cannot be written\n");
+    uint64_t number = recorded;
+    pthread_mutex_unlock(&lock);
+    return number;
+}
+
+static uint64_t newest_record(void) {
+    pthread_mutex_lock(&lock);
+    uint64_t number = recorded;
+    pthread_mutex_unlock(&lock);
+    return number;
+}
+
+/* ---- the faults ---- */
+
+/* The error that this call has to fail with, 0 for none, -1 for a short write. */
+static int fault(char call) {
+    const char *kind = getenv("DISK_FAULT"), *trigger = getenv("DISK_FAULT_TRIGGER");
+    const char *calls = getenv("DISK_FAULT_CALLS"), *nth = getenv("DISK_FAULT_NTH");
+    if (!kind || !trigger || !calls || !nth || !strchr(calls, call) || access(trigger, F_OK))
+        return 0;
+    pthread_mutex_lock(&lock);
+    uint64_t number = ++counted, wanted = strtoull(nth, NULL, 10);
+    pthread_mutex_unlock(&lock);
+    if (number < wanted || (number > wanted && !getenv("DISK_FAULT_LASTING")))
+        return 0;
+    append('F', 0, (uint64_t)call, NULL);
+    if (!strcmp(kind, "SHORT"))
+        return call == 's' ? EIO : -1;
+    return strcmp(kind, "ENOSPC") ? EIO : ENOSPC;
+}
+
+/* ---- writes ---- */
+
+static ssize_t write_data(int fd, const struct iovec *parts, int count, off_t offset, int positioned) {
+    size_t size = 0, done = 0;
+    for (int part = 0; part < count; part++)
+        size += parts[part].iov_len;
+    struct header *block = malloc(sizeof *block + size);
+    if (!block)
+        end("disk shim: no memory\n");
+    char *bytes = (char *)(block + 1);
+    for (int part = 0; part < count; done += parts[part++].iov_len)
+        memcpy(bytes + done, parts[part].iov_base, parts[part].iov_len);
+    if (!positioned)
+        offset = syscall(SYS_lseek, fd, 0L, SEEK_CUR);
+
+    int error = fault(is_durable(fd) ? 'm' : 'w');
+    ssize_t written = -1;
+    if (error <= 0 || is_durable(fd)) {
+        /* A write that has to be durable reaches the page cache even when its flush fails. */
+        size_t wanted = error < 0 ? size / 2 : size;
+        written = positioned ? syscall(SYS_pwrite64, fd, bytes, wanted, offset)
+                             : syscall(SYS_write, fd, bytes, wanted);
+        if (written < 0)
+            error = errno;
+    }
+    if (written > 0) {
+        append('W', (uint64_t)offset, (uint64_t)written, block);
+        if (is_durable(fd) && !error)
+            append('D', (uint64_t)offset, (uint64_t)written, NULL);
+    }
+    free(block);
+    if (error > 0) {
+        errno = error;
+        return -1;
+    }
+    return written;
+}
+
+ssize_t write(int fd, const void *data, size_t size) {
+    if (!is_data_file(fd))
+        return syscall(SYS_write, fd, data, size);
+    return write_data(fd, &(struct iovec){(void *)data, size}, 1, 0, 0);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) {
+    if (!is_data_file(fd))
+        return syscall(SYS_pwrite64, fd, data, size, offset);
+    return write_data(fd, &(struct iovec){(void *)data, size}, 1, offset, 1);
+}
+
+ssize_t writev(int fd, const struct iovec *parts, int count) {
+    if (!is_data_file(fd))
+        return syscall(SYS_writev, fd, parts, count);
+    return write_data(fd, parts, count, 0, 0);
+}
+
+ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset) {
+    if (!is_data_file(fd))
+        return syscall(SYS_pwritev, fd, parts, count, offset, 0L);
+    return write_data(fd, parts, count, offset, 1);
+}
+
+int ftruncate(int fd, off_t size) {
+    int result = syscall(SYS_ftruncate, fd, size);
+    if (is_data_file(fd) && !result)
+        append('T', (uint64_t)size, 0, NULL);
+    return result;
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t length) {
+    if (is_data_file(fd) && mode) {
+        errno = EOPNOTSUPP; /* holes and moved ranges are not in the trace's language */
+        return -1;
+    }
+    int result = syscall(SYS_fallocate, fd, mode, offset, length);
+    if (is_data_file(fd) && !result)
+        append('A', (uint64_t)offset, (uint64_t)length, NULL);
+    return result;
+}
+
+int posix_fallocate(int fd, off_t offset, off_t length) {
+    return fallocate(fd, 0, offset, length) ? errno : 0;
+}
+
+/* ---- syncs ---- */
+
+static int sync_data(long call, int fd) {
+    if (!is_data_file(fd))
+        return syscall(call, fd);
+    uint64_t covered = newest_record();
+    int error = fault('s');
+    if (!error && syscall(call, fd))
+        error = errno;
+    append(error ? 'E' : 'S', covered, 0, NULL);
+    errno = error;
+    return error ? -1 : 0;
+}
+
+int fsync(int fd) { return sync_data(SYS_fsync, fd); }
+
+int fdatasync(int fd) { return sync_data(SYS_fdatasync, fd); }
+
+/* ---- which descriptors are the data file ---- */
+
+static int opened(int fd, const char *path, int flags) {
+    const char *slash = strrchr(path, '/');
+    if (fd >= 0 && fd < MAX_FDS) {
+        int is_data = !strcmp(slash ? slash + 1 : path, "data.mdb");
+        descriptors[fd] = is_data ? DATA_FILE | (flags & O_DSYNC ? DURABLE : 0) : 0; /* O_SYNC has O_DSYNC */
+    }
+    return fd;
+}
+
+int openat(int folder, const char *path, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    int mode = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(rest, int) : 0;
+    va_end(rest);
+    return opened(syscall(SYS_openat, folder, path, flags, mode), path, flags);
+}
+
+int open(const char *path, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    int mode = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(rest, int) : 0;
+    va_end(rest);
+    return opened(syscall(SYS_openat, AT_FDCWD, path, flags, mode), path, flags);
+}
+
+static int copied(int from, int to) {
+    if (to >= 0 && to < MAX_FDS)
+        descriptors[to] = is_data_file(from) ? descriptors[from] : 0;
+    return to;
+}
+
+int dup(int fd) { return copied(fd, syscall(SYS_dup, fd)); }
+
+int dup3(int fd, int to, int flags) { return copied(fd, syscall(SYS_dup3, fd, to, flags)); }
+
+int dup2(int fd, int to) { return fd == to ? to : dup3(fd, to, 0); }
+
+int close(int fd) {
+    if (fd >= 0 && fd < MAX_FDS)
+        descriptors[fd] = 0;
+    return syscall(SYS_close, fd);
+}
+
+void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset) {
+    /* What is written through a map cannot be seen here, so such a trace must not be trusted. */
+    if (is_data_file(fd) && protection & PROT_WRITE && (flags & MAP_TYPE) != MAP_PRIVATE)
+        append('M', 0, 0, NULL);
+    return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
+}
+
+#define SAME(name, as) extern __typeof__(as) name __attribute__((alias(#as)))
+SAME(pwrite64, pwrite);
+SAME(pwritev64, pwritev);
+SAME(ftruncate64, ftruncate);
+SAME(fallocate64, fallocate);
+SAME(posix_fallocate64, posix_fallocate);
+SAME(open64, open);
+SAME(openat64, openat);
+SAME(mmap64, mmap);
