@@ -4,7 +4,9 @@
  * cut could leave on the disk; and it fails chosen calls, as a bad or a full disk does. Nothing else is touched.
  *
  *   DISK_TRACE          file that records are appended to
- *   DISK_FAULT          EIO or ENOSPC: the call fails; SHORT: a write writes half, a sync fails with EIO
+ *   DISK_FAULT          EIO or ENOSPC: the call fails; SHORT: a write writes half, a sync fails with EIO;
+ *                       FULL: the file finds room for little more, as on a disk that fills up: the write that
+ *                       gets there is a short one, later ones fail with ENOSPC, and statvfs says so
  *   DISK_FAULT_TRIGGER  calls count and fail only while this file is there
  *   DISK_FAULT_CALLS    which calls count: any of w (writes), m (writes that are durable on return, as LMDB's
  *                       meta page), s (syncs)
@@ -16,17 +18,17 @@
  *   W  written: offset, length, bytes     D  this range is on the disk (a descriptor with O_DSYNC)
  *   T  truncated: offset is the size      S  synced: all that was recorded before the number in offset
  *   A  allocated: offset, length          E  a sync failed: what the number in offset covers may be lost
- *   M  mapped for writing: the trace is not complete
+ *   M  mapped for writing, or otherwise changed in a way that is not recorded: the trace is of no use
  *   F  a fault was made: length is the letter of the call
  *
- * A call that makes data durable and is not known here counts as none, which only makes the test harder. A
- * write that is not known here shows when the trace is compared with the file.
+ * A call that syncs and is not known here counts as none, which only makes the test harder. A write that is
+ * not known here shows when the trace is compared with the file.
  *
- * The system calls are made directly: what the C library's functions are called under (open64, pwrite64) does
- * not matter then, nor which of them runs before this file is set up.
+ * The system calls are made directly, so that no function has to be looked up before its first call.
  */
 
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -35,6 +37,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -51,6 +54,7 @@ struct header {
 };
 
 enum { DATA_FILE = 1, DURABLE = 2, MAX_FDS = 4096 };
+enum { ROOM_BYTES = 10240 }; /* no whole number of pages, so that the last write is cut */
 static unsigned char descriptors[MAX_FDS];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -65,12 +69,11 @@ static int is_durable(int fd) { return descriptors[fd] & DURABLE; }
 /* ---- the trace ---- */
 
 static void end(const char *why) {
-    (void)!write(STDERR_FILENO, why, strlen(why));
+    (void)!syscall(SYS_write, STDERR_FILENO, why, strlen(why));
     abort();
 }
 
-/* Appends a record with one write, so that the file ends with a whole record whenever nothing is being written.
- * `block` has room for the header before the data; NULL: no data. */
+/* Appends a record, with one write. `block` has room for the header before the data; NULL: no data. */
 static uint64_t append(char kind, uint64_t offset, uint64_t length, struct header *block) {
     struct header alone;
     size_t size = sizeof alone + (block ? length : 0);
@@ -90,30 +93,55 @@ static uint64_t append(char kind, uint64_t offset, uint64_t length, struct heade
     return number;
 }
 
-static uint64_t newest_record(void) {
-    pthread_mutex_lock(&lock);
-    uint64_t number = recorded;
-    pthread_mutex_unlock(&lock);
-    return number;
-}
-
 /* ---- the faults ---- */
 
-/* The error that this call has to fail with, 0 for none, -1 for a short write. */
-static int fault(char call) {
-    const char *kind = getenv("DISK_FAULT"), *trigger = getenv("DISK_FAULT_TRIGGER");
+static int is_fault(const char *kind) {
+    const char *wanted = getenv("DISK_FAULT"), *trigger = getenv("DISK_FAULT_TRIGGER");
+    return wanted && trigger && !strcmp(wanted, kind) && !access(trigger, F_OK);
+}
+
+/* Whether this call's turn to fail has come. */
+static int is_due(char call) {
     const char *calls = getenv("DISK_FAULT_CALLS"), *nth = getenv("DISK_FAULT_NTH");
-    if (!kind || !trigger || !calls || !nth || !strchr(calls, call) || access(trigger, F_OK))
+    if (!calls || !nth || !strchr(calls, call))
         return 0;
     pthread_mutex_lock(&lock);
     uint64_t number = ++counted, wanted = strtoull(nth, NULL, 10);
     pthread_mutex_unlock(&lock);
-    if (number < wanted || (number > wanted && !getenv("DISK_FAULT_LASTING")))
-        return 0;
-    append('F', 0, (uint64_t)call, NULL);
-    if (!strcmp(kind, "SHORT"))
-        return call == 's' ? EIO : -1;
-    return strcmp(kind, "ENOSPC") ? EIO : ENOSPC;
+    return number == wanted || (number > wanted && getenv("DISK_FAULT_LASTING"));
+}
+
+/* The error that a call has to fail with; 0 for none. Where a part of a write finds room, `size` is cut. */
+static int fault(char call, int fd, off_t offset, size_t *size) {
+    static off_t full_at;
+    size_t wanted = *size;
+    int error = 0;
+    if (is_fault("FULL")) {
+        if (!full_at)
+            full_at = syscall(SYS_lseek, fd, 0L, SEEK_END) + ROOM_BYTES;
+        if (call == 'w' && offset + (off_t)wanted > full_at)
+            *size = offset < full_at ? (size_t)(full_at - offset) : 0;
+        error = *size || !wanted ? 0 : ENOSPC;
+    } else if (is_fault("SHORT") && is_due(call)) {
+        *size /= 2;
+        error = wanted ? 0 : EIO;
+    } else if (is_fault("EIO") && is_due(call)) {
+        error = EIO;
+    } else if (is_fault("ENOSPC") && is_due(call)) {
+        error = ENOSPC;
+    }
+    if (error || *size != wanted)
+        append('F', 0, (uint64_t)call, NULL);
+    return error;
+}
+
+int statvfs(const char *path, struct statvfs *result) {
+    int (*next)(const char *, struct statvfs *);
+    *(void **)&next = dlsym(RTLD_NEXT, "statvfs");
+    int error = next(path, result);
+    if (!error && is_fault("FULL"))
+        result->f_bfree = result->f_bavail = 0;
+    return error;
 }
 
 /* ---- writes ---- */
@@ -131,23 +159,24 @@ static ssize_t write_data(int fd, const struct iovec *parts, int count, off_t of
     if (!positioned)
         offset = syscall(SYS_lseek, fd, 0L, SEEK_CUR);
 
-    int error = fault(is_durable(fd) ? 'm' : 'w');
+    size_t wanted = size;
+    int error = fault(is_durable(fd) ? 'm' : 'w', fd, offset, &size);
     ssize_t written = -1;
-    if (error <= 0 || is_durable(fd)) {
-        /* A write that has to be durable reaches the page cache even when its flush fails. */
-        size_t wanted = error < 0 ? size / 2 : size;
-        written = positioned ? syscall(SYS_pwrite64, fd, bytes, wanted, offset)
-                             : syscall(SYS_write, fd, bytes, wanted);
+    /* A write that has to be durable reaches the page cache even when its flush fails. */
+    if (!error || is_durable(fd)) {
+        written = syscall(SYS_pwrite64, fd, bytes, size, offset);
         if (written < 0)
             error = errno;
     }
     if (written > 0) {
+        if (!positioned)
+            syscall(SYS_lseek, fd, offset + written, SEEK_SET);
         append('W', (uint64_t)offset, (uint64_t)written, block);
-        if (is_durable(fd) && !error)
+        if (is_durable(fd) && !error && size == wanted)
             append('D', (uint64_t)offset, (uint64_t)written, NULL);
     }
     free(block);
-    if (error > 0) {
+    if (error) {
         errno = error;
         return -1;
     }
@@ -186,13 +215,9 @@ int ftruncate(int fd, off_t size) {
 }
 
 int fallocate(int fd, int mode, off_t offset, off_t length) {
-    if (is_data_file(fd) && mode) {
-        errno = EOPNOTSUPP; /* holes and moved ranges are not in the trace's language */
-        return -1;
-    }
     int result = syscall(SYS_fallocate, fd, mode, offset, length);
     if (is_data_file(fd) && !result)
-        append('A', (uint64_t)offset, (uint64_t)length, NULL);
+        append(mode ? 'M' : 'A', (uint64_t)offset, (uint64_t)length, NULL); /* a mode can make holes */
     return result;
 }
 
@@ -205,8 +230,9 @@ int posix_fallocate(int fd, off_t offset, off_t length) {
 static int sync_data(long call, int fd) {
     if (!is_data_file(fd))
         return syscall(call, fd);
-    uint64_t covered = newest_record();
-    int error = fault('s');
+    uint64_t covered = __atomic_load_n(&recorded, __ATOMIC_SEQ_CST);
+    size_t nothing = 0;
+    int error = fault('s', fd, 0, &nothing);
     if (!error && syscall(call, fd))
         error = errno;
     append(error ? 'E' : 'S', covered, 0, NULL);
@@ -245,18 +271,6 @@ int open(const char *path, int flags, ...) {
     return opened(syscall(SYS_openat, AT_FDCWD, path, flags, mode), path, flags);
 }
 
-static int copied(int from, int to) {
-    if (to >= 0 && to < MAX_FDS)
-        descriptors[to] = is_data_file(from) ? descriptors[from] : 0;
-    return to;
-}
-
-int dup(int fd) { return copied(fd, syscall(SYS_dup, fd)); }
-
-int dup3(int fd, int to, int flags) { return copied(fd, syscall(SYS_dup3, fd, to, flags)); }
-
-int dup2(int fd, int to) { return fd == to ? to : dup3(fd, to, 0); }
-
 int close(int fd) {
     if (fd >= 0 && fd < MAX_FDS)
         descriptors[fd] = 0;
@@ -279,3 +293,4 @@ SAME(posix_fallocate64, posix_fallocate);
 SAME(open64, open);
 SAME(openat64, openat);
 SAME(mmap64, mmap);
+extern int statvfs64(const char *, struct statvfs64 *) __attribute__((alias("statvfs")));

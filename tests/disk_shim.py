@@ -20,7 +20,8 @@ class Fault:
     """Which calls on the data file fail, and how.
 
     Args:
-        kind: EIO, ENOSPC, or SHORT for a write that writes half.
+        kind: EIO, ENOSPC, SHORT for a write that writes half, or FULL for a disk that fills up as long as the
+            trigger is there, whatever else is given.
         calls: the calls that count: any of w (writes), m (writes of the meta page), s (syncs).
         nth: the one that fails, counted from 1 once the trigger is there.
         lasting: all later ones fail, too, while the trigger is there.
@@ -30,6 +31,9 @@ class Fault:
     calls: str = "wms"
     nth: int = 1
     lasting: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.calls}-{self.nth}{'-lasting' if self.lasting else ''}"
 
 
 def build_shim(folder: Path) -> Path:

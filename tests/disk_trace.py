@@ -56,7 +56,9 @@ def read_trace(path: Path) -> list[TraceRecord]:
         if start > len(content):
             break
         if kind == "M":
-            raise TraceError("the data file was mapped for writing: not all writes are in the trace")
+            raise TraceError(
+                "the data file was mapped for writing, or changed otherwise: the trace does not have it all"
+            )
         trace.append(TraceRecord(number, kind, offset, length, content[data_start:start], start))
     if [record.number for record in trace] != list(range(1, len(trace) + 1)):
         raise TraceError(f"{path} has gaps")
