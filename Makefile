@@ -37,7 +37,7 @@ define generate
 	  --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(SERVICE_PROTOS)
 endef
 
-.PHONY: help venv run replicas status stop demo test check format protos clean
+.PHONY: help venv run replicas status stop demo crash test check format protos clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -74,6 +74,9 @@ stop: $(STAMP) ## stop everything that runs in DATA_DIR
 
 demo: $(STAMP) ## ask the questions of DATASET (default: the sample), print recall, write it to OUT
 	$(BIN)/python bench/demo.py --data-dir "$(DATA_DIR)" $(if $(DATASET),--dataset "$(DATASET)") $(if $(OUT),--out "$(OUT)")
+
+crash: $(STAMP) ## kill the writer, cut its power, fail its disk (takes minutes): nothing may be lost
+	PYTHONPATH=tests $(BIN)/python bench/crash.py
 
 test: $(STAMP) ## run the tests
 	$(BIN)/pytest

@@ -33,7 +33,8 @@ def main() -> None:
         (store / "data.mdb").write_bytes(crash_image(trace, cut, chance))
         damage, losses = "", []
         try:
-            losses = ledger.problems(audit(store, ledger.namespace), trace[cut - 1].end_bytes)
+            stored = audit(store, [ledger.namespace])[ledger.namespace]
+            losses = ledger.problems(stored, trace[cut - 1].end_bytes)
         except Damaged as error:
             damage = str(error)
         print(json.dumps({"cut": cut, "damage": damage, "losses": losses}), flush=True)

@@ -134,9 +134,10 @@ def _problems_after_restart(data_dir: Path, ledger: Ledger) -> list[str]:
         node.terminate()
     finally:
         node.stop()
+    try:
+        stored = audit(data_dir / "store", [ledger.namespace, AFTERWARDS])
+    except Damaged as damage:
+        return [*problems, str(damage)]
     for kept in (ledger, afterwards.ledger):
-        try:
-            problems += kept.problems(audit(data_dir / "store", kept.namespace))
-        except Damaged as damage:
-            problems.append(str(damage))
+        problems += kept.problems(stored[kept.namespace])
     return problems

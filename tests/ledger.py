@@ -53,7 +53,14 @@ class Ledger:
 
     def acknowledged(self) -> int:
         """How many writes were acknowledged."""
-        return sum(write.outcome is Outcome.ACKNOWLEDGED for writes in self.clients for write in writes)
+        return self._count(Outcome.ACKNOWLEDGED)
+
+    def unanswered(self) -> int:
+        """How many writes may have been carried out or not."""
+        return self._count(Outcome.UNKNOWN)
+
+    def _count(self, outcome: Outcome) -> int:
+        return sum(write.outcome is outcome for writes in self.clients for write in writes)
 
     def problems(self, live: Mapping[str, Stored], cut_bytes: int | None = None) -> list[str]:
         """What the store should hold and does not, or holds and should not; a line each.

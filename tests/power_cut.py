@@ -62,7 +62,7 @@ class Checked:
         return not self.damaged and not self.losses
 
     def summary(self) -> str:
-        """The first images that are not as they should be; their numbers and the seed bring them back."""
+        """The first images that are not as they should be."""
         lost = {number: found[0] for number, found in self.losses.items()}
         first = sorted((self.damaged | lost).items())[:5]
         return "; ".join(f"image {number}: {problem}" for number, problem in first)
@@ -121,6 +121,17 @@ def record(
     if whole_file(read_trace(trace)) != (folder / "writer" / "store" / "data.mdb").read_bytes():
         raise TraceError("the trace does not make the file that the writer left")
     return recording
+
+
+def keep(recording: Recording, seed: str) -> str:
+    """Copies a recording out of the folder that will be removed; says how its images come back."""
+    folder = Path(tempfile.mkdtemp(prefix="agentmem-lost-"))
+    for path in (recording.trace, recording.ledger):
+        shutil.copy(path, folder)
+    return (
+        f"to see image N again: echo N | python {TESTS / 'image_checker.py'} {folder / recording.trace.name} "
+        f"{folder / recording.ledger.name} {recording.first_bytes} {seed} {folder / 'image'}"
+    )
 
 
 class _Checker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import lmdb
@@ -19,8 +20,8 @@ class Damaged(Exception):
     """The store is not sound; says where."""
 
 
-def audit(folder: Path, namespace: str) -> dict[str, Stored]:
-    """The undeleted memories of the namespace, after everything in the store was read.
+def audit(folder: Path, namespaces: Sequence[str]) -> dict[str, dict[str, Stored]]:
+    """The undeleted memories of each of the namespaces, after everything in the store was read.
 
     Raises:
         Damaged: pages, checksums, log or the names of memories do not fit together.
@@ -34,7 +35,7 @@ def audit(folder: Path, namespace: str) -> dict[str, Stored]:
     try:
         with store.read() as transaction:
             _check_log(transaction)
-            return _live_memories(transaction, namespace)
+            return {name: _live_memories(transaction, name) for name in namespaces}
     except (AgentMemError, lmdb.Error) as error:
         raise Damaged(f"{type(error).__name__}: {error}") from error
     finally:

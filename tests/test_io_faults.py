@@ -10,7 +10,7 @@ import pytest
 from cluster import Node, Stubs, wait_until
 from disk_shim import Fault, NoShim, build_shim
 from io_faults import COMMIT_FAILED, FLAGS, REFUSED_WRITES, STORE_FULL, ends_writer, run_fault
-from power_cut import check_images, fast_folder
+from power_cut import check_images, fast_folder, keep
 from writing_clients import WritingClients, served
 
 SEED = "faults"
@@ -61,7 +61,7 @@ def test_a_fault_of_the_disk(folder: Path, library: Path, fault: Fault) -> None:
         assert told == {STORE_FULL} if fault.lasting else told <= {STORE_FULL}
     checked = check_images(result.recording, folder / f"{fault}-images", images=IMAGES, seed=SEED)
     assert checked.images == IMAGES
-    assert checked.faultless, checked.summary()
+    assert checked.faultless, f"{checked.summary()}; {keep(result.recording, SEED)}"
 
 
 def test_a_store_at_its_limit_refuses_writes_and_serves_reads(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from disk_shim import NoShim, build_shim
 from disk_trace import TraceRecord, crash_image, read_trace
-from power_cut import Recording, check_images, fast_folder, record
+from power_cut import Recording, check_images, fast_folder, keep, record
 
 SEED = "power"
 IMAGES = 100
@@ -43,7 +43,7 @@ def test_a_power_cut_loses_nothing_acknowledged(folder: Path, recording: Recordi
     assert recording.acknowledged() == CLIENTS * WRITES
     checked = check_images(recording, folder, images=IMAGES, seed=SEED)
     assert checked.images == IMAGES
-    assert checked.faultless, checked.summary()
+    assert checked.faultless, f"{checked.summary()}; {keep(recording, SEED)}"
 
 
 @pytest.mark.parametrize("without", ["sync", "metasync"])
