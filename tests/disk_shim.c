@@ -4,6 +4,7 @@
  * cut could leave on the disk; and it fails chosen calls, as a bad or a full disk does. Nothing else is touched.
  *
  *   DISK_TRACE          file that records are appended to
+ *   DISK_SYNC_US        how many microseconds a sync takes, as files in memory take none
  *   DISK_FAULT          EIO or ENOSPC: the call fails; SHORT: a write writes half, a sync fails with EIO;
  *                       FULL: the file finds room for little more, as on a disk that fills up: the write that
  *                       gets there is a short one, later ones fail with ENOSPC, and statvfs says so
@@ -74,7 +75,7 @@ static void end(const char *why) {
 }
 
 /* Appends a record, with one write. `block` has room for the header before the data; NULL: no data. */
-static uint64_t append(char kind, uint64_t offset, uint64_t length, struct header *block) {
+static void append(char kind, uint64_t offset, uint64_t length, struct header *block) {
     struct header alone;
     size_t size = sizeof alone + (block ? length : 0);
     struct header *record = block ? block : &alone;
@@ -88,9 +89,7 @@ static uint64_t append(char kind, uint64_t offset, uint64_t length, struct heade
     *record = (struct header){++recorded, (uint64_t)kind, offset, length};
     if (syscall(SYS_write, trace_fd, record, size) != (long)size)
         end("disk shim: the trace cannot be written\n");
-    uint64_t number = recorded;
     pthread_mutex_unlock(&lock);
-    return number;
 }
 
 /* ---- the faults ---- */
@@ -125,10 +124,8 @@ static int fault(char call, int fd, off_t offset, size_t *size) {
     } else if (is_fault("SHORT") && is_due(call)) {
         *size /= 2;
         error = wanted ? 0 : EIO;
-    } else if (is_fault("EIO") && is_due(call)) {
-        error = EIO;
-    } else if (is_fault("ENOSPC") && is_due(call)) {
-        error = ENOSPC;
+    } else if ((is_fault("EIO") || is_fault("ENOSPC")) && is_due(call)) {
+        error = is_fault("EIO") ? EIO : ENOSPC;
     }
     if (error || *size != wanted)
         append('F', 0, (uint64_t)call, NULL);
@@ -142,6 +139,13 @@ int statvfs(const char *path, struct statvfs *result) {
     if (!error && is_fault("FULL"))
         result->f_bfree = result->f_bavail = 0;
     return error;
+}
+
+/* Who is answered before the sync has to have the time to notice. */
+static void take_time(void) {
+    const char *time_us = getenv("DISK_SYNC_US");
+    if (time_us)
+        usleep(strtoul(time_us, NULL, 10));
 }
 
 /* ---- writes ---- */
@@ -172,8 +176,10 @@ static ssize_t write_data(int fd, const struct iovec *parts, int count, off_t of
         if (!positioned)
             syscall(SYS_lseek, fd, offset + written, SEEK_SET);
         append('W', (uint64_t)offset, (uint64_t)written, block);
-        if (is_durable(fd) && !error && size == wanted)
+        if (is_durable(fd) && !error && size == wanted) {
+            take_time();
             append('D', (uint64_t)offset, (uint64_t)written, NULL);
+        }
     }
     free(block);
     if (error) {
@@ -221,9 +227,7 @@ int fallocate(int fd, int mode, off_t offset, off_t length) {
     return result;
 }
 
-int posix_fallocate(int fd, off_t offset, off_t length) {
-    return fallocate(fd, 0, offset, length) ? errno : 0;
-}
+int posix_fallocate(int fd, off_t offset, off_t length) { return fallocate(fd, 0, offset, length) ? errno : 0; }
 
 /* ---- syncs ---- */
 
@@ -232,16 +236,15 @@ static int sync_data(long call, int fd) {
         return syscall(call, fd);
     uint64_t covered = __atomic_load_n(&recorded, __ATOMIC_SEQ_CST);
     size_t nothing = 0;
+    take_time();
     int error = fault('s', fd, 0, &nothing);
-    if (!error && syscall(call, fd))
-        error = errno;
+    error = !error && syscall(call, fd) ? errno : error;
     append(error ? 'E' : 'S', covered, 0, NULL);
     errno = error;
     return error ? -1 : 0;
 }
 
 int fsync(int fd) { return sync_data(SYS_fsync, fd); }
-
 int fdatasync(int fd) { return sync_data(SYS_fdatasync, fd); }
 
 /* ---- which descriptors are the data file ---- */

@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+# About what an SSD takes.
+SYNC_US = 2000
 _SOURCE = Path(__file__).with_suffix(".c")
 
 
@@ -54,7 +56,7 @@ def shim_environment(
     library: Path, trace: Path, fault: Fault | None = None, trigger: Path | None = None
 ) -> dict[str, str]:
     """What a process has to find in its environment to be recorded, and failed while ``trigger`` exists."""
-    environment = {"LD_PRELOAD": str(library), "DISK_TRACE": str(trace)}
+    environment = {"LD_PRELOAD": str(library), "DISK_TRACE": str(trace), "DISK_SYNC_US": str(SYNC_US)}
     if fault is not None:
         environment |= {
             "DISK_FAULT": fault.kind,

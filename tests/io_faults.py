@@ -57,11 +57,12 @@ def ends_writer(fault: Fault, call: str) -> bool:
     return fault.kind in ("EIO", "SHORT") or (fault.kind == "ENOSPC" and call == "m")
 
 
-def run_fault(folder: Path, library: Path, fault: Fault, seed: str) -> FaultResult:
+def run_fault(folder: Path, library: Path, fault: Fault, seed: str, clients: int = CLIENTS) -> FaultResult:
     """Starts a writer, lets clients write, makes the fault, and compares what a restarted writer holds.
 
     A writer that goes on has to acknowledge writes again: at once after a single fault, and when the trigger
-    is gone after a lasting one. Until then it has to serve reads.
+    is gone after a lasting one. Until then it has to serve reads. What the only one of ``clients`` wrote is
+    committed alone, and not written again when its group found no room.
     """
     folder.mkdir(parents=True)
     trace, trigger = folder / "trace", folder / "trigger"
@@ -71,7 +72,7 @@ def run_fault(folder: Path, library: Path, fault: Fault, seed: str) -> FaultResu
         *FLAGS,
         environment=shim_environment(library, trace, fault, trigger),
     )
-    load = WritingClients(NAMESPACE, clients=CLIENTS, seed=seed, trace=trace)
+    load = WritingClients(NAMESPACE, clients=clients, seed=seed, trace=trace)
     try:
         node.wait_ready()
         load.start(node.address)
