@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from disk_shim import Fault, NoShim, build_shim
+from disk_shim import Fault, NoShim, build_shim, slow_syncs
 from io_faults import FaultResult, ends_writer, run_fault
 from kill_loop import kill_loop
 from power_cut import Checked, check_images, fast_folder, keep, record
@@ -54,13 +54,19 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
 
-def kills(count: int, seed: str, findings: Findings) -> None:
+def kills(library: Path, count: int, seed: str, findings: Findings) -> None:
     """Kills and restarts."""
     with (
         tempfile.TemporaryDirectory(prefix="agentmem-kills-") as folder,
         terminal.progress("kill -9", count) as on_progress,
     ):
-        result = kill_loop(Path(folder), kills=count, seed=seed, on_progress=on_progress)
+        result = kill_loop(
+            Path(folder),
+            kills=count,
+            seed=seed,
+            environment=slow_syncs(library),
+            on_progress=on_progress,
+        )
     restarts = sorted(result.restart_s)
     seen = {
         "median": statistics.median(restarts),
@@ -221,8 +227,8 @@ def run(arguments: argparse.Namespace) -> Findings:
             power_cuts(folder, library, arguments.images, arguments.seed, findings)
         if arguments.fault_calls:
             disk_faults(folder, library, arguments.fault_calls, arguments.seed, findings)
-    if arguments.kills:
-        kills(arguments.kills, arguments.seed, findings)
+        if arguments.kills:
+            kills(library, arguments.kills, arguments.seed, findings)
     findings.numbers["seed"] = arguments.seed
     findings.numbers["duration_s"] = round(time.monotonic() - start_s, 1)
     findings.numbers["problems"] = findings.problems

@@ -52,11 +52,16 @@ def build_shim(folder: Path) -> Path:
     return library
 
 
+def slow_syncs(library: Path) -> dict[str, str]:
+    """The environment of a process whose syncs take as long as on a disk, and that is not recorded."""
+    return {"LD_PRELOAD": str(library), "DISK_SYNC_US": str(SYNC_US)}
+
+
 def shim_environment(
     library: Path, trace: Path, fault: Fault | None = None, trigger: Path | None = None
 ) -> dict[str, str]:
     """What a process has to find in its environment to be recorded, and failed while ``trigger`` exists."""
-    environment = {"LD_PRELOAD": str(library), "DISK_TRACE": str(trace), "DISK_SYNC_US": str(SYNC_US)}
+    environment = {**slow_syncs(library), "DISK_TRACE": str(trace)}
     if fault is not None:
         environment |= {
             "DISK_FAULT": fault.kind,

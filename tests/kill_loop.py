@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,12 @@ class KillResult:
 
 
 def kill_loop(
-    data_dir: Path, *, kills: int, seed: str, on_progress: Callable[[int], None] = lambda _: None
+    data_dir: Path,
+    *,
+    kills: int,
+    seed: str,
+    environment: Mapping[str, str] | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> KillResult:
     """Kills a writer that many times; after each restart it must serve what it acknowledged.
 
@@ -39,8 +44,9 @@ def kill_loop(
     chance = random.Random(seed)
     result = KillResult()
     ledgers: list[Ledger] = []
-    node = Node("agentmem.server", data_dir, "--embedder", "none").wait_ready()
+    node = Node("agentmem.server", data_dir, "--embedder", "none", environment=environment)
     try:
+        node.wait_ready()
         for kill in range(kills):
             load = WritingClients(f"kill-{kill}", clients=CLIENTS, seed=f"{seed}/{kill}")
             ledgers.append(load.ledger)
