@@ -165,12 +165,15 @@ def disk_faults(folder: Path, library: Path, calls: int, seed: str, findings: Fi
             threads.submit(_check_fault, folder / f"fault-{number}", library, fault, f"{seed}/{number}")
             for number, fault in enumerate(points)
         ]
-        for check in checks:
-            outcome, checked_images, problems = check.result()
-            outcomes[outcome] += 1
-            images += checked_images
-            findings.problems += problems
-            on_progress(1)
+        try:
+            for check in checks:
+                outcome, checked_images, problems = check.result()
+                outcomes[outcome] += 1
+                images += checked_images
+                findings.problems += problems
+                on_progress(1)
+        finally:
+            threads.shutdown(cancel_futures=True)
     findings.numbers["faults"] = {
         "points": len(points),
         "images": images,

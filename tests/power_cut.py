@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -209,6 +209,18 @@ def check_images(
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        # Interrupted: no other image is begun, and the folder may go once the last is checked.
+        _empty(numbers)
+        for thread in threads:
+            thread.join()
     return checked
+
+
+def _empty(numbers: queue.SimpleQueue[int]) -> None:
+    with suppress(queue.Empty):
+        while True:
+            numbers.get_nowait()

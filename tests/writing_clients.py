@@ -150,6 +150,8 @@ class WritingClients:
         self._threads: list[threading.Thread] = []
 
     def start(self, address: str) -> None:
+        """Begins, or goes on after ``stop``."""
+        self._stop.clear()
         self._threads = [
             threading.Thread(target=client.run, args=(address, self._max_writes, self._stop))
             for client in self._clients
