@@ -98,6 +98,20 @@ class DataDirectory:
         self._lock.close()
 
 
+def is_in_use(path: Path) -> bool:
+    """Whether a process has this data directory now."""
+    try:
+        lock = open(path / "LOCK")  # noqa: SIM115 - closed below
+    except OSError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
 def sync(path: Path) -> None:
     """Makes a file's bytes, or a folder's names, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

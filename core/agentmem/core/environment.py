@@ -6,6 +6,8 @@ returns). What is in the databases is not its business.
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +16,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import lmdb
+import lmdb.verify
 
 from agentmem.core.errors import DataLoss, ResourceExhausted, Unavailable
 
 MAX_READERS = 512
+# A failed write is put down to a full disk when less than this is free: more than a group of writes takes.
+FULL_BELOW_BYTES = 64 * 1024**2
 # What LMDB raises when it finds its own pages damaged.
 _DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
 
@@ -173,10 +178,30 @@ class Environment:
                     return work(Transaction(transaction, self._databases))
             except lmdb.MapFullError:
                 self._grow_map()
-            except lmdb.DiskError as error:
-                # No room for the pages of this transaction, which no root page names yet: the store is as
-                # it was before.
-                raise ResourceExhausted("STORE_FULL", f"the disk is full: {error}") from error
+            except lmdb.Error as error:
+                # A commit writes pages that nothing refers to yet, then the meta page that refers to them.
+                # When the meta page failed, it may be on the disk, and LMDB lets nobody in again.
+                if not self._is_disk_full(error) or self._is_unusable():
+                    raise
+                raise ResourceExhausted("STORE_FULL", f"the disk of {self._path} is full") from error
+
+    def _is_disk_full(self, error: lmdb.Error) -> bool:
+        """Whether a commit failed for want of space.
+
+        The write that fills the disk is a short one, of which LMDB says EIO; so the disk is asked.
+        """
+        if isinstance(error, lmdb.DiskError):
+            return True
+        state = os.statvfs(self._path)
+        return error.code == errno.EIO and state.f_bavail * state.f_frsize < FULL_BELOW_BYTES
+
+    def _is_unusable(self) -> bool:
+        """Whether LMDB has given the environment up, after which every transaction fails."""
+        try:
+            with self._counted_transaction(), self._environment.begin():
+                return False
+        except lmdb.PanicError:
+            return True
 
     @contextmanager
     def _counted_transaction(self) -> Iterator[None]:
@@ -244,3 +269,15 @@ class Environment:
             while self._open_transactions:
                 self._idle.wait()
         self._environment.close()
+
+
+def page_problems(path: Path) -> list[str]:
+    """What is wrong with the pages of an environment that nobody writes to; none when they are sound.
+
+    py-lmdb's own check: every page is reached once or free, and keys are in order. It runs none of LMDB,
+    which damaged pages might crash.
+    """
+    try:
+        return list(lmdb.verify.verify(str(path)))  # type: ignore[no-untyped-call]
+    except lmdb.verify.VerifyError as error:
+        return [str(error)]

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from agentmem.core.data_directory import DataDirectoryInUse
+from agentmem.core.data_directory import DataDirectoryInUse, is_in_use
 from agentmem.core.environment import StoreFormatError
 from agentmem.core.errors import AgentMemError
 from agentmem.core.log import Operation, decode_entry
@@ -160,7 +160,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _verified(folder: Path, *, show_progress: bool) -> dict[str, Any]:
     """The report on a store, made by another process: damaged pages may crash whoever reads them."""
-    command = [sys.executable, "-m", "agentmem.server.verifier", str(folder)]
+    in_use = ["--in-use"] if is_in_use(folder.parent) else []
+    command = [sys.executable, "-m", "agentmem.server.verifier", str(folder), *in_use]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -181,7 +182,7 @@ def _verified(folder: Path, *, show_progress: bool) -> dict[str, Any]:
 
 
 def _report_lines(document: dict[str, Any]) -> Iterator[str]:
-    if "revision" in document:
+    if document.get("cluster_id"):
         yield (
             f"cluster {document['cluster_id']}, epoch {document['epoch']}, revision {document['revision']}"
         )
