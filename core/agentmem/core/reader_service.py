@@ -51,7 +51,8 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
         check_namespace(request.namespace)
         check_ids(request.ids, "ids")
         self._check_reached(request.as_of)
-        if len(request.ids) > MAX_INLINE_GETS:
+        # As of then, a memory is looked for among its versions, however many these are.
+        if len(request.ids) > MAX_INLINE_GETS or request.HasField("as_of"):
             return await self._threads.run(get_memories, self._store, request)
         return get_memories(self._store, request)
 

@@ -17,8 +17,10 @@ from agentmem.v1 import memory_pb2, reader_pb2
 DEFAULT_PAGE_SIZE = 100
 # One transaction reads no more of a page, so that none stays open for long.
 SCAN_CHUNK_RECORDS = 256
-# A page of a list looks at no more memories than this, whether they match or not.
+# A page of a list looks at no more memories than this, whether they match or not, and at no more ids, those
+# of deleted memories among them.
 MAX_SCANNED_RECORDS = 5000
+MAX_SCANNED_IDS = 50_000
 # A page of a list ends here; with its last memory it is still below the 4 MiB that gRPC clients take when
 # nobody tells them otherwise.
 MAX_PAGE_BYTES = 3 * 1024 * 1024
@@ -79,21 +81,23 @@ def list_memories(store: Store, request: reader_pb2.ListMemoriesRequest) -> read
     )
     after = _decoded_id(decode_page_token(request.page_token, query))
     response = reader_pb2.ListMemoriesResponse()
-    size_bytes = scanned = 0
+    size_bytes = scanned = scanned_ids = 0
     while True:
         with store.read() as transaction:
             # The first of the snapshots: the later ones show at least as much.
             response.applied_revision = response.applied_revision or transaction.revision
             check_history(transaction.namespace(request.namespace), moment)
-            ids = transaction.live_ids if moment.is_now else transaction.ids
-            chunk = list(islice(ids(request.namespace, after), SCAN_CHUNK_RECORDS + 1))
+            chunk = list(islice(transaction.ids(request.namespace, after), SCAN_CHUNK_RECORDS + 1))
             for memory_id, state in chunk[:SCAN_CHUNK_RECORDS]:
                 full = len(response.memories) == page_size or size_bytes > MAX_PAGE_BYTES
-                if full or scanned == MAX_SCANNED_RECORDS:
+                if full or scanned == MAX_SCANNED_RECORDS or scanned_ids == MAX_SCANNED_IDS:
                     response.next_page_token = encode_page_token(after.encode(), query)
                     return response
-                scanned += 1
+                scanned_ids += 1
                 after = memory_id
+                if state.deleted and moment.is_now:
+                    continue
+                scanned += 1
                 found = version_at(transaction, state, moment)
                 if found is not None and (matcher is None or matcher.matches(found[1].memory)):
                     ordinal, record = found

@@ -123,7 +123,7 @@ class _Batch:
         digest = content_digest(memory)
         place = self._places.get(digest)
         if place is None:
-            found = find_duplicate(self._transaction, self._space.number, digest, memory.id, self._time_us)
+            found = find_duplicate(self._transaction, self._space.number, digest, memory, self._time_us)
             if found is None:
                 added = self._add_new(memory, vector, path)
                 self._places[digest] = len(self.changes) - 1

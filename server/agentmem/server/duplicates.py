@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 from agentmem.core.history import is_expired
+from agentmem.core.layout import content_digest
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.records import FloatVector
 from agentmem.core.times import timestamp_us
@@ -11,24 +14,25 @@ from agentmem.v1 import memory_pb2
 
 
 def find_duplicate(
-    transaction: ReadTransaction, number: int, digest: bytes, preferred_id: str, time_us: int
+    transaction: ReadTransaction, number: int, digest: bytes, added: memory_pb2.Memory, time_us: int
 ) -> tuple[int, memory_pb2.Memory] | None:
     """The live memory of a namespace with this owner and content, and its ordinal; None when there is none.
 
+    Of several it is the one with the id of the added memory, else the oldest.
+
     Args:
         number: of the namespace.
-        preferred_id: the one to be found when several are there; otherwise it is the oldest.
+        digest: of the added memory's owner and content.
+        added: its namespace is set.
         time_us: what has expired by then does not count.
     """
-    found = None
-    for ordinal in transaction.duplicates(number, digest):
+    state = transaction.id_state(added.namespace, added.id)
+    candidates = [state.ordinal] if state is not None and not state.deleted else []
+    for ordinal in itertools.chain(candidates, transaction.duplicates(number, digest)):
         memory = transaction.named_record(ordinal).memory
-        if is_expired(memory, time_us):
-            continue
-        if memory.id == preferred_id:
+        if not is_expired(memory, time_us) and content_digest(memory) == digest:
             return ordinal, memory
-        found = found or (ordinal, memory)
-    return found
+    return None
 
 
 def merged(known: memory_pb2.Memory, added: memory_pb2.Memory, path: str) -> memory_pb2.Memory:

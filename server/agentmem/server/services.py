@@ -104,6 +104,7 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
             path = f"memories[{index}]"
             self._check_new(memory, request.namespace, path)
             memory.id = memory.id or self._ids.next()
+            memory.namespace = request.namespace
             memory.type = memory.type or memory_pb2.MEMORY_TYPE_EPISODIC
             if memory.id in seen:
                 raise invalid_field(f"{path}.id", f"repeats {memory.id!r}")
