@@ -24,6 +24,7 @@ from agentmem.client import (
     NewMemory,
     ServerError,
     Unavailable,
+    answers,
     models,
     values,
 )
@@ -135,8 +136,12 @@ def test_an_answer_that_this_client_does_not_understand(change: dict[str, Any], 
 
 
 def test_answers() -> None:
-    added = writer_pb2.AddMemoriesResponse(memories=[writer_pb2.AddedMemory(id="m", version=1)], revision=9)
-    assert models.add_result_from_proto(added) == models.AddResult((models.AddedMemory("m", 1),), 9)
+    added = writer_pb2.AddMemoriesResponse(
+        memories=[writer_pb2.AddedMemory(id="m", version=1, outcome=writer_pb2.ADD_OUTCOME_ADDED)], revision=9
+    )
+    assert answers.add_result_from_proto(added) == answers.AddResult(
+        (answers.AddedMemory("m", 1, answers.AddOutcome.ADDED),), 9
+    )
     found = reader_pb2.SearchMemoriesResponse(
         hits=[
             reader_pb2.SearchHit(
@@ -145,7 +150,7 @@ def test_answers() -> None:
         ],
         applied_revision=9,
     )
-    result = models.search_result_from_proto(found)
+    result = answers.search_result_from_proto(found)
     assert [(hit.memory.id, hit.score) for hit in result.hits] == [("m", 0.5)]
     assert result.applied_revision == 9
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from agentmem.v1 import cluster_pb2_grpc, reader_pb2_grpc, writer_pb2_grpc
+from agentmem.v1 import cluster_pb2_grpc, reader_pb2_grpc, replication_pb2_grpc, writer_pb2_grpc
 
 # How long a connection may take before the node counts as unreachable.
 CONNECT_TIMEOUT_S = 2.0
@@ -37,6 +37,7 @@ class Endpoint:
         self.reader = reader_pb2_grpc.ReaderServiceStub(self.channel)
         self.writer = writer_pb2_grpc.WriterServiceStub(self.channel)
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(self.channel)
+        self.replication = replication_pb2_grpc.ReplicationServiceStub(self.channel)
         self.users = 0
 
     async def connected(self, timeout_s: float) -> bool:

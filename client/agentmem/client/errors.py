@@ -3,20 +3,21 @@
     AgentMemError
     ├── InvalidArgument       the request can never work as it is (also raised before anything is sent)
     ├── FailedPrecondition    the node or the namespace that was asked cannot do it
-    ├── NotFound              there is no such memory
+    │   └── HistoryPruned     retention has removed what was asked for
+    ├── NotFound              there is no such memory, receipt or snapshot
     ├── AlreadyExists         a memory with this id exists
     ├── VersionMismatch       the memory is not at the expected version any more
     ├── ResourceExhausted     the server is overloaded, its store is full, or a message is too large
     ├── Unavailable           no node could answer; it names the nodes tried and what each said
-    │   └── OutcomeUnknown    a write was cut off: it may or may not have been done
-    ├── DeadlineExceeded      no answer in time; a write may or may not have been done
+    │   └── OutcomeUnknown    no answer to a write in time: it may or may not have been done
+    ├── DeadlineExceeded      no answer to a read in time
     ├── DataLoss              stored bytes fail their checksum
     ├── ServerError           a fault of the server, or an answer that this client does not understand
     └── ClientClosed          the client was closed before or during the call
 
 A server sends google.rpc.Status with one ErrorInfo{reason, domain "agentmem", metadata}. The status code
 chooses the class and the reason says more: ``except InvalidArgument as error: error.reason ==
-"FILTER_UNSUPPORTED"``.
+"FILTER_UNSUPPORTED"``, or ``"REQUEST_ID_REUSED"``.
 """
 
 from __future__ import annotations
@@ -73,8 +74,12 @@ class FailedPrecondition(AgentMemError):
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
+class HistoryPruned(FailedPrecondition):
+    """Retention has removed a version that would be in the answer: ``as_of`` reaches too far back."""
+
+
 class NotFound(AgentMemError):
-    """There is no such memory."""
+    """There is no such memory (MEMORY_NOT_FOUND), or no receipt of such a purge (RECEIPT_NOT_FOUND)."""
 
     code = grpc.StatusCode.NOT_FOUND
 
@@ -121,11 +126,15 @@ class Unavailable(AgentMemError):
 
 
 class OutcomeUnknown(Unavailable):
-    """A write was cut off after it was sent: it may or may not have been done. It was not sent again."""
+    """A write was sent and no answer came in time, however often it was repeated: it may have been done.
+
+    The same call with ``request_id=error.metadata["request_id"]`` finds out: it is done once at most. An
+    import has none; it is repeated with ``on_conflict="skip"``.
+    """
 
 
 class DeadlineExceeded(AgentMemError):
-    """No answer in time. A read changed nothing; a write may or may not have been done."""
+    """No answer to a read in time."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -168,6 +177,10 @@ _CLASS_OF_CODE: Mapping[grpc.StatusCode, type[AgentMemError]] = {
 }
 
 
+# Where a program acts otherwise than on the other errors of the code.
+_CLASS_OF_REASON: Mapping[str, type[AgentMemError]] = {"HISTORY_PRUNED": HistoryPruned}
+
+
 def invalid_field(field: str, problem: str) -> InvalidArgument:
     """The error for an argument that is refused before anything is sent."""
     return InvalidArgument(f"{field} {problem}", reason="INVALID_FIELD", metadata={"field": field})
@@ -205,6 +218,7 @@ def from_status(code: grpc.StatusCode, details: str, status_bytes: bytes) -> Age
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) and detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
     message = status.message or details or code.name
+    kind = _CLASS_OF_REASON.get(reason, kind)
     return kind(message, reason=reason, metadata=metadata, code=code, retry_after_s=retry_after_s)
 
 

@@ -80,7 +80,8 @@ def all_of(filters: Iterable[Filter]) -> Filter | None:
 
 class Field:
     """A field of a memory, to be compared: ``id``, ``user_id``, ``agent_id``, ``session_id``, ``type``,
-    ``tags``, ``importance``, ``event_time``, ``create_time``, ``update_time`` or ``metadata.<key>``.
+    ``tags``, ``importance``, ``event_time``, ``create_time``, ``update_time``, ``expire_time`` or
+    ``metadata.<key>``.
 
     Values are strings, numbers, booleans, or datetimes with a time zone; others raise InvalidArgument. On a
     field with several values (tags, a metadata list) a comparison holds when it holds for one of them.

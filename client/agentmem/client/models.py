@@ -1,20 +1,20 @@
-"""Memories and answers as callers see them, and their translation to and from the messages of the API.
+"""Memories as callers see them, and their translation to and from the messages of the API.
 
-Datetimes are aware and in UTC; embeddings are tuples of floats; revisions count the commits of the writer.
+Datetimes are aware and in UTC; embeddings are tuples of floats.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypedDict
 
 from agentmem.client import values
 from agentmem.client.errors import ServerError, invalid_field
 from agentmem.client.values import MetadataInput, Scalar
-from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2
+from agentmem.v1 import memory_pb2
 
 
 class MemoryType(StrEnum):
@@ -24,14 +24,6 @@ class MemoryType(StrEnum):
     SEMANTIC = "semantic"
     PROCEDURAL = "procedural"
     WORKING = "working"
-
-
-class SearchMode(StrEnum):
-    """How a search compares: by meaning and words, by meaning alone, or by words alone."""
-
-    HYBRID = "hybrid"
-    SEMANTIC = "semantic"
-    TEXT = "text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +41,8 @@ class NewMemory:
         embedding: numbers as many as the namespace's dimension; the server embeds the content when None.
         embedding_model: the model that made the embedding.
         event_time: when it happened, an aware datetime; the time of the write when None.
+        expire_time: when it ends by itself, an aware datetime in the future; never when None.
+        ttl: instead of expire_time, how long after the write: a timedelta, or seconds; at most 100 years.
     """
 
     content: str = field(kw_only=False)
@@ -63,6 +57,8 @@ class NewMemory:
     embedding: Sequence[float] | None = None
     embedding_model: str = ""
     event_time: datetime | None = None
+    expire_time: datetime | None = None
+    ttl: timedelta | float | None = None
 
 
 class _WritableFields(TypedDict, total=False):
@@ -75,6 +71,7 @@ class _WritableFields(TypedDict, total=False):
     metadata: Mapping[str, MetadataInput]
     embedding_model: str
     event_time: datetime | None
+    expire_time: datetime | None
 
 
 class AddFields(_WritableFields, total=False):
@@ -82,16 +79,18 @@ class AddFields(_WritableFields, total=False):
 
     id: str
     embedding: Sequence[float] | None
+    ttl: timedelta | float | None
 
 
 class UpdateFields(_WritableFields, total=False):
     """The keywords of ``update``: what may change in a memory.
 
-    An event_time of None is the time when the memory was created.
+    An event_time of None is the time when the memory was created. With an expire_time of None it never ends.
     """
 
     content: str
     embedding: Sequence[float]
+    ttl: timedelta | float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +103,7 @@ class Memory:
         event_time: when it happened.
         create_time, update_time: when the server learned the memory, and this version of it.
         version: 1, 2, ...
+        expire_time: when it ends by itself; None when never.
     """
 
     id: str
@@ -122,75 +122,7 @@ class Memory:
     create_time: datetime
     update_time: datetime
     version: int
-
-
-@dataclass(frozen=True)
-class AddedMemory:
-    """The id and version that a new memory got.
-
-    The version is 1, unless a memory with this id was deleted before: then its versions go on.
-    """
-
-    id: str
-    version: int
-
-
-@dataclass(frozen=True)
-class AddResult:
-    """What was added, in the order given, and the revision of the commit."""
-
-    memories: tuple[AddedMemory, ...]
-    revision: int
-
-
-@dataclass(frozen=True)
-class GetResult:
-    """The memories found, in the order asked for, and the ids of those that were not.
-
-    ``applied_revision``: the answer shows every write up to this revision; so in every read.
-    """
-
-    memories: tuple[Memory, ...]
-    missing_ids: tuple[str, ...]
-    applied_revision: int
-
-
-@dataclass(frozen=True)
-class DeleteResult:
-    """The ids that are gone now, those that named no memory, and the revision of the commit."""
-
-    deleted_ids: tuple[str, ...]
-    missing_ids: tuple[str, ...]
-    revision: int
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page of a list. ``next_page_token`` is empty on the last; a page before it may be short."""
-
-    memories: tuple[Memory, ...]
-    next_page_token: str
-    applied_revision: int
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A memory found by a search.
-
-    ``score``: semantic: cosine, -1 to 1; text: BM25, above 0; hybrid: 0 to 1, to be compared within one
-    search.
-    """
-
-    memory: Memory
-    score: float
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The hits, best first."""
-
-    hits: tuple[Hit, ...]
-    applied_revision: int
+    expire_time: datetime | None = None
 
 
 _TYPE_TO_PROTO = {
@@ -200,29 +132,14 @@ _TYPE_TO_PROTO = {
     MemoryType.WORKING: memory_pb2.MEMORY_TYPE_WORKING,
 }
 _TYPE_FROM_PROTO = {number: kind for kind, number in _TYPE_TO_PROTO.items()}
-_MODE_TO_PROTO = {
-    SearchMode.HYBRID: reader_pb2.SEARCH_MODE_HYBRID,
-    SearchMode.SEMANTIC: reader_pb2.SEARCH_MODE_SEMANTIC,
-    SearchMode.TEXT: reader_pb2.SEARCH_MODE_TEXT,
-}
 _TEXT_FIELDS = frozenset(("id", "content", "user_id", "agent_id", "session_id", "embedding_model"))
+_TIME_FIELDS = frozenset(("event_time", "expire_time"))
 _FIELDS_OF_NEW = tuple(each.name for each in fields(NewMemory))
 
 
 def memory_type(field_name: str, value: object) -> MemoryType:
     """A memory type from itself or its name."""
-    try:
-        return MemoryType(value)  # type: ignore[arg-type]
-    except ValueError:
-        raise invalid_field(field_name, f"must be one of {', '.join(MemoryType)}, not {value!r}") from None
-
-
-def search_mode(value: object) -> reader_pb2.SearchMode:
-    """A search mode from itself or its name, as the API has it."""
-    try:
-        return _MODE_TO_PROTO[SearchMode(value)]  # type: ignore[arg-type]
-    except ValueError:
-        raise invalid_field("mode", f"must be one of {', '.join(SearchMode)}, not {value!r}") from None
+    return values.choice(field_name, value, MemoryType)
 
 
 def new_memory(memory: NewMemory | str, given: Mapping[str, object]) -> NewMemory:
@@ -249,11 +166,17 @@ def update_to_proto(given: Mapping[str, object]) -> memory_pb2.Memory:
             "embedding",
             "must be a sequence of numbers, not None; when it is left out, new content is embedded",
         )
+    if given.get("ttl", 0) is None:
+        raise invalid_field("ttl", "must be a length of time, not None; expire_time=None takes an end away")
+    if "ttl" in given and "expire_time" in given:
+        raise invalid_field("ttl", "is given with expire_time: give one of them")
     return fields_to_proto(given)
 
 
 def fields_to_proto(given: Mapping[str, object]) -> memory_pb2.Memory:
-    """A message with these writable fields set; an embedding or event_time of None is left empty."""
+    """A message with these writable fields set; a time, ttl or embedding of None is left empty."""
+    if given.get("ttl") is not None and given.get("expire_time") is not None:
+        raise invalid_field("ttl", "is given with expire_time: give one of them")
     message = memory_pb2.Memory()
     for name, value in given.items():
         if name in _TEXT_FIELDS:
@@ -269,9 +192,12 @@ def fields_to_proto(given: Mapping[str, object]) -> memory_pb2.Memory:
                 message.metadata[key].CopyFrom(item)
         elif name == "embedding":
             message.embedding = b"" if value is None else values.embedding(name, value)
-        elif name == "event_time":
+        elif name in _TIME_FIELDS:
             if value is not None:
-                message.event_time.CopyFrom(values.timestamp(name, value))
+                getattr(message, name).CopyFrom(values.timestamp(name, value))
+        elif name == "ttl":
+            if value is not None:
+                message.ttl.CopyFrom(values.duration(name, value))
         else:
             raise invalid_field(name, "is not a field that can be written")
     return message
@@ -299,20 +225,10 @@ def memory_from_proto(message: memory_pb2.Memory) -> Memory:
         create_time=values.to_datetime(message.create_time),
         update_time=values.to_datetime(message.update_time),
         version=message.version,
+        expire_time=values.to_datetime(message.expire_time) if message.HasField("expire_time") else None,
     )
 
 
 def memories_from_proto(messages: Iterable[memory_pb2.Memory]) -> tuple[Memory, ...]:
     """Memories that a server sent, in their order."""
     return tuple(map(memory_from_proto, messages))
-
-
-def add_result_from_proto(message: writer_pb2.AddMemoriesResponse) -> AddResult:
-    """The answer to an add."""
-    return AddResult(tuple(AddedMemory(each.id, each.version) for each in message.memories), message.revision)
-
-
-def search_result_from_proto(message: reader_pb2.SearchMemoriesResponse) -> SearchResult:
-    """The answer to a search."""
-    hits = tuple(Hit(memory_from_proto(hit.memory), hit.score) for hit in message.hits)
-    return SearchResult(hits, message.applied_revision)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -15,13 +17,17 @@ from google.protobuf.message import Message
 from agentmem.client import errors, selection
 from agentmem.client.channels import CONNECT_TIMEOUT_S, Channels, Endpoint
 from agentmem.client.errors import AgentMemError, ClientClosed, DeadlineExceeded, OutcomeUnknown, Unavailable
-from agentmem.client.selection import IDLE, Load, Route, Verdict
+from agentmem.client.selection import IDLE, Load, Route, Verdict, WriteVerdict
 from agentmem.client.topology import Topology, newly_serving
 from agentmem.client.watch import TopologyWatch
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
+Answer = TypeVar("Answer")
 Method: TypeAlias = Callable[[Endpoint], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]
+StreamMethod: TypeAlias = Callable[[Endpoint], grpc.aio.UnaryStreamMultiCallable[Request, Response]]
+# One try of a read on one node, until a time of time.monotonic().
+Attempt: TypeAlias = Callable[[Endpoint, float], Awaitable[Answer]]
 
 # One call of the API is sent to nodes this often at most. The waits in between end with its deadline.
 MAX_ATTEMPTS = 100
@@ -32,6 +38,16 @@ MAX_WAIT_S = 1.0
 
 class NotSent(Unavailable):
     """There is no connection, so nothing was sent."""
+
+
+@dataclass(slots=True)
+class _Stream(Generic[Response]):
+    """A stream that has begun. ``held`` ends it."""
+
+    address: str
+    call: grpc.aio.UnaryStreamCall[Any, Response]
+    first: Response | None
+    held: ExitStack
 
 
 class Router:
@@ -63,24 +79,171 @@ class Router:
     ) -> Response:
         """The answer of one node of the route, whichever can give it.
 
-        A read changes nothing, so it goes to node after node, and round after round, until the deadline.
-
         Raises:
             Unavailable: no node could answer within the deadline and MAX_ATTEMPTS.
             AgentMemError: what a node answered, where another node would not answer otherwise.
+        """
+
+        async def attempt(endpoint: Endpoint, deadline_s: float) -> Response:
+            return await self._call(endpoint, method, request, deadline_s)
+
+        return await self._read(attempt, route, timeout_s)
+
+    async def stream(
+        self,
+        method: StreamMethod[Request, Response],
+        request: Request,
+        *,
+        route: Route,
+        timeout_s: float,
+        stream_timeout_s: float | None,
+    ) -> AsyncGenerator[Response, None]:
+        """The messages of one node of the route, which is found as for ``read``.
+
+        Args:
+            timeout_s: for the first message.
+            stream_timeout_s: for all of them; no bound when None.
+
+        Raises:
+            Unavailable: no node sent a first message in time, or the node was lost in the middle.
+            AgentMemError: what the node answered.
+        """
+
+        async def begin(endpoint: Endpoint, deadline_s: float) -> _Stream[Response]:
+            with ExitStack() as held:
+                held.enter_context(self._channels.use(endpoint.address))
+                call = method(endpoint)(request, timeout=stream_timeout_s)
+                held.callback(call.cancel)
+                try:
+                    async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
+                        first = await self.received(endpoint.address, call)
+                except TimeoutError as error:
+                    raise _late(endpoint.address) from error
+                return _Stream(endpoint.address, call, first, held.pop_all())
+
+        stream = await self._read(begin, route, timeout_s)
+        with stream.held:
+            message = stream.first
+            while message is not None:
+                yield message
+                message = await self.received(stream.address, stream.call)
+
+    async def received(self, address: str, call: grpc.aio.UnaryStreamCall[Any, Response]) -> Response | None:
+        """The next message of a stream; None at its end."""
+        with self.translated(address):
+            message = await call.read()
+        return None if message is grpc.aio.EOF else cast(Response, message)
+
+    async def write(
+        self, method: Method[Request, Response], request: Request, *, request_id: str, timeout_s: float
+    ) -> Response:
+        """The writer's answer.
+
+        The request bears the request_id, with which the writer carries it out once. So it is sent until it is
+        answered: to the writer that the topology names then, which may have been restarted meanwhile.
+
+        Raises:
+            Unavailable: the write was not done; the writer could not be reached within the deadline.
+            OutcomeUnknown: it may have been done; no answer came within the deadline.
+            AgentMemError: what the writer answered.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        said: dict[str, str] = {}
+        redirected_to = ""
+        redirected = in_doubt = False
+        rounds = sent = 0
+        while sent < MAX_ATTEMPTS:
+            topology = await self._watch.current(deadline_s)
+            if time.monotonic() >= deadline_s:
+                break
+            address = redirected_to or (topology.writer.address if topology.writer is not None else "")
+            redirected_to = ""
+            if address:
+                try:
+                    return await self._send_write(address, method, request, deadline_s)
+                except AgentMemError as error:
+                    said[address] = error.message
+                    sent += not isinstance(error, NotSent)
+                    redirected_to = _redirection(error)
+                    if redirected_to and not redirected:
+                        redirected = True
+                        continue
+                    redirected_to = ""
+                    verdict = selection.write_verdict(error, in_doubt=in_doubt)
+                    if verdict is WriteVerdict.FINAL:
+                        raise
+                    in_doubt = in_doubt or verdict is WriteVerdict.IN_DOUBT
+            await self._pause(rounds, deadline_s)
+            rounds += 1
+        if in_doubt:
+            raise _unanswered(said, timeout_s, sent, request_id)
+        raise _nobody_answered(
+            "the write was not done: no writer took it", said, "the cluster has no writer", timeout_s, sent
+        )
+
+    @asynccontextmanager
+    async def writer(self, timeout_s: float) -> AsyncIterator[Endpoint]:
+        """The writer, with a connection to it, for calls that are not simply repeated.
+
+        Raises:
+            Unavailable: it could not be reached in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        said: dict[str, str] = {}
+        rounds = 0
+        while True:
+            topology = await self._watch.current(deadline_s)
+            if topology.writer is not None and topology.writer.address:
+                with self._channels.use(topology.writer.address) as endpoint:
+                    try:
+                        await _connect(endpoint, deadline_s)
+                    except NotSent as error:
+                        said[endpoint.address] = error.message
+                    else:
+                        yield endpoint
+                        return
+            if time.monotonic() >= deadline_s:
+                raise _nobody_answered(
+                    "the writer could not be reached", said, "the cluster has no writer", timeout_s, 0
+                )
+            await self._pause(rounds, deadline_s)
+            rounds += 1
+
+    @contextmanager
+    def translated(self, address: str) -> Iterator[None]:
+        """Raises what grpc raises as an AgentMemError."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            failure = errors.from_rpc_error(error)
+            if self._closed and not errors.from_server(failure):
+                raise _closed() from error
+            if isinstance(failure, DeadlineExceeded) and not errors.from_server(failure):
+                failure = _late(address)
+            raise failure from error
+        except asyncio.CancelledError:
+            # Closing a channel cancels its calls; the caller's task itself was not cancelled.
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise _closed() from None
+            raise
+
+    async def _read(self, attempt: Attempt[Answer], route: Route, timeout_s: float) -> Answer:
+        """What an attempt returns on one node of the route.
+
+        A read changes nothing, so it goes to node after node, and round after round, until the deadline.
         """
         deadline_s = time.monotonic() + timeout_s
         tried: set[str] = set()
         said: dict[str, str] = {}
         rounds = sent = 0
         refusal: AgentMemError | None = None
+        groups = route
         while sent < MAX_ATTEMPTS:
             topology = await self._watch.current(deadline_s)
             now_s = time.monotonic()
             if now_s >= deadline_s:
                 break
-            # After a refusal only another replica is asked: the writer's work is to write.
-            groups = Route.REPLICAS if refusal is not None else route
             node = selection.choose(
                 topology, self._loads, route=groups, tried=tried, now_s=now_s, rng=self._rng
             )
@@ -99,75 +262,25 @@ class Router:
                 now_s=now_s, deadline_s=deadline_s, has_alternative=alternative is not None
             )
             try:
-                return await self._ask(node.address, method, request, attempt_deadline_s, deadline_s)
+                return await self._ask(node.address, attempt, attempt_deadline_s, deadline_s)
             except AgentMemError as error:
                 said[node.address] = error.message
                 if not isinstance(error, NotSent):
                     sent += 1
                 verdict = selection.verdict(error)
                 if verdict is Verdict.FINAL or (
-                    verdict is Verdict.ANOTHER_REPLICA_ONCE and refusal is not None
+                    verdict is Verdict.ANOTHER_REPLICA_ONCE and (refusal is not None or route is Route.WRITER)
                 ):
                     raise
                 if verdict is Verdict.ANOTHER_REPLICA_ONCE:
-                    refusal = error
-        raise _nobody_answered("no node could answer", said, "no replica is serving", timeout_s, sent)
-
-    async def write(
-        self, method: Method[Request, Response], request: Request, *, timeout_s: float
-    ) -> Response:
-        """The writer's answer.
-
-        A write may be repeated only when it was surely not done: it was never sent, or the server says so
-        (SHUTTING_DOWN, and NOT_WRITER, which names the writer and is followed once). What was cut off after
-        it was sent may be on disk.
-
-        Raises:
-            Unavailable: the write was not done; the writer could not be reached within the deadline.
-            OutcomeUnknown: the connection broke after the write was sent.
-            AgentMemError: what the writer answered.
-        """
-        deadline_s = time.monotonic() + timeout_s
-        said: dict[str, str] = {}
-        redirected_to = ""
-        redirected = False
-        rounds = sent = 0
-        while sent < MAX_ATTEMPTS:
-            topology = await self._watch.current(deadline_s)
-            if time.monotonic() >= deadline_s:
-                break
-            address = redirected_to or (topology.writer.address if topology.writer is not None else "")
-            redirected_to = ""
-            if address:
-                try:
-                    return await self._send_write(address, method, request, deadline_s)
-                except errors.FailedPrecondition as error:
-                    redirected_to = error.metadata.get("writer_address", "")
-                    if error.reason != "NOT_WRITER" or not redirected_to or redirected:
-                        raise
-                    redirected = True
-                    continue
-                except NotSent as error:
-                    said[address] = error.message
-                except Unavailable as error:
-                    if error.reason != "SHUTTING_DOWN":
-                        raise
-                    said[address] = error.message
-                    sent += 1
-            await self._pause(rounds, deadline_s)
-            rounds += 1
-        raise _nobody_answered(
-            "the write was not done: no writer took it", said, "the cluster has no writer", timeout_s, sent
-        )
+                    # From now on only another replica is asked: the writer's work is to write.
+                    refusal, groups = error, Route.REPLICAS
+        nobody = "the cluster has no writer" if route is Route.WRITER else "no replica is serving"
+        raise _nobody_answered("no node could answer", said, nobody, timeout_s, sent)
 
     async def _ask(
-        self,
-        address: str,
-        method: Method[Request, Response],
-        request: Request,
-        attempt_deadline_s: float,
-        deadline_s: float,
-    ) -> Response:
+        self, address: str, attempt: Attempt[Answer], attempt_deadline_s: float, deadline_s: float
+    ) -> Answer:
         """One try of a read, and what it says about the node's load."""
         with self._channels.use(address) as endpoint:
             self._loads[address] = selection.started(self._loads.get(address, IDLE), now_s=time.monotonic())
@@ -176,7 +289,7 @@ class Router:
                 await _connect(endpoint, attempt_deadline_s)
                 sent_at_s = time.monotonic()
                 try:
-                    response = await self._call(endpoint, method, request, attempt_deadline_s)
+                    answer = await attempt(endpoint, attempt_deadline_s)
                 except DeadlineExceeded as error:
                     if attempt_deadline_s < deadline_s:
                         raise Unavailable(error.message, reason="NO_ANSWER") from error
@@ -186,7 +299,7 @@ class Router:
                         ended = partial(selection.answered, sent_at_s=sent_at_s)
                     raise
                 ended = partial(selection.answered, sent_at_s=sent_at_s)
-                return response
+                return answer
             except AgentMemError as error:
                 if selection.verdict(error) is Verdict.ANOTHER_NODE:
                     ended = partial(selection.failed, rng=self._rng)
@@ -199,28 +312,10 @@ class Router:
     async def _send_write(
         self, address: str, method: Method[Request, Response], request: Request, deadline_s: float
     ) -> Response:
-        """One try of a write; tells an unknown outcome from a certain one."""
+        """One try of a write."""
         with self._channels.use(address) as endpoint:
             await _connect(endpoint, deadline_s)
-            try:
-                return await self._call(endpoint, method, request, deadline_s)
-            except DeadlineExceeded as error:
-                raise DeadlineExceeded(
-                    f"{error.message}; the write may or may not have been done",
-                    reason=error.reason,
-                    metadata=error.metadata,
-                ) from error
-            except Unavailable as error:
-                # A commit that failed may have reached the disk, as may a write whose answer was lost.
-                if errors.from_server(error) and error.reason != "COMMIT_FAILED":
-                    raise
-                raise OutcomeUnknown(
-                    f"the write may or may not have been done: {address} was lost before it answered"
-                    f" ({error.message})",
-                    reason="OUTCOME_UNKNOWN",
-                    metadata=error.metadata,
-                    attempts={address: error.message},
-                ) from error
+            return await self._call(endpoint, method, request, deadline_s)
 
     async def _call(
         self,
@@ -230,19 +325,8 @@ class Router:
         deadline_s: float,
     ) -> Response:
         """One RPC, its errors translated."""
-        try:
+        with self.translated(endpoint.address):
             return await method(endpoint)(request, timeout=max(0.0, deadline_s - time.monotonic()))
-        except grpc.aio.AioRpcError as error:
-            failure = errors.from_rpc_error(error)
-            if isinstance(failure, DeadlineExceeded) and not errors.from_server(failure):
-                failure = DeadlineExceeded(f"{endpoint.address} did not answer in time")
-            raise failure from error
-        except asyncio.CancelledError:
-            # Closing a channel cancels its calls; the caller's task itself was not cancelled.
-            task = asyncio.current_task()
-            if self._closed and task is not None and not task.cancelling():
-                raise ClientClosed("the client was closed during the call") from None
-            raise
 
     async def _pause(self, rounds: int, deadline_s: float) -> None:
         """Waits before the next round, until the topology changes, or until the deadline."""
@@ -263,13 +347,41 @@ async def _connect(endpoint: Endpoint, deadline_s: float) -> None:
         raise NotSent("could not connect", reason="NOT_CONNECTED")
 
 
+def _redirection(error: AgentMemError) -> str:
+    """The address of the writer, when a node that is not said so."""
+    return error.metadata.get("writer_address", "") if error.reason == "NOT_WRITER" else ""
+
+
+def _late(address: str) -> DeadlineExceeded:
+    return DeadlineExceeded(f"{address} did not answer in time")
+
+
+def _closed() -> ClientClosed:
+    return ClientClosed("the client was closed during the call")
+
+
 def _nobody_answered(
     problem: str, said: Mapping[str, str], nobody: str, timeout_s: float, sent: int
 ) -> Unavailable:
-    tried = "; ".join(f"{address}: {message}" for address, message in said.items())
-    bound = f"within {timeout_s:g} s" if sent < MAX_ATTEMPTS else f"in {sent} attempts"
     return Unavailable(
-        f"{problem} {bound}; {f'tried {tried}' if tried else nobody}",
+        f"{problem} {_bound(timeout_s, sent)}; {f'tried {_joined(said)}' if said else nobody}",
         reason="NO_NODE_AVAILABLE",
         attempts=said,
     )
+
+
+def _unanswered(said: Mapping[str, str], timeout_s: float, sent: int, request_id: str) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"the write may or may not have been done: no answer {_bound(timeout_s, sent)}; {_joined(said)}",
+        reason="OUTCOME_UNKNOWN",
+        metadata={"request_id": request_id},
+        attempts=said,
+    )
+
+
+def _bound(timeout_s: float, sent: int) -> str:
+    return f"within {timeout_s:g} s" if sent < MAX_ATTEMPTS else f"in {sent} attempts"
+
+
+def _joined(said: Mapping[str, str]) -> str:
+    return "; ".join(f"{address}: {message}" for address, message in said.items())

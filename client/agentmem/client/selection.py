@@ -21,7 +21,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from agentmem.client.errors import AgentMemError, Unavailable
+from agentmem.client.errors import AgentMemError, DeadlineExceeded, Unavailable, from_server
 from agentmem.client.topology import Node, NodeRole, NodeState, Topology
 
 # What a replica that has not answered yet is taken to need.
@@ -42,6 +42,7 @@ class Route(Enum):
     REPLICAS = ((NodeRole.REPLICA,),)
     REPLICAS_THEN_WRITER = ((NodeRole.REPLICA,), (NodeRole.WRITER,))
     WRITER_THEN_REPLICAS = ((NodeRole.WRITER,), (NodeRole.REPLICA,))
+    WRITER = ((NodeRole.WRITER,),)
 
 
 class Verdict(Enum):
@@ -49,9 +50,22 @@ class Verdict(Enum):
 
     # The node cannot serve now: pass it over for a while, ask another.
     ANOTHER_NODE = "another node"
+    # The node is well and does not have the revision that was asked for yet: another may, the writer has it.
+    FRESHER_NODE = "fresher node"
     # The node is well but cannot do this: one other replica may.
     ANOTHER_REPLICA_ONCE = "another replica once"
     # Any node would say so.
+    FINAL = "final"
+
+
+class WriteVerdict(Enum):
+    """What a failed attempt of a write means for what comes next."""
+
+    # It was surely not done: send it again, to whoever is the writer then.
+    NOT_DONE = "not done"
+    # It may have been done. Sent again with its request_id, it is done once and answered alike.
+    IN_DOUBT = "in doubt"
+    # This is the answer.
     FINAL = "final"
 
 
@@ -217,10 +231,32 @@ def verdict(error: AgentMemError) -> Verdict:
     """What a read does after this error of one node."""
     if error.reason in ("OVERLOADED", "EMBEDDER_FAILED"):
         return Verdict.ANOTHER_REPLICA_ONCE
+    if error.reason == "REPLICA_STALE":
+        return Verdict.FRESHER_NODE
     # NOT_REPLICA: the node changed its role and the topology that says so is still on its way.
     if isinstance(error, Unavailable) or error.reason == "NOT_REPLICA":
         return Verdict.ANOTHER_NODE
     return Verdict.FINAL
+
+
+def write_verdict(error: AgentMemError, *, in_doubt: bool) -> WriteVerdict:
+    """What a write does after this error of one attempt.
+
+    Args:
+        in_doubt: an earlier attempt may have been carried out. Then an error that a writer gives before it
+            looks for the request_id is no answer: only the answer to the repeated request is.
+    """
+    # A commit that failed may have reached the disk, as may a write whose answer was lost or came too late.
+    if isinstance(error, DeadlineExceeded) or error.reason == "COMMIT_FAILED":
+        return WriteVerdict.IN_DOUBT
+    if isinstance(error, Unavailable):
+        if not from_server(error):
+            return WriteVerdict.IN_DOUBT
+        again = in_doubt or error.reason in ("NOT_CONNECTED", "SHUTTING_DOWN")
+        return WriteVerdict.NOT_DONE if again else WriteVerdict.FINAL
+    if in_doubt and error.reason in ("OVERLOADED", "NOT_WRITER"):
+        return WriteVerdict.NOT_DONE
+    return WriteVerdict.FINAL
 
 
 def after_update(

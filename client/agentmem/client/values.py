@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from numbers import Real
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentmem.client.errors import ServerError, invalid_field
+from agentmem.client.times import NanosecondDatetime, nanosecond
 from agentmem.v1 import memory_pb2
 
 Scalar: TypeAlias = str | int | float | bool
 MetadataInput: TypeAlias = Scalar | Sequence[Scalar]
+Choice = TypeVar("Choice", bound=StrEnum)
 
 # Numbers travel as doubles, which hold every integer up to here.
 MAX_EXACT_INTEGER = 2**53
@@ -71,6 +75,14 @@ def boolean(field: str, value: object) -> bool:
     return value
 
 
+def choice(field: str, value: object, choices: type[Choice]) -> Choice:
+    """One of the choices, from itself or its name."""
+    try:
+        return choices(value)  # type: ignore[arg-type]
+    except ValueError:
+        raise invalid_field(field, f"must be one of {', '.join(choices)}, not {value!r}") from None
+
+
 def timestamp(field: str, value: object) -> Timestamp:
     """A datetime with a time zone. Without one it would mean another moment on another machine."""
     if not isinstance(value, datetime):
@@ -82,12 +94,36 @@ def timestamp(field: str, value: object) -> Timestamp:
         message.FromDatetime(value.astimezone(UTC))
     except (OverflowError, ValueError) as error:
         raise invalid_field(field, f"cannot be sent: {error}") from error
+    message.nanos += nanosecond(value)
     return message
 
 
 def to_datetime(message: Timestamp) -> datetime:
-    """An aware datetime in UTC, to the microsecond."""
-    return message.ToDatetime(tzinfo=UTC)
+    """An aware datetime in UTC; a NanosecondDatetime when it is not of whole microseconds."""
+    moment = message.ToDatetime(tzinfo=UTC)
+    beyond = message.nanos % 1000
+    return NanosecondDatetime.of(moment, beyond) if beyond else moment
+
+
+def duration(field: str, value: object) -> Duration:
+    """A length of time above zero: a timedelta, or a number of seconds; to the microsecond."""
+    if not isinstance(value, timedelta):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise invalid_field(field, f"must be a timedelta or a number of seconds, not {kind(value)}")
+        try:
+            value = timedelta(seconds=number(field, value))
+        except OverflowError as error:
+            raise invalid_field(field, f"is too long: {error}") from error
+    if value <= timedelta(0):
+        raise invalid_field(field, "must be above 0")
+    message = Duration()
+    message.FromTimedelta(value)
+    return message
+
+
+def to_timedelta(message: Duration) -> timedelta:
+    """A length of time, to the microsecond."""
+    return message.ToTimedelta()
 
 
 def embedding(field: str, value: object) -> bytes:

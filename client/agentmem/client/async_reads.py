@@ -1,0 +1,293 @@
+"""The reads of the asynchronous client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Unpack
+
+from agentmem.client import answers, models, namespaces, topology, values, versions
+from agentmem.client.answers import GetResult, Page, SearchMode, SearchResult
+from agentmem.client.async_connection import DEFAULT_PAGE_SIZE, MAX_INT32, AsyncConnection
+from agentmem.client.filters import Filter, Scope, scoped
+from agentmem.client.models import Memory
+from agentmem.client.namespaces import Stats
+from agentmem.client.selection import Route
+from agentmem.client.topology import Topology
+from agentmem.client.versions import AsOf, HistoryPage, MemoryVersion
+from agentmem.v1 import cluster_pb2, reader_pb2
+
+DEFAULT_TOP_K = 10
+
+
+class AsyncReads(AsyncConnection):
+    """What finds memories and tells about the cluster.
+
+    ``as_of`` asks for the store as it was: after the commit of a revision, or after every commit up to an
+    aware datetime; None is now. A memory whose time was over counts as there until the commit that deleted it
+    for a revision, and not for a datetime. Purged memories were never there. For a datetime a replica answers
+    with the commits that it has, see ``applied_revision``. Reads with it may raise:
+        HistoryPruned: retention has removed a version that would be in the answer.
+        InvalidArgument: the revision is behind the newest one.
+    """
+
+    async def get(
+        self, namespace: str, id: str, *, as_of: AsOf = None, timeout_s: float | None = None
+    ) -> Memory | None:
+        """The newest version of a memory, without its embedding; None when there is no such memory."""
+        found = await self.get_many(namespace, [values.text("id", id)], as_of=as_of, timeout_s=timeout_s)
+        return found.memories[0] if found.memories else None
+
+    async def get_many(
+        self,
+        namespace: str,
+        ids: Sequence[str],
+        *,
+        include_embedding: bool = False,
+        as_of: AsOf = None,
+        timeout_s: float | None = None,
+    ) -> GetResult:
+        """The newest versions of 1 to 1,000 memories, in the order of their ids in the call."""
+        request = reader_pb2.GetMemoriesRequest(
+            namespace=values.text("namespace", namespace),
+            ids=values.texts("ids", ids),
+            include_embedding=values.boolean("include_embedding", include_embedding),
+            as_of=versions.as_of_to_proto(as_of),
+        )
+        response = await self._ready_router().read(
+            lambda endpoint: endpoint.reader.GetMemories,
+            request,
+            route=Route.REPLICAS_THEN_WRITER,
+            timeout_s=self._time(timeout_s),
+        )
+        memories = models.memories_from_proto(response.memories)
+        return GetResult(memories, tuple(response.missing_ids), response.applied_revision)
+
+    async def list(
+        self,
+        namespace: str,
+        *,
+        filter: Filter | None = None,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        page_token: str = "",
+        include_embedding: bool = False,
+        as_of: AsOf = None,
+        timeout_s: float | None = None,
+        **scope: Unpack[Scope],
+    ) -> Page:
+        """One page of the memories of a namespace, in the order of their ids.
+
+        Args:
+            filter: which ones; narrowed further by the keywords of Scope.
+            page_size: 1 to 1,000 memories.
+            page_token: ``next_page_token`` of the page before, with the same filter, scope and as_of.
+        """
+        request = reader_pb2.ListMemoriesRequest(
+            namespace=values.text("namespace", namespace),
+            page_size=values.integer("page_size", page_size, low=1, high=MAX_INT32),
+            page_token=values.text("page_token", page_token),
+            include_embedding=values.boolean("include_embedding", include_embedding),
+            as_of=versions.as_of_to_proto(as_of),
+        )
+        narrowed = scoped(filter, scope)
+        if narrowed is not None:
+            request.filter.CopyFrom(narrowed.to_proto())
+        response = await self._ready_router().read(
+            lambda endpoint: endpoint.reader.ListMemories,
+            request,
+            route=Route.REPLICAS_THEN_WRITER,
+            timeout_s=self._time(timeout_s),
+        )
+        memories = models.memories_from_proto(response.memories)
+        return Page(memories, response.next_page_token, response.applied_revision)
+
+    async def iterate(
+        self,
+        namespace: str,
+        *,
+        filter: Filter | None = None,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        include_embedding: bool = False,
+        as_of: AsOf = None,
+        timeout_s: float | None = None,
+        **scope: Unpack[Scope],
+    ) -> AsyncIterator[Memory]:
+        """Every memory that ``list`` has, page by page; ``timeout_s`` is for each page.
+
+        Memories that come or go meanwhile may be there or not; every other one is there once.
+        """
+        pages = self._pages(
+            namespace,
+            filter=filter,
+            page_size=page_size,
+            include_embedding=include_embedding,
+            as_of=as_of,
+            timeout_s=timeout_s,
+            **scope,
+        )
+        async for page in pages:
+            for memory in page.memories:
+                yield memory
+
+    async def search(
+        self,
+        namespace: str,
+        text: str = "",
+        *,
+        embedding: Sequence[float] | None = None,
+        mode: SearchMode | str = SearchMode.HYBRID,
+        top_k: int = DEFAULT_TOP_K,
+        filter: Filter | None = None,
+        include_embedding: bool = False,
+        timeout_s: float | None = None,
+        **scope: Unpack[Scope],
+    ) -> SearchResult:
+        """The memories that fit best, best first. Served by replicas alone: waits for one if need be.
+
+        Args:
+            text: the question, up to 16 KiB; required unless an embedding is given.
+            embedding: the question's embedding; the server embeds the text when None.
+            mode: by meaning and words, by meaning, or by words.
+            top_k: 1 to 1,000 hits at most.
+            filter: among which memories; narrowed further by the keywords of Scope.
+        """
+        request = reader_pb2.SearchMemoriesRequest(
+            namespace=values.text("namespace", namespace),
+            text=values.text("text", text),
+            embedding=b"" if embedding is None else values.embedding("embedding", embedding),
+            mode=answers.search_mode_to_proto(mode),
+            top_k=values.integer("top_k", top_k, low=1, high=MAX_INT32),
+            include_embedding=values.boolean("include_embedding", include_embedding),
+        )
+        narrowed = scoped(filter, scope)
+        if narrowed is not None:
+            request.filter.CopyFrom(narrowed.to_proto())
+        response = await self._ready_router().read(
+            lambda endpoint: endpoint.reader.SearchMemories,
+            request,
+            route=Route.REPLICAS,
+            timeout_s=self._time(timeout_s),
+        )
+        return answers.search_result_from_proto(response)
+
+    async def history(
+        self,
+        namespace: str,
+        id: str,
+        *,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        page_token: str = "",
+        include_embedding: bool = False,
+        timeout_s: float | None = None,
+    ) -> HistoryPage:
+        """One page of the versions of a memory, newest first; also of one that was deleted.
+
+        Args:
+            page_size: 1 to 1,000 versions.
+            page_token: ``next_page_token`` of the page before, of the same memory.
+
+        Raises:
+            NotFound: no memory ever had this id, or it was purged, or retention has forgotten it.
+        """
+        request = reader_pb2.GetMemoryHistoryRequest(
+            namespace=values.text("namespace", namespace),
+            id=values.text("id", id),
+            page_size=values.integer("page_size", page_size, low=1, high=MAX_INT32),
+            page_token=values.text("page_token", page_token),
+            include_embedding=values.boolean("include_embedding", include_embedding),
+        )
+        response = await self._ready_router().read(
+            lambda endpoint: endpoint.reader.GetMemoryHistory,
+            request,
+            route=Route.REPLICAS_THEN_WRITER,
+            timeout_s=self._time(timeout_s),
+        )
+        return versions.history_page_from_proto(response)
+
+    async def iterate_history(
+        self,
+        namespace: str,
+        id: str,
+        *,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        include_embedding: bool = False,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[MemoryVersion]:
+        """Every version that ``history`` has, page by page; ``timeout_s`` is for each page."""
+        pages = self._history_pages(
+            namespace, id, page_size=page_size, include_embedding=include_embedding, timeout_s=timeout_s
+        )
+        async for page in pages:
+            for version in page.versions:
+                yield version
+
+    async def stats(self, namespace: str, *, timeout_s: float | None = None) -> Stats:
+        """What a namespace and the store of one node hold; zeros before the first write to it."""
+        response = await self._ready_router().read(
+            lambda endpoint: endpoint.reader.GetStats,
+            reader_pb2.GetStatsRequest(namespace=values.text("namespace", namespace)),
+            route=Route.REPLICAS_THEN_WRITER,
+            timeout_s=self._time(timeout_s),
+        )
+        return namespaces.stats_from_proto(response)
+
+    async def topology(self, *, timeout_s: float | None = None) -> Topology:
+        """The cluster as the writer sees it now, or a replica when the writer does not answer."""
+        response = await self._ready_router().read(
+            lambda endpoint: endpoint.cluster.GetTopology,
+            cluster_pb2.GetTopologyRequest(),
+            route=Route.WRITER_THEN_REPLICAS,
+            timeout_s=self._time(timeout_s),
+        )
+        return topology.from_proto(response.topology)
+
+    async def _pages(
+        self,
+        namespace: str,
+        *,
+        filter: Filter | None,
+        page_size: int,
+        include_embedding: bool,
+        as_of: AsOf,
+        timeout_s: float | None,
+        **scope: Unpack[Scope],
+    ) -> AsyncIterator[Page]:
+        page_token = ""
+        while True:
+            page = await self.list(
+                namespace,
+                filter=filter,
+                page_size=page_size,
+                page_token=page_token,
+                include_embedding=include_embedding,
+                as_of=as_of,
+                timeout_s=timeout_s,
+                **scope,
+            )
+            yield page
+            page_token = page.next_page_token
+            if not page_token:
+                return
+
+    async def _history_pages(
+        self,
+        namespace: str,
+        id: str,
+        *,
+        page_size: int,
+        include_embedding: bool,
+        timeout_s: float | None,
+    ) -> AsyncIterator[HistoryPage]:
+        page_token = ""
+        while True:
+            page = await self.history(
+                namespace,
+                id,
+                page_size=page_size,
+                page_token=page_token,
+                include_embedding=include_embedding,
+                timeout_s=timeout_s,
+            )
+            yield page
+            page_token = page.next_page_token
+            if not page_token:
+                return

@@ -1,0 +1,151 @@
+"""Exports, imports and backups of the asynchronous client: streams, which may take long."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
+from typing import Unpack
+
+from agentmem.client import values, versions
+from agentmem.client.async_connection import AsyncConnection
+from agentmem.client.backup import Backup, Progress, fetch_backup
+from agentmem.client.errors import invalid_field
+from agentmem.client.filters import Filter, Scope, scoped
+from agentmem.client.importing import ImportCall, MessageBuilder, begin_import
+from agentmem.client.selection import Route
+from agentmem.client.versions import ImportConflict, ImportResult, MemoryVersion
+from agentmem.v1 import reader_pb2
+
+
+class AsyncTransfers(AsyncConnection):
+    """What moves whole namespaces and stores.
+
+    A ``timeout_s`` here is for the whole of it; there is no bound unless one is given. The node is looked for
+    as long as the client's own ``timeout_s`` says. Nothing is held in memory but one message.
+    """
+
+    async def export(
+        self,
+        namespace: str,
+        *,
+        filter: Filter | None = None,
+        newest_only: bool = False,
+        timeout_s: float | None = None,
+        **scope: Unpack[Scope],
+    ) -> AsyncIterator[MemoryVersion]:
+        """Every version of a namespace, with embeddings, all as of one revision.
+
+        They come in the order of ids, those of one memory from the first to the newest, deletions among them.
+
+        Args:
+            filter: memories whose newest version matches; narrowed further by the keywords of Scope. Without
+                either, deleted memories are there too.
+            newest_only: leave out older versions and deleted memories.
+
+        Raises:
+            Unavailable: the node that sent them was lost in the middle; begin anew.
+        """
+        frames = self._export_frames(
+            namespace, filter=filter, newest_only=newest_only, timeout_s=timeout_s, **scope
+        )
+        async with aclosing(frames):
+            async for frame in frames:
+                for version in frame:
+                    yield version
+
+    async def import_versions(
+        self,
+        namespace: str,
+        versions: Iterable[MemoryVersion] | AsyncIterable[MemoryVersion],
+        *,
+        on_conflict: ImportConflict | str = ImportConflict.FAIL,
+        timeout_s: float | None = None,
+    ) -> ImportResult:
+        """Takes in versions as ``export`` gave them, with their ids, times, numbers and embeddings.
+
+        What was taken in before an error stays.
+
+        Args:
+            versions: those of one memory together and in ascending order. The namespace they had and their
+                revisions do not matter.
+            on_conflict: what to do with one that is there, or is older than what is there.
+
+        Raises:
+            AlreadyExists: with "fail", a version is there.
+            OutcomeUnknown: the writer was lost in the middle. With "skip" the import can be repeated.
+        """
+        builder = MessageBuilder(namespace, on_conflict)
+        if not isinstance(versions, Iterable | AsyncIterable):
+            raise invalid_field("versions", f"must be versions, not {values.kind(versions)}")
+        sending = await self._begin_import(timeout_s)
+        try:
+            if isinstance(versions, AsyncIterable):
+                async for version in versions:
+                    if (message := builder.add(version)) is not None:
+                        await sending.send(message)
+            else:
+                for version in versions:
+                    if (message := builder.add(version)) is not None:
+                        await sending.send(message)
+            if (message := builder.last()) is not None:
+                await sending.send(message)
+            return await sending.finish()
+        finally:
+            await sending.close()
+
+    async def backup(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        on_progress: Progress | None = None,
+        timeout_s: float | None = None,
+    ) -> Backup:
+        """Copies the writer's whole store into a new or empty folder: data.mdb, and manifest.json last.
+
+        The copy is of one revision, whatever is written meanwhile. One that is cut off is gone on with; what
+        arrives is compared with the writer's SHA-256. When it fails, nothing is left in the folder.
+
+        Args:
+            on_progress: called with the bytes that are there and all of them, on the client's event loop.
+            timeout_s: how long the writer may be out of reach at a time, not a bound on the whole.
+
+        Raises:
+            DataLoss: the bytes that came are not those of the writer.
+            OSError: the folder cannot be written.
+        """
+        return await fetch_backup(
+            self._ready_router(), folder, timeout_s=self._time(timeout_s), on_progress=on_progress
+        )
+
+    async def _begin_import(self, timeout_s: float | None) -> ImportCall:
+        return await begin_import(
+            self._ready_router(), timeout_s=self._timeout_s, stream_timeout_s=self._stream_time(timeout_s)
+        )
+
+    async def _export_frames(
+        self,
+        namespace: str,
+        *,
+        filter: Filter | None,
+        newest_only: bool,
+        timeout_s: float | None,
+        **scope: Unpack[Scope],
+    ) -> AsyncGenerator[tuple[MemoryVersion, ...], None]:
+        request = reader_pb2.ExportMemoriesRequest(
+            namespace=values.text("namespace", namespace),
+            newest_only=values.boolean("newest_only", newest_only),
+        )
+        narrowed = scoped(filter, scope)
+        if narrowed is not None:
+            request.filter.CopyFrom(narrowed.to_proto())
+        responses = self._ready_router().stream(
+            lambda endpoint: endpoint.reader.ExportMemories,
+            request,
+            route=Route.REPLICAS_THEN_WRITER,
+            timeout_s=self._timeout_s,
+            stream_timeout_s=self._stream_time(timeout_s),
+        )
+        async with aclosing(responses):
+            async for response in responses:
+                yield tuple(map(versions.version_from_proto, response.versions))

@@ -1,0 +1,171 @@
+"""What a namespace keeps and holds, as callers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TypedDict
+
+from agentmem.client import values
+from agentmem.client.errors import ServerError, invalid_field
+from agentmem.v1 import reader_pb2, writer_pb2
+
+_MAX_UINT32 = 2**32 - 1
+
+
+class VectorPrecision(StrEnum):
+    """How embeddings are stored. FLOAT16 takes half the space, at about three digits."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+
+
+@dataclass(frozen=True)
+class NamespaceSettings:
+    """What a namespace keeps.
+
+    Attributes:
+        max_versions: how many versions of a memory are kept, the newest included; 0 for all.
+        max_version_age: how long a version is kept after it was replaced or deleted; for ever when None.
+        vector_precision: of embeddings written from now on.
+    """
+
+    max_versions: int
+    max_version_age: timedelta | None
+    vector_precision: VectorPrecision
+
+
+class SettingsFields(TypedDict, total=False):
+    """The keywords of ``update_namespace``, as in NamespaceSettings.
+
+    max_versions: 1 to 1,000, or 0 for all.
+    max_version_age: a timedelta, or seconds; None for ever.
+    """
+
+    max_versions: int
+    max_version_age: timedelta | float | None
+    vector_precision: VectorPrecision | str
+
+
+@dataclass(frozen=True)
+class NamespaceStats:
+    """What a namespace holds.
+
+    Attributes:
+        memories: live ones; what has expired counts until it is deleted.
+        vectors: live memories with an embedding.
+        dimension: of its embeddings; 0 before the first.
+        embedding_model: the model that made them.
+        versions: all that are stored, deletions included.
+        pruned_versions: those that retention has removed.
+        history_start_revision: retention forgot deleted memories: ``as_of`` answers from here on. 0: all is
+            kept.
+    """
+
+    memories: int
+    vectors: int
+    dimension: int
+    embedding_model: str
+    versions: int
+    pruned_versions: int
+    history_start_revision: int
+    settings: NamespaceSettings
+
+
+@dataclass(frozen=True)
+class StoreStats:
+    """What the store of the node that answered holds.
+
+    Attributes:
+        log_first_revision, log_last_revision: what the log reaches over; both 0 when it is empty.
+        used_bytes: of the store's file, what is in use.
+        file_bytes: how large the file is.
+        max_bytes: how far it may grow.
+    """
+
+    namespaces: int
+    log_first_revision: int
+    log_last_revision: int
+    log_bytes: int
+    used_bytes: int
+    file_bytes: int
+    max_bytes: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a namespace and the store hold; ``applied_revision`` as in every read."""
+
+    namespace: NamespaceStats
+    store: StoreStats
+    applied_revision: int
+
+
+_PRECISION_TO_PROTO = {
+    VectorPrecision.FLOAT32: writer_pb2.VECTOR_PRECISION_FLOAT32,
+    VectorPrecision.FLOAT16: writer_pb2.VECTOR_PRECISION_FLOAT16,
+}
+_PRECISION_FROM_PROTO = {number: precision for precision, number in _PRECISION_TO_PROTO.items()} | {
+    # A namespace that was never written to.
+    writer_pb2.VECTOR_PRECISION_UNSPECIFIED: VectorPrecision.FLOAT32
+}
+
+
+def settings_to_proto(given: Mapping[str, object]) -> writer_pb2.NamespaceSettings:
+    """The message with the settings given."""
+    if not given:
+        raise invalid_field("settings", "must name at least one setting to change")
+    message = writer_pb2.NamespaceSettings()
+    for name, value in given.items():
+        if name == "max_versions":
+            message.max_versions = values.integer(name, value, low=0, high=_MAX_UINT32)
+        elif name == "max_version_age":
+            if value is not None:
+                message.max_version_age.CopyFrom(values.duration(name, value))
+        elif name == "vector_precision":
+            message.vector_precision = _PRECISION_TO_PROTO[values.choice(name, value, VectorPrecision)]
+        else:
+            raise invalid_field(
+                name, f"is not a setting; there are {', '.join(SettingsFields.__annotations__)}"
+            )
+    return message
+
+
+def settings_from_proto(message: writer_pb2.NamespaceSettings) -> NamespaceSettings:
+    """The settings that a server sent."""
+    precision = _PRECISION_FROM_PROTO.get(message.vector_precision)
+    if precision is None:
+        raise ServerError(
+            f"the namespace has vector_precision {message.vector_precision}, which this client does not know"
+        )
+    age = values.to_timedelta(message.max_version_age) if message.HasField("max_version_age") else None
+    return NamespaceSettings(message.max_versions, age, precision)
+
+
+def stats_from_proto(message: reader_pb2.GetStatsResponse) -> Stats:
+    """What a node holds."""
+    space, store = message.namespace, message.store
+    return Stats(
+        NamespaceStats(
+            memories=space.memories,
+            vectors=space.vectors,
+            dimension=space.dimension,
+            embedding_model=space.embedding_model,
+            versions=space.versions,
+            pruned_versions=space.pruned_versions,
+            history_start_revision=space.history_start_revision,
+            settings=settings_from_proto(space.settings),
+        ),
+        StoreStats(
+            namespaces=store.namespaces,
+            log_first_revision=store.log_first_revision,
+            log_last_revision=store.log_last_revision,
+            log_bytes=store.log_bytes,
+            used_bytes=store.used_bytes,
+            file_bytes=store.file_bytes,
+            max_bytes=store.max_bytes,
+        ),
+        message.applied_revision,
+    )
