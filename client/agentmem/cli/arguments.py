@@ -4,28 +4,66 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from agentmem.cli.failures import usage_error
-from agentmem.client import MemoryType
+from agentmem.client import MemoryType, NanosecondDatetime
 from agentmem.client.filters import Scope
 
 _DATE_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}")
+# Behind six digits of a second there is no room in a datetime.
+_NANOSECONDS = re.compile(r"(?<=\.\d{6})\d{1,3}(?!\d)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_MAX_REVISION = 2**64 - 1
 
 
 def parse_time(text: object, name: str, *, end_of_day: bool = False) -> datetime:
-    """An ISO date or date and time; UTC when it names no zone. Raises ValueError naming what it was for."""
+    """An ISO date or date and time, to the nanosecond; UTC when it names no zone.
+
+    Raises ValueError naming what it was for.
+    """
     try:
         if not isinstance(text, str):
             raise ValueError
         if _DATE_ONLY.fullmatch(text):
             day = date.fromisoformat(text)
             return datetime.combine(day, time.max if end_of_day else time.min, UTC)
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        beyond = _NANOSECONDS.search(text)
+        moment = datetime.fromisoformat(_NANOSECONDS.sub("", text))
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        nanosecond = int(beyond[0].ljust(3, "0")) if beyond else 0
+        return NanosecondDatetime.of(moment, nanosecond) if nanosecond else moment
     except (ValueError, OverflowError):
         raise ValueError(f"{name}: {text!r} is not a time like 2023-05-08 or 2023-05-08T13:56:00Z") from None
+
+
+def parse_duration(text: str, name: str) -> timedelta:
+    """A length of time like 90s, 15m, 2h or 7d."""
+    parsed = _DURATION.fullmatch(text)
+    try:
+        duration = timedelta(**{_UNITS[parsed[2]]: float(parsed[1])}) if parsed else timedelta(0)
+    except OverflowError:
+        duration = timedelta(0)
+    if duration <= timedelta(0):
+        raise usage_error(f"{name}: {text!r} is not a length of time like 90s, 15m, 2h or 7d")
+    return duration
+
+
+def as_of(text: str | None) -> int | datetime | None:
+    """A revision, or a time; None is now."""
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit():
+        revision = int(text)
+        if revision > _MAX_REVISION:
+            raise usage_error(f"--as-of: there is no revision {text}")
+        return revision
+    try:
+        return parse_time(text, "--as-of")
+    except ValueError as error:
+        raise usage_error(f"{error}, nor a revision") from None
 
 
 def parse_metadata(pairs: Sequence[str]) -> dict[str, Any]:
@@ -56,7 +94,7 @@ def scope(
     since: str | None,
     until: str | None,
 ) -> Scope:
-    """Which memories list and search look at."""
+    """Which memories a command is about."""
     scope = Scope(user_id=user_id, agent_id=agent_id, session_id=session_id, types=types, tags=tags)
     try:
         if since is not None:
@@ -75,7 +113,6 @@ def fields(
     importance: float | None,
     tags: list[str] | None,
     meta: list[str] | None,
-    event_time: str | None,
 ) -> dict[str, Any]:
     """The fields of a memory that were given, by name."""
     fields: dict[str, Any] = {}
@@ -91,12 +128,24 @@ def fields(
         fields["tags"] = tags
     if meta:
         fields["metadata"] = parse_metadata(meta)
-    if event_time is not None:
-        try:
-            fields["event_time"] = parse_time(event_time, "--event-time")
-        except ValueError as error:
-            raise usage_error(str(error)) from None
     return fields
+
+
+def times(event_time: str | None, expire_time: str | None, ttl: str | None) -> dict[str, Any]:
+    """The times of a memory that were given, by name."""
+    if expire_time is not None and ttl is not None:
+        raise usage_error("--ttl: not together with --expire-time")
+    times: dict[str, Any] = {}
+    try:
+        if event_time is not None:
+            times["event_time"] = parse_time(event_time, "--event-time")
+        if expire_time is not None:
+            times["expire_time"] = parse_time(expire_time, "--expire-time")
+    except ValueError as error:
+        raise usage_error(str(error)) from None
+    if ttl is not None:
+        times["ttl"] = parse_duration(ttl, "--ttl")
+    return times
 
 
 def text(content: str) -> str:

@@ -1,14 +1,27 @@
-"""Memories as JSON documents."""
+"""Memories, and what else the client returns, as JSON documents."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
 from agentmem.cli import arguments
-from agentmem.client import Memory, NewMemory
+from agentmem.client import (
+    Backup,
+    DeleteResult,
+    Memory,
+    MemoryVersion,
+    NamespaceSettings,
+    NewMemory,
+    PurgeReceipt,
+    PurgeStatus,
+    Stats,
+    VersionKind,
+)
 from agentmem.client.models import new_memory_to_proto
+from agentmem.client.times import nanosecond
+from agentmem.client.values import MAX_EXACT_INTEGER
 
 # A listed memory has these too, so that it can be imported as it is; the server sets them anew.
 _SET_BY_SERVER = {"namespace", "create_time", "update_time", "version"}
@@ -34,9 +47,70 @@ def from_memory(memory: Memory) -> dict[str, Any]:
         "version": memory.version,
         "embedding_model": memory.embedding_model,
     }
+    if memory.expire_time is not None:
+        document["expire_time"] = timestamp(memory.expire_time)
     if memory.embedding is not None:
         document["embedding"] = list(memory.embedding)
     return document
+
+
+def from_version(version: MemoryVersion) -> dict[str, Any]:
+    """One version of a history. Of one that was written the whole memory, else what there is."""
+    memory = version.memory
+    head = {"kind": str(version.kind), "revision": version.revision}
+    if version.kind is VersionKind.WRITTEN:
+        return head | {"memory": from_memory(memory)}
+    ended: dict[str, Any] = {"id": memory.id, "namespace": memory.namespace, "version": memory.version}
+    ended["update_time"] = timestamp(memory.update_time)
+    if memory.expire_time is not None:
+        ended["expire_time"] = timestamp(memory.expire_time)
+    return head | {"memory": ended}
+
+
+def from_deletion(result: DeleteResult) -> dict[str, Any]:
+    """What a deletion or a purge came to."""
+    return {
+        "deleted_ids": list(result.deleted_ids),
+        "missing_ids": list(result.missing_ids),
+        "deleted_count": result.deleted_count,
+        "revision": result.revision,
+        "receipt": None if result.receipt is None else _from_receipt(result.receipt),
+    }
+
+
+def from_purge_status(status: PurgeStatus) -> dict[str, Any]:
+    """A receipt, and who has carried it out."""
+    return {"receipt": _from_receipt(status.receipt), "nodes": [asdict(node) for node in status.nodes]}
+
+
+def _from_receipt(receipt: PurgeReceipt) -> dict[str, Any]:
+    return asdict(receipt) | {"time": timestamp(receipt.time), "ids_sha256": receipt.ids_sha256.hex()}
+
+
+def from_settings(settings: NamespaceSettings) -> dict[str, Any]:
+    """What a namespace keeps; lengths of time in seconds."""
+    age = settings.max_version_age
+    return {
+        "max_versions": settings.max_versions,
+        "max_version_age_s": None if age is None else age.total_seconds(),
+        "vector_precision": str(settings.vector_precision),
+    }
+
+
+def from_stats(stats: Stats) -> dict[str, Any]:
+    """What a namespace and a store hold."""
+    space = asdict(stats.namespace)
+    space.pop("settings")
+    return {
+        "namespace": space | from_settings(stats.namespace.settings),
+        "store": asdict(stats.store),
+        "applied_revision": stats.applied_revision,
+    }
+
+
+def from_backup(backup: Backup) -> dict[str, Any]:
+    """What a backup holds, as its manifest has it."""
+    return asdict(backup)
 
 
 def to_memory(document: Any) -> NewMemory:
@@ -49,8 +123,9 @@ def to_memory(document: Any) -> NewMemory:
             raise ValueError(f"{name}: no such field of a memory")
     if not given.get("content"):
         raise ValueError("content: missing or empty")
-    if given.get("event_time") is not None:
-        given["event_time"] = arguments.parse_time(given["event_time"], "event_time")
+    for name in ("event_time", "expire_time"):
+        if given.get(name) is not None:
+            given[name] = arguments.parse_time(given[name], name)
     if given.get("embedding") is None:
         # The server embeds the content, and names its own model.
         given.pop("embedding_model", None)
@@ -61,17 +136,31 @@ def to_memory(document: Any) -> NewMemory:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers come back as floats; a whole one is written as it was most likely given."""
+    """Numbers come back as floats; a whole one is written as it was most likely given.
+
+    Beyond 2**53 a float would look like an integer with digits that nobody gave.
+    """
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_EXACT_INTEGER:
+        return int(value)
+    return value
 
 
 def timestamp(moment: datetime) -> str:
-    """A time in UTC as JSON has it."""
-    return moment.isoformat().replace("+00:00", "Z")
+    """A time in UTC as JSON has it, exact."""
+    text = moment.isoformat().removesuffix("+00:00")
+    if beyond := nanosecond(moment):
+        whole, _, microseconds = text.partition(".")
+        text = f"{whole}.{microseconds or '0':0<6}{beyond:03}"
+    return f"{text}Z"
 
 
 def one_line(document: Mapping[str, Any]) -> str:
     """A JSON document on one line."""
     return json.dumps(document, ensure_ascii=False)
+
+
+def print_line(document: Mapping[str, Any]) -> None:
+    """Prints a document for programs."""
+    print(one_line(document))

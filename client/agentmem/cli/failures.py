@@ -37,7 +37,7 @@ def from_client(error: errors.AgentMemError, target: str) -> CommandError:
     text = _BATCH_POSITION.sub("", str(error))
     match error:
         case errors.OutcomeUnknown():
-            return CommandError(f"{text}\nit may have been done or not: look before trying again")
+            return CommandError(f"{text}\nlook before trying again, or allow more time with --timeout-s")
         case errors.Unavailable() if error.reason == "EMBEDDER_FAILED":
             return CommandError(text)
         case errors.Unavailable():

@@ -1,4 +1,4 @@
-"""`agentmem import`: memories from JSON lines, added in batches."""
+"""`agentmem import`: JSON lines of new memories, or of an export."""
 
 import json
 import re
@@ -6,11 +6,20 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, BinaryIO
 
-from agentmem.cli import documents, failures
-from agentmem.cli.failures import CommandError
-from agentmem.client import Client, NewMemory
+from agentmem.cli import documents, exporting, failures
+from agentmem.cli.failures import CommandError, usage_error
+from agentmem.client import (
+    AddOutcome,
+    AlreadyExists,
+    Client,
+    DuplicatePolicy,
+    ImportConflict,
+    MemoryVersion,
+    NewMemory,
+)
 from agentmem.client.errors import AgentMemError, InvalidArgument
 
 BATCH_SIZE = 500
@@ -29,11 +38,71 @@ def opened(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
         file = open(path, "rb")  # noqa: SIM115 - closed below
         line_count = sum(1 for _ in file) if file.seekable() else None
     except OSError as error:
-        raise failures.usage_error(f"cannot read {path}: {error.strerror}") from error
+        raise usage_error(f"cannot read {path}: {error.strerror}") from error
     with file:
         if line_count is not None:
             file.seek(0)
         yield file, line_count
+
+
+@dataclass(slots=True)
+class Done:
+    """What an import came to. ``what``: of which things."""
+
+    what: str
+    imported: int = 0
+    skipped: int = 0
+    merged: int = 0
+    revision: int = 0
+
+
+def run(
+    client: Client,
+    namespace: str,
+    lines: Iterable[bytes],
+    *,
+    target: str,
+    on_progress: Callable[[int], None],
+    on_duplicate: DuplicatePolicy | None,
+    skip_existing: bool,
+) -> Done:
+    """Imports all lines; raises CommandError at the first that cannot be."""
+    numbered = _numbered(lines, on_progress)
+    first = next(numbered, None)
+    rest = numbered if first is None else chain([first], numbered)
+    header = None if first is None else _header(*first)
+    if header is None:
+        if skip_existing:
+            raise usage_error("--skip-existing: is for exports; for new memories there is --on-duplicate")
+        importer = Importer(client, namespace, target, on_progress, on_duplicate or DuplicatePolicy.ADD)
+        importer.run(rest)
+        return importer.done
+    if on_duplicate is not None:
+        raise usage_error("--on-duplicate: is for new memories; for an export there is --skip-existing")
+    try:
+        exporting.check_header(header)
+    except ValueError as error:
+        raise usage_error(str(error)) from error
+    on_progress(1)
+    return _import_versions(client, namespace, numbered, target, on_progress, skip_existing)
+
+
+def _numbered(lines: Iterable[bytes], on_progress: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
+    """The lines that have something on them, with their numbers."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield number, line
+        else:
+            on_progress(1)
+
+
+def _header(number: int, line: bytes) -> dict[str, Any] | None:
+    """The first line of an export; None when it is not one."""
+    try:
+        document = _parsed(line)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) and exporting.HEADER_KEY in document else None
 
 
 @dataclass(slots=True)
@@ -44,22 +113,19 @@ class Importer:
     namespace: str
     target: str
     on_progress: Callable[[int], None]
-    imported: int = 0
-    revision: int = 0
+    on_duplicate: DuplicatePolicy
+    done: Done = field(default_factory=lambda: Done("memories"))
     _batch: list[tuple[int, NewMemory]] = field(default_factory=list)
     _batch_bytes: int = 0
 
-    def run(self, lines: Iterable[bytes]) -> None:
+    def run(self, numbered: Iterable[tuple[int, bytes]]) -> None:
         """Imports all lines; raises CommandError at the first that cannot be."""
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                self.on_progress(1)
-                continue
+        for number, line in numbered:
             try:
                 memory = documents.to_memory(_parsed(line))
             except (ValueError, InvalidArgument) as error:
                 self._flush()
-                raise failures.usage_error(self._stopped_at(f"line {number}", str(error))) from error
+                raise usage_error(self._stopped_at(f"line {number}", str(error))) from error
             self._batch.append((number, memory))
             self._batch_bytes += len(line)
             if len(self._batch) >= BATCH_SIZE or self._batch_bytes >= BATCH_BYTES:
@@ -84,13 +150,59 @@ class Importer:
             raise CommandError(self._stopped_at(where, str(failure)), failure.exit_code) from error
 
     def _add(self, batch: list[tuple[int, NewMemory]]) -> None:
-        if batch:
-            self.revision = self.client.add_many(self.namespace, [memory for _, memory in batch]).revision
-            self.imported += len(batch)
-            self.on_progress(len(batch))
+        if not batch:
+            return
+        added = self.client.add_many(
+            self.namespace, [memory for _, memory in batch], on_duplicate=self.on_duplicate
+        )
+        outcomes = [memory.outcome for memory in added.memories]
+        self.done.imported += outcomes.count(AddOutcome.ADDED)
+        self.done.skipped += outcomes.count(AddOutcome.SKIPPED)
+        self.done.merged += outcomes.count(AddOutcome.MERGED)
+        self.done.revision = added.revision
+        self.on_progress(len(batch))
 
     def _stopped_at(self, where: str, problem: str) -> str:
-        return f"{where}: {problem}\n{self.imported} memories were imported before it, nothing after it"
+        imported = self.done.imported + self.done.skipped + self.done.merged
+        return f"{where}: {problem}\n{imported} memories were imported before it, nothing after it"
+
+
+def _import_versions(
+    client: Client,
+    namespace: str,
+    numbered: Iterator[tuple[int, bytes]],
+    target: str,
+    on_progress: Callable[[int], None],
+    skip_existing: bool,
+) -> Done:
+    problems: list[str] = []
+
+    def versions() -> Iterator[MemoryVersion]:
+        """The versions before the first bad line."""
+        for number, line in numbered:
+            try:
+                version = exporting.to_version(_parsed(line))
+            except (ValueError, InvalidArgument) as error:
+                problems.append(f"line {number}: {error}")
+                return
+            yield version
+            on_progress(1)
+
+    conflict = ImportConflict.SKIP if skip_existing else ImportConflict.FAIL
+    try:
+        result = client.import_versions(namespace, versions(), on_conflict=conflict)
+    except AlreadyExists as error:
+        raise CommandError(
+            f"{error}\nwhat came before it is in; --skip-existing leaves out what is there"
+        ) from error
+    except AgentMemError as error:
+        failure = failures.from_client(error, target)
+        raise CommandError(f"{failure}\nwhat came before it is in", failure.exit_code) from error
+    done = Done("versions", result.imported_versions, result.skipped_versions, revision=result.revision)
+    if problems:
+        count = done.imported + done.skipped
+        raise usage_error(f"{problems[0]}\n{count} versions were imported before it, nothing after it")
+    return done
 
 
 def _parsed(line: bytes) -> Any:

@@ -5,17 +5,21 @@ from datetime import datetime
 from typing import Any
 
 from agentmem.cli import documents, terminal
-from agentmem.client import Hit, Memory, NodeRole, Topology
+from agentmem.client import Hit, Memory, MemoryVersion, NodeRole, PurgeStatus, Topology, VersionKind
 
 
 def print_memory(memory: Memory) -> None:
     """One memory, field by field; fields without a value are left out."""
     document = documents.from_memory(memory)
     content = document.pop("content")
-    rows = [(name, _text(value)) for name, value in document.items() if value not in ("", 0, [], {})]
-    terminal.table(rows)
+    print_fields({name: value for name, value in document.items() if value not in ("", 0, [], {})})
     terminal.say()
     terminal.say(content)
+
+
+def print_fields(document: Mapping[str, Any]) -> None:
+    """Names and values, in two columns."""
+    terminal.table([(name, "-" if value is None else _text(value)) for name, value in document.items()])
 
 
 def print_memories(memories: Sequence[Memory]) -> None:
@@ -39,6 +43,29 @@ def print_hits(hits: Sequence[Hit]) -> None:
             for hit in hits
         ]
     )
+
+
+def print_versions(versions: Sequence[MemoryVersion]) -> None:
+    """Versions of one memory: version, how it came to be, revision, time, content."""
+    rows = []
+    for version in versions:
+        memory = version.memory
+        content = memory.content if version.kind is VersionKind.WRITTEN else "-"
+        time = f"{memory.update_time:%Y-%m-%d %H:%M:%S}"
+        rows.append((str(memory.version), str(version.kind), str(version.revision), time, content))
+    terminal.table(rows, header=("VERSION", "KIND", "REVISION", "TIME", "CONTENT"))
+
+
+def print_purge_status(status: PurgeStatus) -> None:
+    """A receipt, and the nodes with whether they have carried it out."""
+    document = documents.from_purge_status(status)
+    print_fields(document["receipt"])
+    terminal.say()
+    rows = [
+        (node.node_id, str(node.applied_revision), "yes" if node.applied else "not yet")
+        for node in status.nodes
+    ]
+    terminal.table(rows, header=("NODE", "REVISION", "CARRIED OUT"))
 
 
 def described(topology: Topology, unreachable_addresses: Container[str]) -> list[dict[str, Any]]:

@@ -6,7 +6,15 @@ from contextlib import contextmanager
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 _GAP = "  "
@@ -64,7 +72,30 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) ->
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error, if that is a terminal; the value is called with each advance."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=_err, transient=True, disable=not sys.stderr.isatty()) as bar:
+    with _bar(MofNCompleteColumn()) as bar:
         task = bar.add_task(description, total=total)
         yield lambda amount: bar.advance(task, amount)
+
+
+@contextmanager
+def byte_progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """As ``progress``; the value is called with the bytes that are there and all of them."""
+    with _bar(DownloadColumn(binary_units=True)) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _bar(amounts: ProgressColumn) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), amounts, TimeElapsedColumn())
+    return Progress(*columns, console=_err, transient=True, disable=not sys.stderr.isatty())
+
+
+def can_ask() -> bool:
+    """Whether somebody sits there to be asked."""
+    return sys.stdin.isatty()
+
+
+def confirmed(question: str) -> bool:
+    """Whether the answer to the question is yes."""
+    _err.print(f"{printable(question)} [y/N] ", end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
@@ -23,7 +23,11 @@ _VERSION_OVERHEAD_BYTES = 8
 
 
 class MessageBuilder:
-    """Puts versions into messages, in their order. Holds one message at a time."""
+    """Puts versions into messages, in their order. Holds one message at a time.
+
+    The versions of one memory stay in one message while they fit: what expired must not be there without its
+    end, or the writer would give it another.
+    """
 
     def __init__(self, namespace: object, on_conflict: object) -> None:
         self._head = writer_pb2.ImportMemoriesRequest(
@@ -31,27 +35,44 @@ class MessageBuilder:
             on_conflict=versions.import_conflict_to_proto(on_conflict),
         )
         self._message = self._new()
-        self._size_bytes = 0
+        self._sizes_bytes: list[int] = []
+        # Where in the message the versions of the last memory begin.
+        self._begin = 0
         self._is_first = True
 
     def add(self, version: object) -> writer_pb2.ImportMemoriesRequest | None:
         """Takes a version in; returns the message before it when that is full."""
         message = versions.version_to_proto(version)
         size_bytes = message.ByteSize() + _VERSION_OVERHEAD_BYTES
+        count = len(self._sizes_bytes)
+        if not count or message.memory.id != self._message.versions[-1].memory.id:
+            self._begin = count
         full = None
-        count = len(self._message.versions)
-        if count == MAX_MESSAGE_VERSIONS or (count and self._size_bytes + size_bytes > MAX_MESSAGE_BYTES):
-            full = self._take()
+        if count and not self._fits(self._sizes_bytes, size_bytes):
+            # Without the last memory, if there is something before it, and room for it in the next message.
+            apart = self._begin and self._fits(self._sizes_bytes[self._begin :], size_bytes)
+            full = self._take(self._begin if apart else count)
         self._message.versions.append(message)
-        self._size_bytes += size_bytes
+        self._sizes_bytes.append(size_bytes)
         return full
 
     def last(self) -> writer_pb2.ImportMemoriesRequest | None:
         """The message that is begun. The first is there also when it is empty: it names the namespace."""
-        return self._take() if self._message.versions or self._is_first else None
+        if not self._sizes_bytes and not self._is_first:
+            return None
+        return self._take(len(self._sizes_bytes))
 
-    def _take(self) -> writer_pb2.ImportMemoriesRequest:
-        taken, self._message, self._size_bytes = self._message, self._new(), 0
+    @staticmethod
+    def _fits(sizes_bytes: Sequence[int], more_bytes: int) -> bool:
+        return len(sizes_bytes) < MAX_MESSAGE_VERSIONS and sum(sizes_bytes) + more_bytes <= MAX_MESSAGE_BYTES
+
+    def _take(self, count: int) -> writer_pb2.ImportMemoriesRequest:
+        """The first of the versions; the others begin the next message."""
+        taken, self._message = self._message, self._new()
+        self._message.versions.extend(taken.versions[count:])
+        del taken.versions[count:]
+        del self._sizes_bytes[:count]
+        self._begin = 0
         self._is_first = False
         return taken
 

@@ -1,0 +1,261 @@
+"""The commands that write and read memories."""
+
+from typing import Annotated
+
+from agentmem.cli import arguments, documents, printing, terminal
+from agentmem.cli.connection import DEFAULT_TARGET, connected
+from agentmem.cli.failures import CommandError, ExitCode, usage_error
+from agentmem.cli.options import (
+    DEFAULT_TIMEOUT_S,
+    AgentId,
+    AllTags,
+    Argument,
+    AsOf,
+    EventTime,
+    ExpectedVersion,
+    ExpireTime,
+    Id,
+    Importance,
+    Json,
+    Meta,
+    Namespace,
+    OnDuplicate,
+    Option,
+    SessionId,
+    Since,
+    Tags,
+    Target,
+    TimeoutS,
+    Ttl,
+    Types,
+    Until,
+    UserId,
+)
+from agentmem.client import AddOutcome, DuplicatePolicy, MemoryType, MemoryVersion, NewMemory, SearchMode
+
+_MAX_PAGE_SIZE = 500
+
+
+def add(
+    content: Annotated[str, Argument(help="The text, or - to read it from standard input.")],
+    namespace: Namespace = "",
+    id: Annotated[str, Option(help="Its id. Default: one is assigned.")] = "",
+    type: Annotated[MemoryType, Option(help="What kind of memory it is.")] = MemoryType.EPISODIC,
+    user_id: UserId = None,
+    agent_id: AgentId = None,
+    session_id: SessionId = None,
+    importance: Importance = None,
+    tag: Tags = None,
+    meta: Meta = None,
+    event_time: EventTime = None,
+    expire_time: ExpireTime = None,
+    ttl: Ttl = None,
+    on_duplicate: OnDuplicate = DuplicatePolicy.ADD,
+    target: Target = DEFAULT_TARGET,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Adds a memory and prints its id, or that of the memory that was there already."""
+    fields = arguments.fields(user_id, agent_id, session_id, importance, tag, meta)
+    fields |= arguments.times(event_time, expire_time, ttl)
+    text = arguments.text(content)
+    with connected(target, timeout_s, namespace) as client:
+        memory = NewMemory(text, id=id, type=type, **fields)
+        result = client.add(namespace, memory, on_duplicate=on_duplicate)
+    added = result.memories[0]
+    if json:
+        documents.print_line(
+            {
+                "id": added.id,
+                "version": added.version,
+                "outcome": str(added.outcome),
+                "revision": result.revision,
+            }
+        )
+        return
+    terminal.say(added.id)
+    if added.outcome is not AddOutcome.ADDED:
+        terminal.note(f"{added.outcome}: it was there already")
+
+
+def get(
+    id: Id,
+    namespace: Namespace = "",
+    as_of: AsOf = None,
+    target: Target = DEFAULT_TARGET,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Prints one memory."""
+    moment = arguments.as_of(as_of)
+    with connected(target, timeout_s, namespace) as client:
+        memory = client.get(namespace, id, as_of=moment)
+    if memory is None:
+        raise CommandError(f"no memory {id!r} in namespace {namespace!r}", ExitCode.NOT_FOUND)
+    if json:
+        documents.print_line(documents.from_memory(memory))
+    else:
+        printing.print_memory(memory)
+
+
+def update(
+    id: Id,
+    namespace: Namespace = "",
+    content: Annotated[str | None, Option(help="The new text, or - for standard input.")] = None,
+    type: Annotated[MemoryType | None, Option(help="What kind of memory it is.")] = None,
+    user_id: UserId = None,
+    agent_id: AgentId = None,
+    session_id: SessionId = None,
+    importance: Importance = None,
+    tag: Annotated[list[str] | None, Option(help="Instead of all its tags. Repeatable.")] = None,
+    clear_tags: Annotated[bool, Option("--clear-tags", help="Take all its tags away.")] = False,
+    meta: Annotated[
+        list[str] | None, Option(help="key=value instead of all its metadata. Repeatable.")
+    ] = None,
+    clear_meta: Annotated[bool, Option("--clear-meta", help="Take all its metadata away.")] = False,
+    event_time: Annotated[str | None, Option(help="When it happened: an ISO date or time.")] = None,
+    expire_time: ExpireTime = None,
+    ttl: Ttl = None,
+    clear_expire_time: Annotated[
+        bool, Option("--clear-expire-time", help="It does not end by itself any more.")
+    ] = False,
+    expected_version: ExpectedVersion = None,
+    target: Target = DEFAULT_TARGET,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Changes the fields that are given and prints the new version."""
+    fields = arguments.fields(user_id, agent_id, session_id, importance, tag, meta)
+    fields |= arguments.times(event_time, expire_time, ttl)
+    if content is not None:
+        fields["content"] = arguments.text(content)
+    if type is not None:
+        fields["type"] = type
+    if clear_tags:
+        fields["tags"] = ()
+    if clear_meta:
+        fields["metadata"] = {}
+    if clear_expire_time:
+        if "expire_time" in fields or "ttl" in fields:
+            raise usage_error("--clear-expire-time: not together with --expire-time or --ttl")
+        fields["expire_time"] = None
+    if not fields:
+        raise usage_error("nothing to change: give at least one field, such as --content")
+    with connected(target, timeout_s, namespace) as client:
+        memory = client.update(namespace, id, expected_version=expected_version, **fields)
+    if json:
+        documents.print_line(documents.from_memory(memory))
+    else:
+        terminal.say(f"{memory.id} is at version {memory.version}")
+
+
+def list_memories(
+    namespace: Namespace = "",
+    user_id: UserId = None,
+    agent_id: AgentId = None,
+    session_id: SessionId = None,
+    type: Types = None,
+    tag: AllTags = None,
+    since: Since = None,
+    until: Until = None,
+    as_of: AsOf = None,
+    limit: Annotated[int, Option(min=0, help="At most so many; 0 for all.")] = 100,
+    with_embedding: Annotated[bool, Option("--with-embedding", help="In JSON, embeddings too.")] = False,
+    target: Target = DEFAULT_TARGET,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Prints memories in the order of their ids. As JSON lines they can be imported again."""
+    scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
+    moment = arguments.as_of(as_of)
+    printed, page_token = 0, ""
+    with connected(target, timeout_s, namespace) as client:
+        while True:
+            size = min(_MAX_PAGE_SIZE, limit - printed) if limit else _MAX_PAGE_SIZE
+            page = client.list(
+                namespace,
+                page_size=size,
+                page_token=page_token,
+                include_embedding=with_embedding,
+                as_of=moment,
+                **scope,
+            )
+            if json:
+                for memory in page.memories:
+                    documents.print_line(documents.from_memory(memory))
+            else:
+                printing.print_memories(page.memories)
+            printed += len(page.memories)
+            page_token = page.next_page_token
+            if not page_token or printed == limit:
+                break
+    if page_token:
+        terminal.note(f"there are more than {limit}: see them with --limit, 0 for all")
+    elif not printed:
+        terminal.note("no memory matches")
+
+
+def search(
+    text: Annotated[str, Argument(help="The question.")],
+    namespace: Namespace = "",
+    mode: Annotated[SearchMode, Option(help="By meaning and words, or one of them.")] = SearchMode.HYBRID,
+    top_k: Annotated[int, Option("--top-k", "-k", min=1, max=1000, help="How many hits.")] = 10,
+    user_id: UserId = None,
+    agent_id: AgentId = None,
+    session_id: SessionId = None,
+    type: Types = None,
+    tag: AllTags = None,
+    since: Since = None,
+    until: Until = None,
+    target: Target = DEFAULT_TARGET,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Finds memories, best first. Prints score, time, owner, id and content."""
+    scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
+    with connected(target, timeout_s, namespace) as client:
+        result = client.search(namespace, text, mode=mode, top_k=top_k, **scope)
+    if json:
+        hits = [{"score": hit.score, "memory": documents.from_memory(hit.memory)} for hit in result.hits]
+        documents.print_line({"hits": hits, "applied_revision": result.applied_revision})
+    elif result.hits:
+        printing.print_hits(result.hits)
+    else:
+        terminal.note("no memory matches")
+
+
+def history(
+    id: Id,
+    namespace: Namespace = "",
+    limit: Annotated[int, Option(min=0, help="At most so many versions; 0 for all.")] = 100,
+    target: Target = DEFAULT_TARGET,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Prints the versions of a memory, newest first, also of one that was deleted."""
+    versions: list[MemoryVersion] = []
+    page_token = ""
+    with connected(target, timeout_s, namespace) as client:
+        while True:
+            size = min(_MAX_PAGE_SIZE, limit - len(versions)) if limit else _MAX_PAGE_SIZE
+            page = client.history(namespace, id, page_size=size, page_token=page_token)
+            versions += page.versions
+            page_token = page.next_page_token
+            if not page_token or len(versions) == limit:
+                break
+    if json:
+        documents.print_line(
+            {
+                "id": id,
+                "versions": [documents.from_version(version) for version in versions],
+                "pruned": page.pruned,
+                "more": bool(page_token),
+                "applied_revision": page.applied_revision,
+            }
+        )
+        return
+    printing.print_versions(versions)
+    if page_token:
+        terminal.note(f"there are more than {limit}: see them with --limit, 0 for all")
+    elif page.pruned:
+        terminal.note("older versions were removed by retention")

@@ -1,0 +1,78 @@
+"""The commands about what a namespace holds and keeps."""
+
+from typing import Annotated, Any
+
+from agentmem.cli import arguments, documents, printing
+from agentmem.cli.connection import DEFAULT_TARGET, connected
+from agentmem.cli.failures import usage_error
+from agentmem.cli.options import DEFAULT_TIMEOUT_S, Json, Namespace, Option, Target, TimeoutS
+from agentmem.client import NamespaceSettings, VectorPrecision
+
+
+def stats(
+    namespace: Namespace = "",
+    target: Target = DEFAULT_TARGET,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Prints what a namespace, and the store of the node that answers, hold."""
+    with connected(target, timeout_s, namespace) as client:
+        document = documents.from_stats(client.stats(namespace))
+    if json:
+        documents.print_line(document)
+    else:
+        printing.print_fields(document["namespace"])
+        printing.print_fields(document["store"])
+
+
+def show(
+    namespace: Namespace = "",
+    target: Target = DEFAULT_TARGET,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Prints what a namespace keeps."""
+    with connected(target, timeout_s, namespace) as client:
+        settings = client.stats(namespace).namespace.settings
+    _print(settings, json)
+
+
+def change(
+    namespace: Namespace = "",
+    max_versions: Annotated[
+        int | None, Option(min=0, max=1000, help="Versions kept of a memory, the newest included; 0: all.")
+    ] = None,
+    max_version_age: Annotated[
+        str | None, Option(help="How long a version is kept after its end: 90s, 15m, 2h, 7d, or never.")
+    ] = None,
+    vector_precision: Annotated[
+        VectorPrecision | None, Option(help="Of embeddings written from now on.")
+    ] = None,
+    target: Target = DEFAULT_TARGET,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Changes what a namespace keeps and prints it. What is too much or too old is removed for good."""
+    settings: dict[str, Any] = {}
+    if max_versions is not None:
+        settings["max_versions"] = max_versions
+    if max_version_age is not None:
+        never = max_version_age == "never"
+        settings["max_version_age"] = (
+            None if never else arguments.parse_duration(max_version_age, "--max-version-age")
+        )
+    if vector_precision is not None:
+        settings["vector_precision"] = vector_precision
+    if not settings:
+        raise usage_error("nothing to change: give at least one setting, such as --max-versions")
+    with connected(target, timeout_s, namespace) as client:
+        changed = client.update_namespace(namespace, **settings)
+    _print(changed, json)
+
+
+def _print(settings: NamespaceSettings, json: bool) -> None:
+    document = documents.from_settings(settings)
+    if json:
+        documents.print_line(document)
+    else:
+        printing.print_fields(document)
