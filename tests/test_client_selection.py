@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from agentmem.client import errors, selection, topology
-from agentmem.client.selection import IDLE, Load, Route, Verdict
+from agentmem.client.selection import IDLE, Load, Route, Verdict, WriteVerdict
 from agentmem.client.topology import Node, NodeRole, NodeState, Topology
 from agentmem.v1 import cluster_pb2
 
@@ -306,6 +306,7 @@ def test_attempts_at_nodes_that_hang_leave_time_for_each_and_end_with_the_deadli
         (errors.Unavailable("", reason="REPLICA_NOT_READY"), Verdict.ANOTHER_NODE),
         (errors.Unavailable("", reason="SHUTTING_DOWN"), Verdict.ANOTHER_NODE),
         (errors.FailedPrecondition("", reason="NOT_REPLICA"), Verdict.ANOTHER_NODE),
+        (errors.Unavailable("", reason="REPLICA_STALE"), Verdict.FRESHER_NODE),
         (errors.ResourceExhausted("", reason="OVERLOADED"), Verdict.ANOTHER_REPLICA_ONCE),
         (errors.Unavailable("", reason="EMBEDDER_FAILED"), Verdict.ANOTHER_REPLICA_ONCE),
         (errors.ResourceExhausted("the answer is too large"), Verdict.FINAL),
@@ -318,6 +319,35 @@ def test_attempts_at_nodes_that_hang_leave_time_for_each_and_end_with_the_deadli
 )
 def test_verdict(error: errors.AgentMemError, expected: Verdict) -> None:
     assert selection.verdict(error) is expected
+
+
+LOST = errors.from_status(grpc.StatusCode.UNAVAILABLE, "socket closed", b"")
+CANCELLED = errors.from_status(grpc.StatusCode.CANCELLED, "", b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "first", "in_doubt"),
+    [
+        (LOST, WriteVerdict.IN_DOUBT, WriteVerdict.IN_DOUBT),
+        (CANCELLED, WriteVerdict.IN_DOUBT, WriteVerdict.IN_DOUBT),
+        (errors.DeadlineExceeded("late"), WriteVerdict.IN_DOUBT, WriteVerdict.IN_DOUBT),
+        (errors.Unavailable("", reason="COMMIT_FAILED"), WriteVerdict.IN_DOUBT, WriteVerdict.IN_DOUBT),
+        (errors.Unavailable("", reason="NOT_CONNECTED"), WriteVerdict.NOT_DONE, WriteVerdict.NOT_DONE),
+        (errors.Unavailable("", reason="SHUTTING_DOWN"), WriteVerdict.NOT_DONE, WriteVerdict.NOT_DONE),
+        # Given before the writer looks whether it knows the request.
+        (errors.Unavailable("", reason="EMBEDDER_FAILED"), WriteVerdict.FINAL, WriteVerdict.NOT_DONE),
+        (errors.ResourceExhausted("", reason="OVERLOADED"), WriteVerdict.FINAL, WriteVerdict.NOT_DONE),
+        (errors.FailedPrecondition("", reason="NOT_WRITER"), WriteVerdict.FINAL, WriteVerdict.NOT_DONE),
+        # Given after it.
+        (errors.VersionMismatch("", reason="VERSION_MISMATCH"), WriteVerdict.FINAL, WriteVerdict.FINAL),
+        (errors.ResourceExhausted("", reason="STORE_FULL"), WriteVerdict.FINAL, WriteVerdict.FINAL),
+        (errors.InvalidArgument("", reason="REQUEST_ID_REUSED"), WriteVerdict.FINAL, WriteVerdict.FINAL),
+    ],
+    ids=lambda case: case.reason if isinstance(case, errors.AgentMemError) else "",
+)
+def test_write_verdict(error: errors.AgentMemError, first: WriteVerdict, in_doubt: WriteVerdict) -> None:
+    assert selection.write_verdict(error, in_doubt=False) is first
+    assert selection.write_verdict(error, in_doubt=True) is in_doubt
 
 
 def test_a_call_that_the_server_cancelled_goes_to_another_node() -> None:
