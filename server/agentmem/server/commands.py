@@ -17,6 +17,7 @@ from agentmem.core.errors import (
     InvalidArgument,
     NotFound,
     VersionMismatch,
+    invalid_field,
 )
 from agentmem.core.history import is_expired
 from agentmem.core.layout import IdState, NamespaceState, content_digest
@@ -116,6 +117,7 @@ class _Batch:
         self._places: dict[bytes, int] = {}
 
     def add(self, memory: memory_pb2.Memory, vector: FloatVector | None, path: str) -> writer_pb2.AddedMemory:
+        check_expire_time(memory, self._time_us, path)
         if vector is not None:
             check_vector(vector, memory.embedding_model, self._dimension, self._model, path)
         if self._on_duplicate == writer_pb2.DUPLICATE_POLICY_ADD:
@@ -221,6 +223,8 @@ class UpdateMemory:
             if record is not None:  # else pruned or purged since
                 response.memory.CopyFrom(record.memory)
             return response
+        if "expire_time" in self.fields:
+            check_expire_time(self.memory, time_us, "memory")
         state, updated = current_memory(
             transaction, self.namespace, self.memory.id, self.expected_version, time_us
         )
@@ -288,6 +292,12 @@ def current_memory(
             id=memory_id,
         )
     return state, memory
+
+
+def check_expire_time(memory: memory_pb2.Memory, time_us: int, path: str) -> None:
+    """Refuses an end before the write. Not before here: a request that comes again may come after it."""
+    if is_expired(memory, time_us):
+        raise invalid_field(f"{path}.expire_time", "must be in the future")
 
 
 def set_expire_time(memory: memory_pb2.Memory, time_us: int) -> None:

@@ -19,7 +19,6 @@ from agentmem.core.layout import NamespaceState
 from agentmem.core.reader_service import StoreReader
 from agentmem.core.records import FloatVector, IdSource
 from agentmem.core.store import Store
-from agentmem.core.times import now_us, timestamp_us
 from agentmem.core.validation import (
     check_count,
     check_id,
@@ -127,7 +126,6 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         if memory.embedding_model and not memory.embedding:
             raise invalid_field(f"{path}.embedding_model", "is set without an embedding")
         check_memory(memory, path)
-        _check_expire_time(memory, path)
 
     async def _embed(self, namespace: str, texts: Sequence[str]) -> Sequence[FloatVector | None]:
         """The embedder's vectors for texts that came without one."""
@@ -156,7 +154,6 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         if "content" not in fields:
             masked.content = "unchanged"
         check_memory(masked, "memory")
-        _check_expire_time(masked, "memory")
         if "type" in fields and not memory.type:
             memory.type = memory_pb2.MEMORY_TYPE_EPISODIC
         vector = await self._updated_vector(request.namespace, memory, fields)
@@ -250,11 +247,6 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         response = await self._queue.submit(UpdateNamespace(request.namespace, request.settings, fields, key))
         self._sweeper.watch(request.namespace)
         return response
-
-
-def _check_expire_time(memory: memory_pb2.Memory, path: str) -> None:
-    if memory.HasField("expire_time") and timestamp_us(memory.expire_time) <= now_us():
-        raise invalid_field(f"{path}.expire_time", "must be in the future")
 
 
 def _masked_fields(request: writer_pb2.UpdateMemoryRequest) -> frozenset[str]:
