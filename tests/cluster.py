@@ -176,6 +176,15 @@ class Cluster:
 
         wait_until(shown, f"revision {revision} searchable on {sorted(alive)}")
 
+    def wait_settled(self) -> None:
+        """Returns when the searches of every living replica show what the writer has now."""
+        (revision,) = [
+            node.applied_revision
+            for node in self.topology().nodes
+            if node.role == cluster_pb2.NODE_ROLE_WRITER
+        ]
+        self.wait_searchable(revision)
+
     def stop(self) -> None:
         for node in reversed(self.nodes):
             node.stop()
