@@ -8,7 +8,7 @@ from agentmem.core.errors import FailedPrecondition
 from agentmem.core.layout import IdState, NamespaceState
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.records import Record
-from agentmem.core.times import now_us, timestamp_us
+from agentmem.core.times import timestamp_us
 from agentmem.core.validation import check_time
 from agentmem.v1 import memory_pb2, reader_pb2
 
@@ -30,15 +30,15 @@ class Moment:
         return self.revision is None and self.time_us is None
 
 
-def moment_of(as_of: reader_pb2.AsOf) -> Moment:
+def moment_of(as_of: reader_pb2.AsOf, now_us: int) -> Moment:
     """The moment that a request asks for; now, when it says nothing. Raises InvalidArgument."""
     point = as_of.WhichOneof("point")
     if point == "revision":
-        return Moment(now_us(), revision=as_of.revision)
+        return Moment(now_us, revision=as_of.revision)
     if point == "time":
         check_time(as_of.time, "as_of.time")
-        return Moment(now_us(), time_us=timestamp_us(as_of.time))
-    return Moment(now_us())
+        return Moment(now_us, time_us=timestamp_us(as_of.time))
+    return Moment(now_us)
 
 
 def is_expired(memory: memory_pb2.Memory, at_us: int) -> bool:

@@ -53,8 +53,8 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
         self._check_reached(request.as_of)
         # As of then, a memory is looked for among its versions, however many these are.
         if len(request.ids) > MAX_INLINE_GETS or request.HasField("as_of"):
-            return await self._threads.run(get_memories, self._store, request)
-        return get_memories(self._store, request)
+            return await self._threads.run(get_memories, self._store, request, now_us())
+        return get_memories(self._store, request, now_us())
 
     async def ListMemories(
         self, request: reader_pb2.ListMemoriesRequest, context: object
@@ -62,7 +62,7 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
         self.check_serving()
         self._check_reached(request.as_of)
         # In a thread: a page may read thousands of records.
-        return await self._threads.run(list_memories, self._store, request)
+        return await self._threads.run(list_memories, self._store, request, now_us())
 
     async def GetMemoryHistory(
         self, request: reader_pb2.GetMemoryHistoryRequest, context: object

@@ -28,9 +28,14 @@ MAX_PAGE_BYTES = 3 * 1024 * 1024
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 
 
-def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest) -> reader_pb2.GetMemoriesResponse:
-    """Raises ResourceExhausted (``ANSWER_TOO_LARGE``) when the memories do not fit one answer."""
-    moment = moment_of(request.as_of)
+def get_memories(
+    store: Store, request: reader_pb2.GetMemoriesRequest, now_us: int
+) -> reader_pb2.GetMemoriesResponse:
+    """What has expired by ``now_us`` is missing.
+
+    Raises ResourceExhausted (``ANSWER_TOO_LARGE``) when the memories do not fit one answer.
+    """
+    moment = moment_of(request.as_of, now_us)
     with store.read() as transaction:
         response = reader_pb2.GetMemoriesResponse(applied_revision=transaction.revision)
         check_history(transaction.namespace(request.namespace), moment)
@@ -68,12 +73,14 @@ def checked_size(size_bytes: int, memory: memory_pb2.Memory, field: str) -> int:
     return size_bytes
 
 
-def list_memories(store: Store, request: reader_pb2.ListMemoriesRequest) -> reader_pb2.ListMemoriesResponse:
-    """One page, in the order of ids."""
+def list_memories(
+    store: Store, request: reader_pb2.ListMemoriesRequest, now_us: int
+) -> reader_pb2.ListMemoriesResponse:
+    """One page, in the order of ids, without what has expired by ``now_us``."""
     check_namespace(request.namespace)
     page_size = check_limit(request.page_size, "page_size", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
     matcher = compile_filter(request.filter)
-    moment = moment_of(request.as_of)
+    moment = moment_of(request.as_of, now_us)
     query = query_hash(
         reader_pb2.ListMemoriesRequest(
             namespace=request.namespace, filter=request.filter, as_of=request.as_of

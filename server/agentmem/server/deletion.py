@@ -215,7 +215,7 @@ async def delete_by_filter(
     tally = _Tally()
     after: str | None = ""
     while after is not None:
-        ids, after = await threads.run(_find_matching, store, namespace, matcher, is_purge, after)
+        ids, after = await threads.run(_find_matching, store, namespace, matcher, is_purge, after, now_us())
         if ids:
             deleted, version_count = await queue.submit(_DeleteMatching(namespace, ids, matcher, is_purge))
             tally.add(deleted, version_count)
@@ -223,12 +223,11 @@ async def delete_by_filter(
 
 
 def _find_matching(
-    store: Store, namespace: str, matcher: Filter, is_purge: bool, after: str
+    store: Store, namespace: str, matcher: Filter, is_purge: bool, after: str, time_us: int
 ) -> tuple[list[str], str | None]:
     """Some ids behind ``after`` that match, in order, and the id to go on behind; None at the end."""
     found: list[str] = []
     scanned = 0
-    time_us = now_us()
     while scanned < MAX_SCANNED_RECORDS:
         with store.read() as transaction:
             chunk = list(islice(transaction.ids(namespace, after), SCAN_CHUNK_RECORDS))
