@@ -46,6 +46,15 @@ def is_expired(memory: memory_pb2.Memory, at_us: int) -> bool:
     return memory.HasField("expire_time") and timestamp_us(memory.expire_time) <= at_us
 
 
+def next_update_us(newest: memory_pb2.Memory, time_us: int) -> int:
+    """The update_time of the version behind the newest one, written at ``time_us``.
+
+    Never before that of the newest, which may come from a store whose clock is ahead: the order of versions
+    is the order of their times, and the order in which they end.
+    """
+    return max(time_us, timestamp_us(newest.update_time))
+
+
 def version_at(transaction: ReadTransaction, state: IdState, moment: Moment) -> tuple[int, Record] | None:
     """The version that was live at the moment, with its ordinal; None when there was none.
 

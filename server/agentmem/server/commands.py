@@ -19,7 +19,7 @@ from agentmem.core.errors import (
     VersionMismatch,
     invalid_field,
 )
-from agentmem.core.history import is_expired
+from agentmem.core.history import is_expired, next_update_us
 from agentmem.core.layout import IdState, NamespaceState, content_digest
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Change, Removal, WriteTransaction
@@ -146,21 +146,23 @@ class _Batch:
         self, memory: memory_pb2.Memory, vector: FloatVector | None, path: str
     ) -> writer_pb2.AddedMemory:
         state = self._transaction.id_state(self._namespace, memory.id)
-        if state is not None and not state.deleted:
+        update_us = self._time_us
+        if state is not None:
             known = self._transaction.named_record(state.ordinal).memory
-            if not is_expired(known, self._time_us):
+            if not state.deleted and not is_expired(known, self._time_us):
                 raise AlreadyExists(
                     "MEMORY_EXISTS",
                     f"{path}.id: {memory.id!r} exists already, at version {state.version}",
                     field=f"{path}.id",
                     id=memory.id,
                 )
+            update_us = next_update_us(known, self._time_us)
         stamped = memory_pb2.Memory()
         stamped.CopyFrom(memory)
         stamped.namespace = self._namespace
         stamped.version = state.version + 1 if state else 1
-        stamped.create_time.FromMicroseconds(self._time_us)
-        stamped.update_time.FromMicroseconds(self._time_us)
+        stamped.create_time.FromMicroseconds(update_us)
+        stamped.update_time.FromMicroseconds(update_us)
         if not stamped.HasField("event_time"):
             stamped.event_time.FromMicroseconds(self._time_us)
         set_expire_time(stamped, self._time_us)
@@ -191,7 +193,7 @@ class _Batch:
         elif memory != known.memory:
             state = self._transaction.id_state(self._namespace, memory.id)
             memory.version += 1
-            memory.update_time.FromMicroseconds(self._time_us)
+            memory.update_time.FromMicroseconds(next_update_us(known.memory, self._time_us))
             self._places[digest] = len(self.changes)
             self.changes.append(Change(memory, vector))
             self.removals += pruned(self._transaction, self._namespace, state)
@@ -238,7 +240,7 @@ class UpdateMemory:
         set_expire_time(updated, time_us)
         vector = self._vector(transaction, state, updated)
         updated.version = state.version + 1
-        updated.update_time.FromMicroseconds(time_us)
+        updated.update_time.FromMicroseconds(next_update_us(updated, time_us))
         response = writer_pb2.UpdateMemoryResponse(
             memory=memory_pb2.Memory(id=updated.id, namespace=self.namespace, version=updated.version),
             revision=transaction.revision + 1,

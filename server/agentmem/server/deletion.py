@@ -131,7 +131,8 @@ class _Deletion:
             self.changes.append(Removal(self._namespace, ordinals, is_purge=True))
             self.version_count += len(ordinals)
         else:
-            self.changes.append(tombstone(self._namespace, memory_id, state.version + 1, self._time_us))
+            newest = self._transaction.named_record(state.ordinal).memory
+            self.changes.append(tombstone(newest, self._time_us))
             self.changes += pruned(self._transaction, self._namespace, state)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agentmem.core.history import next_update_us
 from agentmem.core.layout import IdState, NamespaceState
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.store import Change, Removal, WriteTransaction
@@ -55,7 +56,7 @@ class SweepExpired:
         for ordinal in ordinals:
             memory = transaction.named_record(ordinal).memory
             state = transaction.id_state(memory.namespace, memory.id)
-            end = tombstone(memory.namespace, memory.id, memory.version + 1, time_us)
+            end = tombstone(memory, time_us)
             end.memory.expire_time.CopyFrom(memory.expire_time)
             changes.append(end)
             changes += pruned(transaction, memory.namespace, state)
@@ -64,10 +65,10 @@ class SweepExpired:
         return len(ordinals)
 
 
-def tombstone(namespace: str, memory_id: str, version: int, time_us: int) -> Change:
-    """The change that ends a memory."""
-    memory = memory_pb2.Memory(id=memory_id, namespace=namespace, version=version)
-    memory.update_time.FromMicroseconds(time_us)
+def tombstone(newest: memory_pb2.Memory, time_us: int) -> Change:
+    """The change that ends a memory behind its newest version."""
+    memory = memory_pb2.Memory(id=newest.id, namespace=newest.namespace, version=newest.version + 1)
+    memory.update_time.FromMicroseconds(next_update_us(newest, time_us))
     return Change(memory, is_tombstone=True)
 
 
