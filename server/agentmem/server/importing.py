@@ -155,6 +155,7 @@ def _change(namespace: str, version: memory_pb2.MemoryVersion, path: str) -> Cha
             )
             memory.ClearField("embedding")
         check_memory(memory, f"{path}.memory")
+        memory.type = memory.type or memory_pb2.MEMORY_TYPE_EPISODIC
         return Change(memory, vector)
     is_expired = version.kind == memory_pb2.VERSION_KIND_EXPIRED
     if not is_expired and version.kind != memory_pb2.VERSION_KIND_DELETED:
