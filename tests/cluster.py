@@ -110,8 +110,9 @@ class Node:
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
-    def restart(self) -> Node:
-        """Starts it again on its data and, once it had one, its address."""
+    def restart(self, *flags: str) -> Node:
+        """Starts it again on its data and, once it had one, its address; with more flags from now on."""
+        self._command += flags
         self._start()
         return self.wait_ready()
 

@@ -18,6 +18,7 @@ from agentmem.client import (
     AsyncClient,
     Client,
     ClientClosed,
+    Filter,
     InvalidArgument,
     Memory,
     MemoryType,
@@ -28,7 +29,7 @@ from agentmem.client import (
     models,
     values,
 )
-from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2
+from agentmem.v1 import filter_pb2, memory_pb2, reader_pb2, writer_pb2
 
 NOON = datetime(2024, 5, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -225,6 +226,8 @@ def test_metadata_comes_back_as_sent(metadata: dict[str, Any]) -> None:
             "event_time",
             "cannot be sent",
         ),
+        ("expire_time", datetime(2024, 5, 1), "expire_time", "must have a time zone"),
+        ("ttl", "1h", "ttl", "must be a timedelta or a number of seconds, not str"),
         ("version", 3, "version", "is not a field that can be written"),
         ("colour", "red", "colour", "is not a field that can be written"),
     ],
@@ -249,6 +252,11 @@ Call = Callable[[AsyncClient], Awaitable[Any]]
         (lambda client: client.add("n", "hi", colour="red"), "colour"),
         (lambda client: client.add("n", "hi", timeout_s=0), "timeout_s"),
         (lambda client: client.add("n", "hi", timeout_s="1"), "timeout_s"),
+        (lambda client: client.add("n", "hi", ttl=0), "ttl"),
+        (lambda client: client.add("n", "hi", ttl=60, expire_time=NOON), "ttl"),
+        (lambda client: client.add("n", "hi", on_duplicate="replace"), "on_duplicate"),
+        (lambda client: client.add("n", "hi", request_id=""), "request_id"),
+        (lambda client: client.add("n", "hi", request_id=7), "request_id"),
         (lambda client: client.add_many("n", "hi"), "memories"),
         (lambda client: client.add_many("n", [NewMemory("a"), NewMemory("b", tags="x")]), "tags"),
         (lambda client: client.update("n", "m"), "fields"),
@@ -258,6 +266,32 @@ Call = Callable[[AsyncClient], Awaitable[Any]]
         (lambda client: client.update("n", "m", content="x", embedding=None), "embedding"),
         (lambda client: client.update("n", "m", content="x", expected_version="1"), "expected_version"),
         (lambda client: client.update("n", "m", content="x", expected_version=0), "expected_version"),
+        (lambda client: client.update("n", "m", ttl=None), "ttl"),
+        (lambda client: client.update("n", "m", ttl=60, expire_time=None), "ttl"),
+        (lambda client: client.delete("n", ["a", "b"], expected_version=1), "expected_version"),
+        (lambda client: client.delete("n", "a", expected_version=0), "expected_version"),
+        (lambda client: client.delete("n", "a", purge=1), "purge"),
+        (lambda client: client.delete_matching("n"), "filter"),
+        (lambda client: client.delete_matching("n", user_id=None), "filter"),
+        (lambda client: client.delete_matching("n", user_id=""), "user_id"),
+        (lambda client: client.delete_matching("n", filter=Filter(filter_pb2.Filter())), "filter"),
+        (lambda client: client.delete_matching("n", everything=True, user_id="ana"), "everything"),
+        (lambda client: client.delete_matching("n", everything=1), "everything"),
+        (lambda client: client.purge_receipt("n", 0), "revision"),
+        (lambda client: client.update_namespace("n"), "settings"),
+        (lambda client: client.update_namespace("n", max_versions=True), "max_versions"),
+        (lambda client: client.get("n", "m", as_of="now"), "as_of"),
+        (lambda client: client.list("n", as_of=-1), "as_of"),
+        (lambda client: client.history("n", None), "id"),
+        (lambda client: client.history("n", "m", page_size=0), "page_size"),
+        (lambda client: client.stats(None), "namespace"),
+        (lambda client: anext(client.export("n", newest_only=1)), "newest_only"),
+        (lambda client: anext(client.export("n", owner="x")), "owner"),
+        (lambda client: client.import_versions("n", [], on_conflict="merge"), "on_conflict"),
+        (lambda client: client.import_versions("n", None), "versions"),
+        (lambda client: client.import_versions(None, []), "namespace"),
+        (lambda client: client.backup(None), "folder"),
+        (lambda client: client.backup(__file__), "folder"),
         (lambda client: client.delete("n", None), "ids"),
         (lambda client: client.delete("n", [1]), "ids"),
         (lambda client: client.get("n", 1), "id"),
@@ -302,13 +336,13 @@ def test_at_least_one_endpoint() -> None:
 
 
 def test_a_closed_client_says_so() -> None:
+    before = threading.enumerate()
     client = Client("127.0.0.1:1")
     assert repr(client) == "Client('127.0.0.1:1')"
-    threads = {thread.name for thread in threading.enumerate()}
+    assert [thread.name for thread in threading.enumerate() if thread not in before] == ["agentmem client"]
     client.close()
     client.close()
-    assert "agentmem client" in threads
-    assert "agentmem client" not in {thread.name for thread in threading.enumerate()}
+    assert set(threading.enumerate()) <= set(before)
     with pytest.raises(ClientClosed, match="the client is closed"):
         client.get("n", "m")
     with pytest.raises(ClientClosed, match="the client is closed"):

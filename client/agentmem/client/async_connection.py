@@ -48,10 +48,6 @@ class AsyncConnection:
     def _time(self, timeout_s: float | None) -> float:
         return self._timeout_s if timeout_s is None else _timeout_s(timeout_s)
 
-    def _stream_time(self, timeout_s: float | None) -> float | None:
-        """The time for a whole stream: no bound unless one is given."""
-        return None if timeout_s is None else _timeout_s(timeout_s)
-
 
 def _timeout_s(value: object) -> float:
     seconds = values.number("timeout_s", value)

@@ -12,7 +12,7 @@ from agentmem.client.async_connection import AsyncConnection
 from agentmem.client.backup import Backup, Progress, fetch_backup
 from agentmem.client.errors import invalid_field
 from agentmem.client.filters import Filter, Scope, scoped
-from agentmem.client.importing import ImportCall, MessageBuilder, begin_import
+from agentmem.client.importing import MessageBuilder, VersionImport
 from agentmem.client.selection import Route
 from agentmem.client.versions import ImportConflict, ImportResult, MemoryVersion
 from agentmem.v1 import reader_pb2
@@ -21,8 +21,8 @@ from agentmem.v1 import reader_pb2
 class AsyncTransfers(AsyncConnection):
     """What moves whole namespaces and stores.
 
-    A ``timeout_s`` here is for the whole of it; there is no bound unless one is given. The node is looked for
-    as long as the client's own ``timeout_s`` says. Nothing is held in memory but one message.
+    No more of it is held in memory than two messages, of up to 4 MiB or one larger version. There is no bound
+    on the time of the whole.
     """
 
     async def export(
@@ -34,7 +34,7 @@ class AsyncTransfers(AsyncConnection):
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
     ) -> AsyncIterator[MemoryVersion]:
-        """Every version of a namespace, with embeddings, all as of one revision.
+        """Every version of a namespace, with embeddings, all as of one revision of the node that answers.
 
         They come in the order of ids, those of one memory from the first to the newest, deletions among them.
 
@@ -42,6 +42,7 @@ class AsyncTransfers(AsyncConnection):
             filter: memories whose newest version matches; narrowed further by the keywords of Scope. Without
                 either, deleted memories are there too.
             newest_only: leave out older versions and deleted memories.
+            timeout_s: until the first of them.
 
         Raises:
             Unavailable: the node that sent them was lost in the middle; begin anew.
@@ -64,16 +65,17 @@ class AsyncTransfers(AsyncConnection):
     ) -> ImportResult:
         """Takes in versions as ``export`` gave them, with their ids, times, numbers and embeddings.
 
-        What was taken in before an error stays.
+        What was taken in before an error stays; ``imported_versions`` of its metadata says how many were.
 
         Args:
             versions: those of one memory together and in ascending order. The namespace they had and their
                 revisions do not matter.
             on_conflict: what to do with one that is there, or is older than what is there.
+            timeout_s: for each message of up to 1,000 versions.
 
         Raises:
             AlreadyExists: with "fail", a version is there.
-            OutcomeUnknown: the writer was lost in the middle. With "skip" the import can be repeated.
+            OutcomeUnknown: no answer for a message came in time. With "skip" the import can be repeated.
         """
         builder = MessageBuilder(namespace, on_conflict)
         if not isinstance(versions, Iterable | AsyncIterable):
@@ -118,10 +120,8 @@ class AsyncTransfers(AsyncConnection):
             self._ready_router(), folder, timeout_s=self._time(timeout_s), on_progress=on_progress
         )
 
-    async def _begin_import(self, timeout_s: float | None) -> ImportCall:
-        return await begin_import(
-            self._ready_router(), timeout_s=self._timeout_s, stream_timeout_s=self._stream_time(timeout_s)
-        )
+    async def _begin_import(self, timeout_s: float | None) -> VersionImport:
+        return VersionImport(self._ready_router(), self._time(timeout_s))
 
     async def _export_frames(
         self,
@@ -143,8 +143,7 @@ class AsyncTransfers(AsyncConnection):
             lambda endpoint: endpoint.reader.ExportMemories,
             request,
             route=Route.REPLICAS_THEN_WRITER,
-            timeout_s=self._timeout_s,
-            stream_timeout_s=self._stream_time(timeout_s),
+            timeout_s=self._time(timeout_s),
         )
         async with aclosing(responses):
             async for response in responses:

@@ -129,7 +129,7 @@ class OutcomeUnknown(Unavailable):
     """A write was sent and no answer came in time, however often it was repeated: it may have been done.
 
     The same call with ``request_id=error.metadata["request_id"]`` finds out: it is done once at most. An
-    import has none; it is repeated with ``on_conflict="skip"``.
+    import has none; it can be repeated with ``on_conflict="skip"``.
     """
 
 

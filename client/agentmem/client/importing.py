@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+import re
+import time
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
-import grpc
-
 from agentmem.client import values, versions
-from agentmem.client.errors import DeadlineExceeded, OutcomeUnknown, Unavailable
-from agentmem.client.routing import Router
+from agentmem.client.channels import Endpoint
+from agentmem.client.errors import AgentMemError, AlreadyExists, OutcomeUnknown
+from agentmem.client.routing import Call, Router
 from agentmem.client.versions import ImportResult
 from agentmem.v1 import writer_pb2
 
@@ -20,6 +20,7 @@ MAX_MESSAGE_VERSIONS = 1000
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 # What a version takes in a message besides itself: its tag and length.
 _VERSION_OVERHEAD_BYTES = 8
+_POSITION = re.compile(r"versions\[(\d+)\]")
 
 
 class MessageBuilder:
@@ -62,9 +63,9 @@ class MessageBuilder:
             return None
         return self._take(len(self._sizes_bytes))
 
-    @staticmethod
-    def _fits(sizes_bytes: Sequence[int], more_bytes: int) -> bool:
-        return len(sizes_bytes) < MAX_MESSAGE_VERSIONS and sum(sizes_bytes) + more_bytes <= MAX_MESSAGE_BYTES
+    def _fits(self, sizes_bytes: Sequence[int], more_bytes: int) -> bool:
+        size_bytes = self._head.ByteSize() + sum(sizes_bytes) + more_bytes
+        return len(sizes_bytes) < MAX_MESSAGE_VERSIONS and size_bytes <= MAX_MESSAGE_BYTES
 
     def _take(self, count: int) -> writer_pb2.ImportMemoriesRequest:
         """The first of the versions; the others begin the next message."""
@@ -82,63 +83,101 @@ class MessageBuilder:
         return message
 
 
-class ImportCall:
-    """A call of ImportMemories that is being sent."""
+class VersionImport:
+    """An import that is going on: each message is a call of its own, and the next is made ready meanwhile.
 
-    def __init__(
-        self,
-        router: Router,
-        address: str,
-        call: grpc.aio.StreamUnaryCall[Any, Any],
-        held: AsyncExitStack,
-    ) -> None:
+    So it is known which versions are in, an error belongs to one message, and a message whose answer was lost
+    can be sent again.
+    """
+
+    def __init__(self, router: Router, timeout_s: float) -> None:
+        """``timeout_s`` is for each message."""
         self._router = router
-        self._address = address
-        self._call = call
-        self._held = held
+        self._timeout_s = timeout_s
+        self._running: asyncio.Task[None] | None = None
+        self._begun_versions = 0
+        self._result = ImportResult(0, 0, 0)
 
     async def send(self, message: writer_pb2.ImportMemoriesRequest) -> None:
-        """Sends a message, when the writer has room for it."""
-        with self._translated():
-            try:
-                await self._call.write(message)
-            except asyncio.InvalidStateError:
-                # The writer has ended the call; its status says why.
-                await self._call
+        """Sends a message when the one before is in."""
+        await self._settled()
+        self._running = asyncio.create_task(self._import(message))
 
     async def finish(self) -> ImportResult:
-        """Waits for the writer to have taken in everything."""
-        with self._translated():
-            await self._call.done_writing()
-            return versions.import_result_from_proto(await self._call)
+        """Waits until everything is in."""
+        await self._settled()
+        return self._result
 
     async def close(self) -> None:
-        """Ends the call, if it has not ended yet."""
-        await self._held.aclose()
+        """Gives up the message that is on its way, if there is one."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait({self._running})
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
+    async def _settled(self) -> None:
+        if self._running is not None:
+            await self._running
+            self._running = None
+
+    async def _import(self, message: writer_pb2.ImportMemoriesRequest) -> None:
+        first, self._begun_versions = self._begun_versions, self._begun_versions + len(message.versions)
         try:
-            with self._router.translated(self._address):
-                yield
-        except (Unavailable, DeadlineExceeded) as error:
-            raise OutcomeUnknown(
-                f"the import was cut off and may be in by a part ({error.message}); "
-                'repeat it with on_conflict="skip"',
-                reason="OUTCOME_UNKNOWN",
-                attempts={self._address: error.message},
-            ) from error
+            response = await self._written(message)
+        except AgentMemError as error:
+            self._locate(error, first)
+            raise
+        self._result = ImportResult(
+            self._result.imported_versions + response.imported_versions,
+            self._result.skipped_versions + response.skipped_versions,
+            response.revision,
+        )
+
+    def _locate(self, error: AgentMemError, first: int) -> None:
+        """Makes positions in a message positions in the import, and says what is in."""
+        field = error.metadata.get("field", "")
+        if (position := _POSITION.match(field)) is not None:
+            field = f"versions[{first + int(position[1])}]{field[position.end() :]}"
+            error.message = _POSITION.sub(field[: field.index("]") + 1], error.message)
+            error.args = (error.message,)
+        located = {"imported_versions": str(self._result.imported_versions)}
+        error.metadata = {**error.metadata, **located, **({"field": field} if field else {})}
+
+    async def _written(self, message: writer_pb2.ImportMemoriesRequest) -> writer_pb2.ImportMemoriesResponse:
+        deadline_s = time.monotonic() + self._timeout_s
+        skips = message.on_conflict == writer_pb2.IMPORT_CONFLICT_SKIP
+        try:
+            return await self._sent(message, deadline_s, is_repeatable=skips)
+        except OutcomeUnknown:
+            if skips or time.monotonic() >= deadline_s:
+                raise
+        # It is in whole, by the attempt that was lost, or not at all.
+        again = writer_pb2.ImportMemoriesRequest()
+        again.CopyFrom(message)
+        again.on_conflict = writer_pb2.IMPORT_CONFLICT_SKIP
+        response = await self._sent(again, deadline_s, is_repeatable=True)
+        if response.imported_versions and response.skipped_versions:
+            raise AlreadyExists("some of the versions were there already", reason="MEMORY_EXISTS")
+        return writer_pb2.ImportMemoriesResponse(
+            imported_versions=len(message.versions), revision=response.revision
+        )
+
+    async def _sent(
+        self, message: writer_pb2.ImportMemoriesRequest, deadline_s: float, *, is_repeatable: bool
+    ) -> writer_pb2.ImportMemoriesResponse:
+        return await self._router.write(
+            _import_method,
+            message,
+            timeout_s=max(0.0, deadline_s - time.monotonic()),
+            is_repeatable=is_repeatable,
+        )
 
 
-async def begin_import(router: Router, *, timeout_s: float, stream_timeout_s: float | None) -> ImportCall:
-    """A call to the writer; the caller closes it.
+def _import_method(endpoint: Endpoint) -> Call[Any, writer_pb2.ImportMemoriesResponse]:
+    """ImportMemories with a stream of one message."""
 
-    Args:
-        timeout_s: until there is a connection.
-        stream_timeout_s: for the call; no bound when None.
-    """
-    async with AsyncExitStack() as held:
-        endpoint = await held.enter_async_context(router.writer(timeout_s))
-        call = endpoint.writer.ImportMemories(timeout=stream_timeout_s)
-        held.callback(call.cancel)
-        return ImportCall(router, endpoint.address, call, held.pop_all())
+    def call(
+        request: writer_pb2.ImportMemoriesRequest, *, timeout: float
+    ) -> Awaitable[writer_pb2.ImportMemoriesResponse]:
+        return endpoint.writer.ImportMemories(iter([request]), timeout=timeout)
+
+    return call

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -23,8 +23,18 @@ from agentmem.client.watch import TopologyWatch
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
+RequestIn = TypeVar("RequestIn", bound=Message, contravariant=True)
+ResponseOut = TypeVar("ResponseOut", bound=Message, covariant=True)
 Answer = TypeVar("Answer")
-Method: TypeAlias = Callable[[Endpoint], grpc.aio.UnaryUnaryMultiCallable[Request, Response]]
+
+
+class Call(Protocol[RequestIn, ResponseOut]):
+    """A method of a stub that sends one request and gets one answer."""
+
+    def __call__(self, request: RequestIn, /, *, timeout: float) -> Awaitable[ResponseOut]: ...
+
+
+Method: TypeAlias = Callable[[Endpoint], Call[Request, Response]]
 StreamMethod: TypeAlias = Callable[[Endpoint], grpc.aio.UnaryStreamMultiCallable[Request, Response]]
 # One try of a read on one node, until a time of time.monotonic().
 Attempt: TypeAlias = Callable[[Endpoint, float], Awaitable[Answer]]
@@ -96,13 +106,11 @@ class Router:
         *,
         route: Route,
         timeout_s: float,
-        stream_timeout_s: float | None,
     ) -> AsyncGenerator[Response, None]:
         """The messages of one node of the route, which is found as for ``read``.
 
         Args:
-            timeout_s: for the first message.
-            stream_timeout_s: for all of them; no bound when None.
+            timeout_s: for the first message; there is no bound for the others.
 
         Raises:
             Unavailable: no node sent a first message in time, or the node was lost in the middle.
@@ -112,7 +120,7 @@ class Router:
         async def begin(endpoint: Endpoint, deadline_s: float) -> _Stream[Response]:
             with ExitStack() as held:
                 held.enter_context(self._channels.use(endpoint.address))
-                call = method(endpoint)(request, timeout=stream_timeout_s)
+                call = method(endpoint)(request)
                 held.callback(call.cancel)
                 try:
                     async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
@@ -135,16 +143,27 @@ class Router:
         return None if message is grpc.aio.EOF else cast(Response, message)
 
     async def write(
-        self, method: Method[Request, Response], request: Request, *, request_id: str, timeout_s: float
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        *,
+        timeout_s: float,
+        is_repeatable: bool = True,
+        request_id: str = "",
     ) -> Response:
         """The writer's answer.
 
-        The request bears the request_id, with which the writer carries it out once. So it is sent until it is
-        answered: to the writer that the topology names then, which may have been restarted meanwhile.
+        A request is sent until it is answered: to the writer that the topology names then, which may have
+        been restarted meanwhile.
+
+        Args:
+            is_repeatable: the writer carries it out once, however often it comes, such as by its request_id.
+                Otherwise it is not sent again once it may have been carried out.
+            request_id: for the error that names it.
 
         Raises:
             Unavailable: the write was not done; the writer could not be reached within the deadline.
-            OutcomeUnknown: it may have been done; no answer came within the deadline.
+            OutcomeUnknown: it may have been done; no answer came.
             AgentMemError: what the writer answered.
         """
         deadline_s = time.monotonic() + timeout_s
@@ -173,6 +192,8 @@ class Router:
                     if verdict is WriteVerdict.FINAL:
                         raise
                     in_doubt = in_doubt or verdict is WriteVerdict.IN_DOUBT
+                    if in_doubt and not is_repeatable:
+                        break
             await self._pause(rounds, deadline_s)
             rounds += 1
         if in_doubt:
@@ -374,7 +395,7 @@ def _unanswered(said: Mapping[str, str], timeout_s: float, sent: int, request_id
     return OutcomeUnknown(
         f"the write may or may not have been done: no answer {_bound(timeout_s, sent)}; {_joined(said)}",
         reason="OUTCOME_UNKNOWN",
-        metadata={"request_id": request_id},
+        metadata={"request_id": request_id} if request_id else {},
         attempts=said,
     )
 

@@ -21,6 +21,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+import grpc
+
 from agentmem.client.errors import AgentMemError, DeadlineExceeded, Unavailable, from_server
 from agentmem.client.topology import Node, NodeRole, NodeState, Topology
 
@@ -249,9 +251,16 @@ def write_verdict(error: AgentMemError, *, in_doubt: bool) -> WriteVerdict:
     # A commit that failed may have reached the disk, as may a write whose answer was lost or came too late.
     if isinstance(error, DeadlineExceeded) or error.reason == "COMMIT_FAILED":
         return WriteVerdict.IN_DOUBT
+    # grpc gives the last two for some broken connections.
+    lost = (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    )
+    if error.code in lost and not from_server(error):
+        return WriteVerdict.IN_DOUBT
     if isinstance(error, Unavailable):
-        if not from_server(error):
-            return WriteVerdict.IN_DOUBT
         again = in_doubt or error.reason in ("NOT_CONNECTED", "SHUTTING_DOWN")
         return WriteVerdict.NOT_DONE if again else WriteVerdict.FINAL
     if in_doubt and error.reason in ("OVERLOADED", "NOT_WRITER"):
