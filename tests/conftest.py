@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from cluster import Cluster, Stubs
+from command_line import Cli
 
 from agentmem.client import Client
 
@@ -42,3 +43,9 @@ def replica(shared_cluster: Cluster) -> Iterator[Stubs]:
 def namespace() -> str:
     """A namespace that nobody else uses."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def cli(shared_cluster: Cluster, namespace: str) -> Cli:
+    """The command, with a namespace for each test."""
+    return Cli(shared_cluster.writer.address, namespace)

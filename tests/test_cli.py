@@ -1,65 +1,19 @@
 """The `agentmem` command against a real cluster: what it prints, where, and its exit codes."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import Cluster
+from command_line import COMMAND_TIMEOUT_S, Cli, failed
 
 from agentmem.cli import documents
 from agentmem.cli.main import run
 from agentmem.client import InvalidArgument
-
-COMMAND_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True)
-class Cli:
-    """The command with its environment."""
-
-    target: str
-    namespace: str = ""
-
-    def __call__(self, *arguments: str, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"AGENTMEM_TARGET": self.target, "AGENTMEM_NAMESPACE": self.namespace}
-        done = subprocess.run(
-            [sys.executable, "-m", "agentmem.cli", *arguments],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            timeout=COMMAND_TIMEOUT_S,
-            env=environment,
-            check=False,
-        )
-        out, err = done.stdout.decode(), done.stderr.decode()
-        assert "Traceback" not in err, err
-        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
-
-    def json(self, *arguments: str, stdin: str = "") -> Any:
-        """The document that a command prints."""
-        done = self(*arguments, "--json", stdin=stdin)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-
-@pytest.fixture
-def cli(shared_cluster: Cluster, namespace: str) -> Cli:
-    """The command, with a namespace for each test."""
-    return Cli(shared_cluster.writer.address, namespace)
-
-
-def failed(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
-    """Checks a failure: its code, nothing on standard output, a line or two that say what to do."""
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) <= 4
-    for part in parts:
-        assert part in done.stderr
 
 
 def jsonl(lines: Sequence[Any]) -> str:
@@ -233,6 +187,20 @@ def test_status_shows_every_node(cli: Cli) -> None:
         (["add", "x", "--event-time", "noon"], "--event-time"),
         (["add", ""], "content"),
         (["update", "m1"], "nothing to change"),
+        (["update", "m1", "--ttl", "1h", "--clear-expire-time"], "--clear-expire-time"),
+        (["add", "x", "--ttl", "1h", "--expire-time", "2999-01-01"], "--ttl"),
+        (["add", "x", "--ttl", "5"], "--ttl"),
+        (["add", "x", "--expire-time", "2020-01-01"], "expire_time"),
+        (["add", "x", "--on-duplicate", "drop"], "merge"),
+        (["get", "m1", "--as-of", "yesterday"], "--as-of"),
+        (["delete"], "delete what?"),
+        (["delete", "m1", "--everything"], "delete what?"),
+        (["delete", "m1", "--user-id", "ana"], "delete what?"),
+        (["delete", "m1", "m2", "--expected-version", "1"], "--expected-version"),
+        (["receipt", "0"], "revision"),
+        (["namespace", "set"], "nothing to change"),
+        (["namespace", "set", "--max-version-age", "7"], "--max-version-age"),
+        (["namespace", "set", "--vector-precision", "float8"], "float16"),
         (["list", "--since", "yesterday"], "--since"),
         (["list", "--user-id", ""], "user_id"),
         (["search", "x", "--top-k", "0"], "--top-k"),

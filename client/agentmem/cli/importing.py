@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,11 +22,15 @@ from agentmem.client import (
     NewMemory,
 )
 from agentmem.client.errors import AgentMemError, InvalidArgument
+from agentmem.client.importing import MAX_MESSAGE_VERSIONS
 
 BATCH_SIZE = 500
 # Keeps a batch of long memories well below the size of a message.
 BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_POSITION = re.compile(r"memories\[(\d+)\]")
+_VERSION_POSITION = re.compile(r"^versions\[(\d+)\](?:\.memory)?[.:]? ?")
+# A message that is being sent, one that is made ready, and what comes with it into the next.
+_MAX_VERSIONS_ON_THE_WAY = 3 * MAX_MESSAGE_VERSIONS
 
 
 @contextmanager
@@ -175,34 +180,42 @@ def _import_versions(
     on_progress: Callable[[int], None],
     skip_existing: bool,
 ) -> Done:
-    problems: list[str] = []
+    # The lines of the versions that are on their way; a refusal names the position of one.
+    sent: deque[tuple[int, int]] = deque(maxlen=_MAX_VERSIONS_ON_THE_WAY)
+    problem = ""
 
-    def versions() -> Iterator[MemoryVersion]:
+    def found() -> Iterator[MemoryVersion]:
         """The versions before the first bad line."""
-        for number, line in numbered:
+        nonlocal problem
+        for position, (number, line) in enumerate(numbered):
             try:
                 version = exporting.to_version(_parsed(line))
             except (ValueError, InvalidArgument) as error:
-                problems.append(f"line {number}: {error}")
+                problem = f"line {number}: {error}"
                 return
+            sent.append((position, number))
             yield version
             on_progress(1)
 
     conflict = ImportConflict.SKIP if skip_existing else ImportConflict.FAIL
     try:
-        result = client.import_versions(namespace, versions(), on_conflict=conflict)
-    except AlreadyExists as error:
-        raise CommandError(
-            f"{error}\nwhat came before it is in; --skip-existing leaves out what is there"
-        ) from error
+        result = client.import_versions(namespace, found(), on_conflict=conflict)
     except AgentMemError as error:
         failure = failures.from_client(error, target)
-        raise CommandError(f"{failure}\nwhat came before it is in", failure.exit_code) from error
+        text, count = str(failure), error.metadata.get("imported_versions", "0")
+        if (position := _VERSION_POSITION.match(text)) is not None:
+            text = f"line {dict(sent)[int(position[1])]}: {text[position.end() :]}"
+        if isinstance(error, AlreadyExists):
+            text += "\n--skip-existing leaves out what is there"
+        raise CommandError(f"{text}\n{_only(int(count))}", failure.exit_code) from error
     done = Done("versions", result.imported_versions, result.skipped_versions, revision=result.revision)
-    if problems:
-        count = done.imported + done.skipped
-        raise usage_error(f"{problems[0]}\n{count} versions were imported before it, nothing after it")
+    if problem:
+        raise usage_error(f"{problem}\n{_only(done.imported)}")
     return done
+
+
+def _only(count: int) -> str:
+    return f"{count} versions were imported before it, nothing after it"
 
 
 def _parsed(line: bytes) -> Any:
