@@ -39,7 +39,7 @@ def test_the_commands_run(shared_cluster: Cluster) -> None:
     (commands,) = [block for block in blocks("sh") if block.startswith("agentmem ")]
     environment = os.environ | {"AGENTMEM_TARGET": shared_cluster.writer.address}
     for line in commands.splitlines():
-        command = line.replace("agentmem ", f"{sys.executable} -m agentmem.cli ", 1)
+        command = line.replace("agentmem ", f"{sys.executable} -m agentmem.cli ")
         done = subprocess.run(
             command,
             shell=True,
