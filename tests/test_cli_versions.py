@@ -84,20 +84,21 @@ def test_deletion_by_options_is_asked_for(shared_cluster: Cluster, cli: Cli) -> 
 
 def answered(cli: Cli, answer: str, *arguments: str) -> str:
     """What the command says to somebody at a terminal."""
-    ours, theirs = pty.openpty()
-    with os.fdopen(ours, "wb", buffering=0) as keyboard:
-        os.write(ours, answer.encode())
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, answer.encode())
+    try:
         done = subprocess.run(
             [sys.executable, "-m", "agentmem.cli", *arguments],
-            stdin=theirs,
+            stdin=terminal,
             capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT_S,
             env=os.environ | {"AGENTMEM_TARGET": cli.target, "AGENTMEM_NAMESPACE": cli.namespace},
             check=False,
         )
-        os.close(theirs)
-        del keyboard
+    finally:
+        os.close(terminal)
+        os.close(keyboard)
     return (done.stderr + done.stdout).strip()
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, Stubs, wait_until
+from cluster import Cluster, Node, Stubs, wait_until
 from interruption import Relay
 
 from agentmem.client import (
@@ -310,6 +312,26 @@ def test_a_backup_is_the_store_at_one_revision(
     empty.mkdir()
     client.backup(empty)
     assert len(list(empty.iterdir())) == 2
+
+
+def test_a_backup_can_be_restored(tmp_path: Path) -> None:
+    with Cluster(tmp_path, 0, WRITER_FLAGS) as cluster, Client(cluster.writer.address) as client:
+        client.add("ns", "kept", id="a")
+        client.backup(tmp_path / "backup")
+        client.add("ns", "not in it", id="b")
+    command = [
+        sys.executable,
+        "-m",
+        "agentmem.server",
+        "restore",
+        str(tmp_path / "backup"),
+        str(tmp_path / "new"),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    node = Node("agentmem.server", tmp_path / "new", *WRITER_FLAGS).wait_ready()
+    with Client(node.address) as client:
+        assert [memory.id for memory in client.list("ns").memories] == ["a"]
+    node.stop()
 
 
 def test_a_backup_that_is_cut_off_goes_on(tmp_path: Path) -> None:

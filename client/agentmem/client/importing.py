@@ -112,7 +112,8 @@ class VersionImport:
         """Gives up the message that is on its way, if there is one."""
         if self._running is not None:
             self._running.cancel()
-            await asyncio.wait({self._running})
+            # Whatever comes of it: the caller has an error already.
+            await asyncio.gather(self._running, return_exceptions=True)
 
     async def _settled(self) -> None:
         if self._running is not None:
