@@ -67,7 +67,7 @@ def test_a_fault_of_the_disk(folder: Path, library: Path, fault: Fault) -> None:
 
 def test_a_store_at_its_limit_refuses_writes_and_serves_reads(tmp_path: Path) -> None:
     node = Node(
-        "agentmem.server", tmp_path / "writer", *FLAGS, *("--max-map-size-bytes", str(2 * MIB))
+        "agentmem.server", tmp_path / "writer", *FLAGS, *("--max-map-size-bytes", str(MIB))
     ).wait_ready()
     load = WritingClients("ns", clients=2, seed=SEED)
     try:

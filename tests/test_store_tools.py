@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -58,16 +59,23 @@ def write_backup(folder: Path, header: replication_pb2.SnapshotHeader, data: byt
     return folder
 
 
-@pytest.fixture
-def stopped(tmp_path: Path) -> Path:
-    """The data directory of a writer that has ended, with some of everything in it."""
-    with Cluster(tmp_path / "cluster", replicas=0, writer_flags=("--embedder", "none")) as cluster:
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of a writer that has ended, with some of everything in it. Not to be changed."""
+    path = tmp_path_factory.mktemp("ended")
+    with Cluster(path, replicas=0, writer_flags=("--embedder", "none")) as cluster:
         stubs = Stubs(cluster.writer.address)
         for number in range(30):
             add(stubs, "ns", Memory(id=f"m{number:02}", content=f"text number {number}"))
         update(stubs, "ns", Memory(id="m03", content="changed"), "content")
         stubs.channel.close()
     return cluster.writer.data_dir
+
+
+@pytest.fixture
+def stopped(ended: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(ended, tmp_path / "writer"))
 
 
 def damaged(data_dir: Path, database: bytes, place: int) -> None:
