@@ -25,6 +25,8 @@ from agentmem.v1 import replication_pb2
 MAX_SNAPSHOTS = 2
 CHUNK_BYTES = 1024 * 1024
 KEEP_S = 600.0
+# Whoever takes nothing for this long has to begin anew when another needs the place.
+STALL_S = 60.0
 RETRY_AFTER_S = 10.0
 
 
@@ -63,6 +65,7 @@ class Snapshots:
             yield replication_pb2.FetchSnapshotResponse(header=snapshot.header)
             offset = request.offset
             while offset < snapshot.header.size_bytes:
+                snapshot.used_at_s = time.monotonic()
                 data = await asyncio.to_thread(_read, snapshot.file, offset)
                 chunk = replication_pb2.SnapshotChunk(offset=offset, data=data, crc32c=crc32c(data))
                 yield replication_pb2.FetchSnapshotResponse(chunk=chunk)
@@ -102,7 +105,12 @@ class Snapshots:
         """Forgets the copy that nobody has read for longest, if there are too many."""
         if len(self._ready) + self._making < MAX_SNAPSHOTS:
             return
-        idle = [name for name, snapshot in self._ready.items() if not snapshot.readers]
+        stalled_at_s = time.monotonic() - STALL_S
+        idle = [
+            name
+            for name, snapshot in self._ready.items()
+            if not snapshot.readers or snapshot.used_at_s < stalled_at_s
+        ]
         if not idle:
             raise ResourceExhausted(
                 "OVERLOADED",
@@ -160,6 +168,9 @@ async def _copy(store_path: Path, folder: Path) -> replication_pb2.SnapshotHeade
 
 
 def _read(file: Path, offset: int) -> bytes:
-    with open(file, "rb") as source:
-        source.seek(offset)
-        return source.read(CHUNK_BYTES)
+    try:
+        with open(file, "rb") as source:
+            source.seek(offset)
+            return source.read(CHUNK_BYTES)
+    except FileNotFoundError as error:
+        raise NotFound("SNAPSHOT_NOT_FOUND", "the snapshot was taken away for another: begin anew") from error
