@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from agentmem.core.errors import AgentMemError, DataLoss
+from agentmem.core.layout import NamespaceState
 from agentmem.core.log import LOG_HEADER_BYTES, decode_entry, next_chain_hash
 from agentmem.core.records import IdSource
-from agentmem.core.store import Change, Store, StoreCorruptError, StoreFormatError, WriteTransaction
+from agentmem.core.store import Change, Removal, Store, StoreCorruptError, StoreFormatError, WriteTransaction
 from agentmem.v1 import memory_pb2, replication_pb2
 
 MIB = 1024**2
@@ -211,6 +212,29 @@ def test_an_entry_applied_twice_counts_once(store: Store, tmp_path: Path) -> Non
     for _ in range(2):
         follower.commit(lambda transaction: transaction.apply(ship(store)[0]))
     assert follower.position() == store.position()
+
+
+def remove(store: Store, *ordinals: int, is_purge: bool) -> int:
+    """Prunes or purges versions of one memory, given newest first."""
+    removal = Removal("ns", ordinals, is_purge=is_purge)
+    return store.commit(lambda transaction: transaction.append([removal], 1))
+
+
+def follow(store: Store, follower: Store) -> None:
+    for entry in ship(store, follower.position().revision):
+        follower.commit(partial(_apply, entry=entry))
+
+
+def test_a_follower_knows_the_dimension_of_embeddings_that_it_never_gets(
+    store: Store, tmp_path: Path
+) -> None:
+    put(store, "a", dimension=4)
+    remove(store, 1, is_purge=True)
+    follower = follower_of(store, tmp_path / "replica")
+    follow(store, follower)
+    with follower.read() as copy, store.read() as original:
+        assert copy.namespace("ns") == original.namespace("ns")
+        assert original.namespace("ns") == NamespaceState(number=1, dimension=4)
 
 
 def _flip(data: bytes, place: int) -> bytes:

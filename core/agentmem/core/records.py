@@ -195,11 +195,6 @@ def check_vector(value: bytes, ordinal: int) -> None:
         raise DataLoss("CORRUPT_VECTOR", f"the vector at ordinal {ordinal} fails its checksum")
 
 
-def vector_dimension(value: bytes) -> int:
-    """How many components an encoded vector has."""
-    return (len(value) - VECTOR_HEADER.size) // _DTYPES[value[CHECKSUM_BYTES]].itemsize
-
-
 def stored_checksum(value: bytes) -> int:
     """The crc32c at the head of an encoded record, vector or log entry; 0 for empty bytes."""
     return int.from_bytes(value[:CHECKSUM_BYTES], "little")

@@ -64,6 +64,8 @@ class VersionWriter(ReadTransaction):
             max_versions=change.settings.max_versions,
             max_version_age_us=duration_us(change.settings.max_version_age),
             precision=change.settings.vector_precision,
+            dimension=change.dimension or known.dimension,
+            model=change.embedding_model if change.dimension else known.model,
         )
         self._change_namespace(change.name, changed)
         return changed
@@ -102,11 +104,8 @@ class VersionWriter(ReadTransaction):
             self._transaction.put(b"hashes", hash_key(space.number, content_digest(memory), ordinal), b"")
             if memory.HasField("expire_time"):
                 self._transaction.put(b"expiry", expiry_key(timestamp_us(memory.expire_time), ordinal), b"")
-        first_vector = bool(vector) and not space.dimension
         changed = replace(
             space,
-            dimension=records.vector_dimension(vector) if first_vector else space.dimension,
-            model=memory.embedding_model if first_vector else space.model,
             live_memories=space.live_memories + (not deleted),
             live_vectors=space.live_vectors + bool(vector),
             versions=space.versions + 1,

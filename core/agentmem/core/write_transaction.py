@@ -131,9 +131,9 @@ class WriteTransaction(VersionWriter):
 
     def _write_change(self, entry: LogEntry, change: Change) -> Operation:
         space = self.namespace(change.memory.namespace)
-        if space is None:
-            settings = writer_pb2.NamespaceSettings(vector_precision=writer_pb2.VECTOR_PRECISION_FLOAT32)
-            space = self._set_namespace(entry, change.memory.namespace, settings)
+        if space is None or (change.vector is not None and not space.dimension):
+            settings = (space or NamespaceState(number=0)).settings()
+            space = self._set_namespace(entry, change.memory.namespace, settings, change)
         previous = self.id_state(change.memory.namespace, change.memory.id)
         record = records.encode_record(
             Record(
@@ -167,11 +167,18 @@ class WriteTransaction(VersionWriter):
         return operation
 
     def _set_namespace(
-        self, entry: LogEntry, name: str, settings: writer_pb2.NamespaceSettings
+        self,
+        entry: LogEntry,
+        name: str,
+        settings: writer_pb2.NamespaceSettings,
+        first: Change | None = None,
     ) -> NamespaceState:
+        """``first`` is a version that is the first of its namespace, or the first with a vector."""
         known = self.namespace(name)
         number = known.number if known else self.namespace_count() + 1
         change = storage_pb2.NamespaceChange(name=name, number=number, settings=settings)
+        if first is not None and first.vector is not None:
+            change.dimension, change.embedding_model = len(first.vector), first.memory.embedding_model
         entry.namespaces.append(change)
         return self._apply_namespace(change)
 

@@ -61,14 +61,18 @@ class Operation(_message.Message):
     def __init__(self, kind: _Optional[_Union[Operation.Kind, str]] = ..., ordinal: _Optional[int] = ..., replaced_ordinal: _Optional[int] = ..., record_crc32c: _Optional[int] = ..., vector_crc32c: _Optional[int] = ..., namespace_number: _Optional[int] = ..., removed_ordinals: _Optional[_Iterable[int]] = ..., forgotten_before: _Optional[int] = ..., forgotten_before_us: _Optional[int] = ...) -> None: ...
 
 class NamespaceChange(_message.Message):
-    __slots__ = ("name", "number", "settings")
+    __slots__ = ("name", "number", "settings", "dimension", "embedding_model")
     NAME_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_MODEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     number: int
     settings: _writer_pb2.NamespaceSettings
-    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., settings: _Optional[_Union[_writer_pb2.NamespaceSettings, _Mapping]] = ...) -> None: ...
+    dimension: int
+    embedding_model: str
+    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., settings: _Optional[_Union[_writer_pb2.NamespaceSettings, _Mapping]] = ..., dimension: _Optional[int] = ..., embedding_model: _Optional[str] = ...) -> None: ...
 
 class RequestOutcome(_message.Message):
     __slots__ = ("key", "fingerprint", "response", "ordinal", "time_us", "revision")
