@@ -237,6 +237,22 @@ def test_a_follower_knows_the_dimension_of_embeddings_that_it_never_gets(
         assert original.namespace("ns") == NamespaceState(number=1, dimension=4)
 
 
+def test_a_follower_that_missed_a_version_between_drops_what_ended_before_it(
+    store: Store, tmp_path: Path
+) -> None:
+    follower = follower_of(store, tmp_path / "replica")
+    put(store, "a", "one")
+    delete(store, "a")
+    follow(store, follower)
+    put(store, "a", "two")
+    put(store, "a", "three")
+    remove(store, 3, 2, 1, is_purge=False)  # so the follower is never sent "two"
+    follow(store, follower)
+    with follower.read() as copy, store.read() as original:
+        assert original.superseded(1, until_us=10, limit=10) == []
+        assert copy.superseded(1, until_us=10, limit=10) == []
+
+
 def _flip(data: bytes, place: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 

@@ -171,6 +171,10 @@ class VersionWriter(ReadTransaction):
         space = self._known_namespace(name)
         state = self.id_state(name, memory.id)
         ended_us = {} if state is None else self._end_times(state.ordinal)
+        if any(ordinal not in ended_us for ordinal in kept):
+            # Behind a gap: a version between these and the newest was removed before this store could have
+            # it. Such a gap begins behind a tombstone, see ``_skip_version``.
+            ended_us = {**self._end_times(max(kept)), **ended_us}
         for ordinal in kept:
             if state is not None and ordinal == state.ordinal:
                 if not state.deleted:
