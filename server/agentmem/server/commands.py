@@ -190,7 +190,7 @@ class _Batch:
         vector = merged_vector(memory, known.vector, added_vector, added.embedding_model)
         if place is not None:
             self.changes[place] = Change(memory, vector)
-        elif memory != known.memory:
+        elif memory != known.memory or vector is not known.vector:
             state = self._transaction.id_state(self._namespace, memory.id)
             memory.version += 1
             memory.update_time.FromMicroseconds(next_update_us(known.memory, self._time_us))
