@@ -171,6 +171,7 @@ def later(seconds: int, **fields: object) -> memory_pb2.MemoryVersion:
         ([without("id")], "versions[0].memory.id"),
         ([without("content")], "versions[0].memory.content"),
         ([without("version")], "versions[0].memory.version"),
+        ([version(memory=Memory(version=2**63))], "versions[0].memory.version"),
         ([without("update_time")], "versions[0].memory.update_time"),
         ([without("event_time")], "versions[0].memory.event_time"),
         ([version(memory=Memory(namespace="other"))], "versions[0].memory.namespace"),
@@ -188,6 +189,22 @@ def test_versions_that_cannot_be_are_refused(
     code, _, metadata, _ = error_of(lambda: imported(writer, namespace, versions))
     assert (code, metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, field)
     assert not exported(writer, namespace)
+
+
+def test_a_memory_of_the_last_version_number_goes_on(writer: Stubs, namespace: str) -> None:
+    last = 2**63 - 1
+    expired = version(memory=Memory(id="expired"))
+    expired.memory.expire_time.FromSeconds(2000)
+    versions = [version(), expired]
+    for each in versions:
+        each.memory.version = last
+    imported(writer, namespace, versions)
+    changed = update(writer, namespace, Memory(id="a", content="coffee"), "content")
+    assert changed.memory.version == last + 1
+    request = reader_pb2.GetMemoryHistoryRequest(namespace=namespace, id="expired")
+    wait_until(
+        lambda: writer.reader.GetMemoryHistory(request).versions[0].memory.version == last + 1, "it is swept"
+    )
 
 
 def test_an_import_names_its_namespace(writer: Stubs, namespace: str) -> None:

@@ -17,6 +17,8 @@ MAX_NAMESPACE_BYTES = 128
 MAX_ID_BYTES = 256
 MAX_REQUEST_ID_BYTES = 128
 MAX_VERSIONS = 1000
+# Of an imported version: far enough from the end of uint64 for all that may follow.
+MAX_VERSION_NUMBER = 2**63 - 1
 MAX_OWNER_BYTES = 256
 MAX_CONTENT_BYTES = 256 * 1024
 MAX_TAGS = 64

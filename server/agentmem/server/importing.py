@@ -13,6 +13,7 @@ from agentmem.core.store import Change, WriteTransaction
 from agentmem.core.times import timestamp_us
 from agentmem.core.validation import (
     MAX_BATCH,
+    MAX_VERSION_NUMBER,
     check_id,
     check_memory,
     check_namespace,
@@ -144,6 +145,8 @@ def _change(namespace: str, version: memory_pb2.MemoryVersion, path: str) -> Cha
     memory.namespace = namespace
     if not memory.version:
         raise invalid_field(f"{path}.memory.version", "is missing")
+    if memory.version > MAX_VERSION_NUMBER:
+        raise invalid_field(f"{path}.memory.version", f"must be at most {MAX_VERSION_NUMBER}")
     if version.revision:
         raise invalid_field(f"{path}.revision", "is set by the server")
     _check_times(memory, path, is_written=version.kind == memory_pb2.VERSION_KIND_WRITTEN)
