@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
-from calls import add, all_ids, error_of, get
+from calls import add, all_ids, error_of, floats, get
 from cluster import Cluster, Stubs
 
 from agentmem.v1 import memory_pb2, writer_pb2
@@ -201,3 +201,18 @@ def test_a_merge_over_a_limit_is_refused_whole(writer: Stubs, namespace: str) ->
     code, _, metadata, _ = error_of(lambda: added(writer, namespace, more, on_duplicate=MERGE))
     assert (code, metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "memories[0].tags")
     assert get(writer, namespace, "a").memories[0].version == 1
+
+
+def test_a_merge_brings_the_first_embedding_and_its_dimension(tmp_path: Path) -> None:
+    with Cluster(tmp_path, replicas=0, writer_flags=("--embedder", "none")) as cluster:
+        stubs = Stubs(cluster.writer.address)
+        add(stubs, "ns", Memory(id="a", content="tea"))
+        same = Memory(content="tea", embedding=floats(1, 0, 0))
+        other = Memory(content="rum", embedding=floats(1, 0))
+        reason = error_of(lambda: added(stubs, "ns", same, other, on_duplicate=MERGE))[1]
+        assert reason == "DIMENSION_MISMATCH"
+        # An embedding of a model without a name is news as well.
+        assert added(stubs, "ns", same, on_duplicate=MERGE).memories[0].version == 2
+        assert get(stubs, "ns", "a", embedding=True).memories[0].embedding == same.embedding
+        assert added(stubs, "ns", same, on_duplicate=MERGE).memories[0].version == 2
+        stubs.channel.close()

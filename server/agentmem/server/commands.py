@@ -188,6 +188,9 @@ class _Batch:
         set_expire_time(brought, self._time_us)
         memory = merged(known.memory, brought, path)
         vector = merged_vector(memory, known.vector, added_vector, added.embedding_model)
+        if vector is not None:
+            # It may be the first of the namespace.
+            self._dimension, self._model = len(vector), memory.embedding_model
         if place is not None:
             self.changes[place] = Change(memory, vector)
         elif memory != known.memory or vector is not known.vector:
