@@ -120,6 +120,18 @@ def test_a_purge_by_filter_takes_all_that_ever_matched(writer: Stubs, namespace:
     assert all_ids(writer, namespace) == {"other"}
 
 
+def test_a_purge_of_everything_takes_what_is_only_a_deletion_any_more(writer: Stubs, namespace: str) -> None:
+    settings = writer_pb2.NamespaceSettings(max_versions=1)
+    configure = writer_pb2.UpdateNamespaceRequest(namespace=namespace, settings=settings)
+    configure.update_mask.paths.append("max_versions")
+    writer.writer.UpdateNamespace(configure)
+    add(writer, namespace, Memory(id="a", content="tea", user_id="ana"), Memory(id="b", content="tea"))
+    delete(writer, namespace, ids=["a"])
+    assert delete(writer, namespace, filter=by_user("ana"), purge=True).deleted_count == 0
+    every = filter_pb2.Filter(condition=filter_pb2.Condition(field="id", operator=filter_pb2.OPERATOR_EXISTS))
+    assert list(delete(writer, namespace, filter=every, purge=True).deleted_ids) == ["a", "b"]
+
+
 def test_a_receipt_is_found_by_its_namespace_and_revision(writer: Stubs, namespace: str) -> None:
     add(writer, namespace, Memory(id="a", content="tea"))
     revision = delete(writer, namespace, ids=["a"], purge=True).revision

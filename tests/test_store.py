@@ -357,6 +357,27 @@ def test_a_newer_format_is_refused(store: Store, tmp_path: Path) -> None:
         open_store(path)
 
 
+def test_a_store_is_made_whole_beside_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    # What a cut in the first moments leaves.
+    (tmp_path / "store.new").mkdir()
+    (tmp_path / "store.new" / "data.mdb").write_bytes(b"half")
+    path.mkdir()
+    store = open_store(path)
+    store.found_cluster()
+    put(store, "a", "one")
+    assert contents(store) == [("a", 1, "one")]
+    assert not (tmp_path / "store.new").exists()
+
+
+def test_a_folder_with_other_files_does_not_become_a_store(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "letter.txt").write_text("dear Ana")
+    with pytest.raises(StoreFormatError, match="not a store"):
+        open_store(tmp_path / "store")
+    assert (tmp_path / "store" / "letter.txt").read_text() == "dear Ana"
+
+
 def test_files_that_are_not_a_store_are_refused(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"not a store " * 1000)
     with pytest.raises(StoreFormatError):

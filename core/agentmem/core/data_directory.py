@@ -31,7 +31,9 @@ class DataDirectory:
     def __init__(self, path: Path) -> None:
         """Creates and locks the folder. Raises DataDirectoryInUse when another process has it."""
         self.path = path.resolve()
-        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.path.is_dir():
+            self.path.mkdir(parents=True)
+            sync(self.path.parent)
         self._lock: TextIO = open(self.path / "LOCK", "a")  # noqa: SIM115 - held until close
         if not self._acquired():
             self._lock.close()

@@ -158,8 +158,11 @@ class Environment:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A snapshot for the length of the ``with`` block, which must not wait for anything."""
-        with self._counted_transaction(), _named_damage(), self._environment.begin() as transaction:
-            yield Transaction(transaction, self._databases)
+        try:
+            with self._counted_transaction(), _named_damage(), self._environment.begin() as transaction:
+                yield Transaction(transaction, self._databases)
+        except lmdb.PanicError as error:
+            raise Unavailable("SHUTTING_DOWN", "a commit failed, and the store is closed") from error
 
     def commit(self, work: Callable[[Transaction], T]) -> T:
         """Runs ``work`` in a write transaction and returns its answer once the commit is on disk.

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from agentmem.core.config import SettingsError, load_settings
 from agentmem.core.data_directory import DataDirectoryInUse
+from agentmem.core.errors import AgentMemError
 from agentmem.core.serving import ListenError
 from agentmem.core.store import StoreFormatError
 
@@ -46,7 +47,7 @@ def run_process(
 
     try:
         code = asyncio.run(serve())
-    except (DataDirectoryInUse, StoreFormatError, ListenError, SettingsError) as error:
+    except (DataDirectoryInUse, StoreFormatError, ListenError, SettingsError, AgentMemError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     # Store and data directory are closed. Python would still wait for threads that search or embed for

@@ -6,6 +6,7 @@ to disk before ``commit`` returns.
 
 from __future__ import annotations
 
+import shutil
 import struct
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from agentmem.core.data_directory import STORE_FILE, sync
 from agentmem.core.dictionaries import Dictionaries
 from agentmem.core.environment import Environment, FileUse, StoreCorruptError, StoreFormatError, Transaction
 from agentmem.core.layout import (
@@ -36,6 +38,8 @@ __all__ = [
     "WriteTransaction",
 ]
 
+LOCK_FILE = "lock.mdb"
+
 T = TypeVar("T")
 
 
@@ -56,8 +60,8 @@ class Store:
         Raises:
             StoreFormatError: the folder holds a store of another layout, or files that are not a store.
         """
-        if not read_only:
-            path.mkdir(parents=True, exist_ok=True)
+        if not read_only and not (path / STORE_FILE).exists():
+            _create(path, map_size_bytes)
         self._environment = Environment(
             path,
             max_databases=len(DATABASES),
@@ -67,10 +71,8 @@ class Store:
         )
         try:
             # Before anything is created in files that are of another layout.
-            is_new = not _has_content(self._environment, path)
+            _check_format(self._environment, path)
             self._environment.open_databases(DATABASES)
-            if is_new:
-                self._environment.commit(_initialise)
             self.dictionaries = Dictionaries()
             with self._environment.read() as transaction:
                 self.dictionaries.load(transaction)
@@ -137,26 +139,54 @@ class Store:
         self._environment.close()
 
 
-def _has_content(environment: Environment, path: Path) -> bool:
-    """Whether there is a store already. Raises StoreFormatError when it is not one of this release."""
-    names = environment.database_names()
-    if not names:
-        return False
-    if b"meta" not in names:
+def _create(path: Path, map_size_bytes: int) -> None:
+    """Makes an empty store, which is there whole or not at all.
+
+    LMDB does not sync the first pages of a new file; so it is made beside its place and moved when it is on
+    the disk.
+
+    Raises:
+        StoreFormatError: the folder holds other files.
+    """
+    partial = path.with_name(f"{path.name}.new")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    environment = Environment(
+        partial,
+        max_databases=len(DATABASES),
+        map_size_bytes=map_size_bytes,
+        max_map_size_bytes=map_size_bytes,
+    )
+    try:
+        environment.open_databases(DATABASES)
+        environment.commit(_initialise)
+    finally:
+        environment.close()
+    (partial / LOCK_FILE).unlink()
+    sync(partial / STORE_FILE)
+    sync(partial)
+    (path / LOCK_FILE).unlink(missing_ok=True)
+    try:
+        # Takes the place of an empty folder.
+        partial.rename(path)
+    except OSError as error:
+        raise StoreFormatError(f"{path} holds files that are not a store") from error
+    sync(path.parent)
+
+
+def _check_format(environment: Environment, path: Path) -> None:
+    """Raises StoreFormatError when there is not a store of this release."""
+    if b"meta" not in environment.database_names():
         raise StoreFormatError(f"{path} holds an LMDB environment that is not a store")
     environment.open_databases((b"meta",))
     with environment.read() as transaction:
-        stored = transaction.get(b"meta", b"format")
-    if stored is None:
-        return False  # killed before the first commit
-    found = int.from_bytes(stored, "little")
+        found = int.from_bytes(transaction.get(b"meta", b"format") or b"", "little")
     if found != FORMAT_VERSION:
         age = "a later" if found > FORMAT_VERSION else "an earlier"
         raise StoreFormatError(
             f"{path} has store format {found}, of {age} release; this release reads and writes format "
             f"{FORMAT_VERSION}"
         )
-    return True
 
 
 def _initialise(transaction: Transaction) -> None:

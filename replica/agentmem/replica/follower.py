@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 
 import grpc
 
-from agentmem.core.errors import DataLoss
+from agentmem.core.errors import DataLoss, ResourceExhausted
 from agentmem.core.signals import Signal
 from agentmem.core.store import Store, WriteTransaction
 from agentmem.v1 import replication_pb2, replication_pb2_grpc
@@ -92,6 +92,9 @@ class Follower:
             except DataLoss as error:
                 # Damaged on the way, or a gap: nothing was applied, and the next stream starts over.
                 problem = f"a frame was refused: {error.reason}: {error.message}"
+            except ResourceExhausted as error:
+                # No room here. Nothing was applied, and there may be room later.
+                problem = f"a frame could not be applied: {error.reason}: {error.message}"
             self._set_connected(False)
             if problem != said:
                 # Once, not with every attempt.

@@ -141,11 +141,12 @@ def _is_meant(
 ) -> bool:
     """Whether a deletion takes this memory."""
     if is_purge:
-        return matcher is None or any(
-            matcher.matches(record.memory)
-            for _, record in transaction.versions(state.ordinal)
-            if not record.is_tombstone
-        )
+        if matcher is None:
+            return True
+        records = [record for _, record in transaction.versions(state.ordinal)]
+        # A deletion tells nothing of its memory but the id; it counts when nothing else is kept.
+        written = [record for record in records if not record.is_tombstone]
+        return any(matcher.matches(record.memory) for record in written or records)
     if state.deleted:
         return False
     memory = transaction.named_record(state.ordinal).memory
