@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agentmem.core.compression import TRAINING_SAMPLES
-from agentmem.core.dictionaries import decode_dictionary
+from agentmem.core.dictionaries import StoredDictionary, decode_dictionary
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.recompression import maintain_dictionaries
 from agentmem.core.store import Change, Removal, Store, WriteTransaction
@@ -184,3 +185,54 @@ def test_a_damaged_dictionary_is_named(store: Store) -> None:
     store.commit(damage)
     store.dictionaries.forget(1)
     assert any("dictionary 1 fails its checksum" in problem for problem in verify(store).problems)
+
+
+def test_a_write_that_uses_it_and_retires_it_loses_nothing_to_maintenance(store: Store) -> None:
+    fill(store, 0, TRAINING_SAMPLES)
+    maintain_dictionaries(store)
+    beside = threading.Thread(target=maintain_dictionaries, args=(store,))
+
+    def write(transaction: WriteTransaction) -> None:
+        chance = random.Random(1)
+        transaction.append([Change(memory(TRAINING_SAMPLES + number, chance)) for number in range(10)], 1)
+        _remove(transaction, "m00003", is_purge=True)
+        beside.start()
+        beside.join(0.5)  # it must be waiting for this write by then
+
+    store.commit(write)
+    beside.join()
+    assert len(contents(store)) == TRAINING_SAMPLES + 9
+    assert verify(store).problems == []
+
+
+def test_a_purge_just_behind_its_training_retires_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(store, 0, TRAINING_SAMPLES)
+    take_up = store.dictionaries.take_up
+
+    def take_up_late(dictionary_id: int, stored: StoredDictionary) -> None:
+        store.commit(partial(_remove, memory_id="m00003", is_purge=True))
+        take_up(dictionary_id, stored)
+
+    monkeypatch.setattr(store.dictionaries, "take_up", take_up_late)
+    maintain_dictionaries(store)
+    monkeypatch.undo()
+    assert store.dictionaries.retired() == [1]
+    maintain_dictionaries(store)
+    assert 1 not in dictionary_ids(store)
+
+
+def test_a_purge_that_runs_again_retires_it_for_good(store: Store, tmp_path: Path) -> None:
+    fill(store, 0, TRAINING_SAMPLES)
+    maintain_dictionaries(store)
+
+    def fail(transaction: WriteTransaction) -> None:
+        _remove(transaction, "m00003", is_purge=True)
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        store.commit(fail)
+    store.commit(partial(_remove, memory_id="m00003", is_purge=True))
+    store.close()
+    again = Store(tmp_path / "store", map_size_bytes=64 * MIB, max_map_size_bytes=64 * MIB)
+    assert again.dictionaries.retired() == [1]
+    again.close()

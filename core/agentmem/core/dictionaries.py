@@ -72,6 +72,8 @@ class Dictionaries:
         self._ready: OrderedDict[int, Dictionary] = OrderedDict()
         # By namespace number: the dictionary for new records.
         self._newest: dict[int, int] = {}
+        # By namespace number: every dictionary that the store has, or is about to have.
+        self._ids: dict[int, set[int]] = {}
         self._retired: set[int] = set()
         self._last_id = 0
         # By namespace number: the size at which training is tried, and which have reached it.
@@ -85,12 +87,13 @@ class Dictionaries:
             self.take_up(dictionary_id, decode_dictionary(value, dictionary_id))
 
     def take_up(self, dictionary_id: int, stored: StoredDictionary) -> None:
-        """A dictionary is in the store."""
+        """A dictionary is in the store, where a removal of a sample may have retired it since."""
         with self._lock:
             self._last_id = max(self._last_id, dictionary_id)
+            self._ids.setdefault(stored.number, set()).add(dictionary_id)
             if stored.is_retired:
                 self._retired.add(dictionary_id)
-            else:
+            elif dictionary_id not in self._retired:
                 self._newest[stored.number] = dictionary_id
                 self._untrained.discard(stored.number)
 
@@ -120,21 +123,33 @@ class Dictionaries:
         return None if dictionary_id is None else self.find(transaction, dictionary_id)
 
     def retire_trained_on(self, transaction: Transaction, number: int, ordinals: Sequence[int]) -> None:
-        """Retires the dictionary of a namespace, in a write, when one of the versions is a sample of it."""
-        dictionary_id = self._newest.get(number)
-        if dictionary_id is None:
-            return
+        """Retires the dictionaries of a namespace, in a write, of which one of the versions is a sample.
+
+        What the store says counts: a write that runs again finds them as they were.
+        """
+        with self._lock:
+            known = sorted(self._ids.get(number, ()))
+        for dictionary_id in known:
+            value = transaction.get(b"dictionaries", number_prefix(dictionary_id))
+            if value is None:
+                continue
+            stored = decode_dictionary(value, dictionary_id)
+            if not stored.is_retired and any(_has(stored.samples, ordinal) for ordinal in ordinals):
+                self.retire(transaction, dictionary_id)
+
+    def retire(self, transaction: Transaction, dictionary_id: int) -> None:
+        """Retires a dictionary in a write, if the store has it and it is not retired yet."""
         key = number_prefix(dictionary_id)
         value = transaction.get(b"dictionaries", key)
         if value is None:
             return
         stored = decode_dictionary(value, dictionary_id)
-        if not any(_has(stored.samples, ordinal) for ordinal in ordinals):
-            return
-        retired = StoredDictionary(number, True, stored.samples, stored.data)
-        transaction.put(b"dictionaries", key, encode_dictionary(retired))
+        if not stored.is_retired:
+            retired = StoredDictionary(stored.number, True, stored.samples, stored.data)
+            transaction.put(b"dictionaries", key, encode_dictionary(retired))
         with self._lock:
-            self._newest.pop(number, None)
+            if self._newest.get(stored.number) == dictionary_id:
+                del self._newest[stored.number]
             self._retired.add(dictionary_id)
 
     def consider(self, number: int, live_memories: int) -> None:
@@ -159,15 +174,21 @@ class Dictionaries:
         with self._lock:
             return sorted(self._retired)
 
-    def next_id(self) -> int:
-        """An id that this process has not seen, so that no reader can take another's dictionary for it."""
+    def next_id(self, number: int) -> int:
+        """An id for a new dictionary of a namespace; until ``take_up`` or ``forget`` it is about to be stored.
+
+        It is one that this process has not seen, so that no reader can take another's dictionary for it.
+        """
         with self._lock:
             self._last_id += 1
+            self._ids.setdefault(number, set()).add(self._last_id)
             return self._last_id
 
     def forget(self, dictionary_id: int) -> None:
-        """A retired dictionary is no longer in the store."""
+        """A dictionary is no longer in the store, or did not come into it."""
         with self._lock:
+            for ids in self._ids.values():
+                ids.discard(dictionary_id)
             self._retired.discard(dictionary_id)
             self._ready.pop(dictionary_id, None)
 

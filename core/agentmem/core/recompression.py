@@ -28,6 +28,9 @@ def maintain_dictionaries(store: Store) -> None:
 
 def _end(store: Store, dictionary_id: int) -> None:
     """Writes again what was compressed with a retired dictionary, and deletes it."""
+    # Behind the write that retires it, which may not be committed yet: that may use it before, and may have
+    # to run again.
+    store.commit(lambda transaction: transaction.retire_dictionary(dictionary_id))
     ordinal = 0
     while True:
         with store.read() as transaction:
@@ -58,7 +61,13 @@ def _train(store: Store, number: int) -> None:
         store.dictionaries.postpone(number, space.live_memories if space else 0)
         return
     stored = StoredDictionary(number, False, ordinals, data)
-    dictionary_id = store.dictionaries.next_id()
-    # Not when a sample was removed meanwhile: then it is tried again.
-    if store.commit(lambda transaction: transaction.add_dictionary(dictionary_id, stored)):
+    dictionary_id = store.dictionaries.next_id(number)
+    is_added = False
+    try:
+        # Not when a sample was removed meanwhile: then it is tried again.
+        is_added = store.commit(lambda transaction: transaction.add_dictionary(dictionary_id, stored))
+    finally:
+        if not is_added:
+            store.dictionaries.forget(dictionary_id)
+    if is_added:
         store.dictionaries.take_up(dictionary_id, stored)

@@ -212,6 +212,10 @@ class VersionWriter(ReadTransaction):
         self._transaction.put(b"dictionaries", key, encode_dictionary(stored))
         return True
 
+    def retire_dictionary(self, dictionary_id: int) -> None:
+        """Sees to it that nothing new is compressed with a dictionary."""
+        self._dictionaries.retire(self._transaction, dictionary_id)
+
     def delete_dictionary(self, dictionary_id: int) -> None:
         """Deletes a dictionary that no record needs any more."""
         self._transaction.delete(b"dictionaries", number_prefix(dictionary_id))
