@@ -175,7 +175,7 @@ class Dictionaries:
             return sorted(self._retired)
 
     def next_id(self, number: int) -> int:
-        """An id for a new dictionary of a namespace; until ``take_up`` or ``forget`` it is about to be stored.
+        """An id for a dictionary of a namespace; until ``take_up`` or ``forget`` it is about to be stored.
 
         It is one that this process has not seen, so that no reader can take another's dictionary for it.
         """
