@@ -16,6 +16,7 @@ from agentmem.core.layout import NamespaceState
 from agentmem.core.log import LOG_HEADER_BYTES, decode_entry, next_chain_hash
 from agentmem.core.records import IdSource
 from agentmem.core.store import Change, Removal, Store, StoreCorruptError, StoreFormatError, WriteTransaction
+from agentmem.core.verification import verify
 from agentmem.v1 import memory_pb2, replication_pb2
 
 MIB = 1024**2
@@ -204,6 +205,25 @@ def test_a_follower_becomes_equal(store: Store, tmp_path: Path) -> None:
     assert contents(follower) == contents(store)
     with follower.read() as copy, store.read() as original:
         assert copy.namespace("ns") == original.namespace("ns")
+
+
+def test_a_follower_that_was_away_removes_all_that_was_pruned(store: Store, tmp_path: Path) -> None:
+    follower = follower_of(store, tmp_path / "follower")
+    put(store, "a", "one")
+    delete(store, "a")
+    for entry in ship(store):
+        follower.commit(partial(_apply, entry=entry))
+    put(store, "a", "two")
+    put(store, "a", "three")
+    for ordinals in ([1], [3, 2]):
+        removal = Removal("ns", ordinals, is_purge=False)
+        store.commit(lambda transaction, removal=removal: transaction.append([removal], 1))  # type: ignore[misc]
+    for entry in ship(store, after=2):
+        follower.commit(partial(_apply, entry=entry))
+    assert follower.position() == store.position()
+    assert contents(follower) == contents(store) == [("a", 4, "three")]
+    assert verify(follower).problems == verify(store).problems == []
+    follower.close()
 
 
 def test_an_entry_applied_twice_counts_once(store: Store, tmp_path: Path) -> None:

@@ -137,6 +137,11 @@ def expand_record(value: bytes, ordinal: int, find: FindDictionary = no_dictiona
     return value
 
 
+def previous_ordinal(record: bytes) -> int:
+    """The ordinal of the version before that of a record; 0 for none."""
+    return int(RECORD_HEADER.unpack_from(record)[4])
+
+
 def used_dictionary(value: bytes) -> int:
     """The id of the dictionary that a stored record is compressed with; 0 for none, or for damaged bytes."""
     if len(value) < RECORD_HEADER.size or value[_CODEC_OFFSET] != CODEC_ZSTD_DICTIONARY:

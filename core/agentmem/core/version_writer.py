@@ -161,6 +161,18 @@ class VersionWriter(ReadTransaction):
             before = [ordinal for ordinal, _ in self.versions(operation.replaced_ordinal)]
             self._remove_versions(before)
 
+    def _state_before(self, memory: memory_pb2.Memory, previous_ordinal: int) -> IdState | None:
+        """The state of an id that the next version of its memory comes to.
+
+        When versions between them were skipped, those that are still here are removed: a later entry does so
+        anyway, but could not tell then when they ended.
+        """
+        before = self.id_state(memory.namespace, memory.id)
+        if before is None or before.ordinal == previous_ordinal:
+            return before
+        self._remove_versions([ordinal for ordinal, _ in self.versions(before.ordinal)])
+        return None
+
     def _remove_versions(self, ordinals: Sequence[int]) -> None:
         """Removes versions of one memory, as far as they are there."""
         kept = {ordinal: record for ordinal in ordinals if (record := self.record(ordinal)) is not None}
@@ -171,10 +183,6 @@ class VersionWriter(ReadTransaction):
         space = self._known_namespace(name)
         state = self.id_state(name, memory.id)
         ended_us = {} if state is None else self._end_times(state.ordinal)
-        if any(ordinal not in ended_us for ordinal in kept):
-            # Behind a gap: a version between these and the newest was removed before this store could have
-            # it. Such a gap begins behind a tombstone, see ``_skip_version``.
-            ended_us = {**self._end_times(max(kept)), **ended_us}
         for ordinal in kept:
             if state is not None and ordinal == state.ordinal:
                 if not state.deleted:

@@ -213,7 +213,7 @@ class WriteTransaction(VersionWriter):
             if memory is None:
                 self._skip_version(operation)
             else:
-                before = self.id_state(memory.namespace, memory.id)
+                before = self._state_before(memory, records.previous_ordinal(sent.record))
                 self._write_version(operation, memory, before, sent.record, sent.vector)
         self._append_log(entry, value)
 
