@@ -17,7 +17,9 @@ import pytest
 from calls import add, all_ids, error_of, update
 from cluster import Cluster, Stubs
 
+from agentmem.core.data_directory import DataDirectory
 from agentmem.core.layout import DATABASES
+from agentmem.server import store_tools
 from agentmem.v1 import memory_pb2, replication_pb2, replication_pb2_grpc
 
 Memory = memory_pb2.Memory
@@ -256,6 +258,27 @@ def test_a_backup_that_is_not_whole_is_refused(stopped: Path, tmp_path: Path) ->
     later = json.loads((good / "manifest.json").read_text()) | {"format": 99}
     (good / "manifest.json").write_text(json.dumps(later))
     assert "format 99" in tool("restore", good, tmp_path / "target").stderr
+
+
+def test_a_store_in_use_is_known_by_any_path(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    popen = subprocess.Popen
+
+    def begin(command: list[str], **options: Any) -> Any:
+        commands.append(command)
+        return popen(command, **options)
+
+    monkeypatch.setattr(store_tools.subprocess, "Popen", begin)
+    link = tmp_path / "link"
+    link.symlink_to(stopped / "store")
+    monkeypatch.chdir(stopped / "store")
+    owner = DataDirectory(stopped)
+    for path in (stopped, stopped / "store", link, "."):
+        assert store_tools.run_command(["verify", str(path)]) == 0
+    owner.close()
+    assert ["--in-use" in command for command in commands] == [True] * 4
 
 
 def test_paths_without_a_store_are_named(tmp_path: Path) -> None:

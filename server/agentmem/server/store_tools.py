@@ -160,7 +160,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _verified(folder: Path, *, show_progress: bool) -> dict[str, Any]:
     """The report on a store, made by another process: damaged pages may crash whoever reads them."""
-    in_use = ["--in-use"] if is_in_use(folder.parent) else []
+    in_use = ["--in-use"] if is_in_use(folder.resolve().parent) else []
     command = [sys.executable, "-m", "agentmem.server.verifier", str(folder), *in_use]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
