@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -107,6 +108,18 @@ def test_an_import_that_broke_goes_on_with_skip(writer: Stubs, namespace: str) -
     for version in copy:
         version.memory.namespace = ""
     assert serialized(copy) == serialized(versions)
+
+
+def test_retention_by_count_holds_for_an_import(writer: Stubs, namespace: str) -> None:
+    request = writer_pb2.UpdateNamespaceRequest(
+        namespace=namespace, settings=writer_pb2.NamespaceSettings(max_versions=2)
+    )
+    request.update_mask.paths.append("max_versions")
+    writer.writer.UpdateNamespace(request)
+    time.sleep(2.5)  # so that the sweeper has looked through the namespace
+    versions = [version(memory=Memory(version=number)) for number in range(1, 7)]
+    assert imported(writer, namespace, versions).imported_versions == 6
+    assert [each.memory.version for each in exported(writer, namespace)] == [5, 6]
 
 
 def test_an_export_can_be_narrowed(writer: Stubs, namespace: str) -> None:

@@ -22,6 +22,7 @@ from agentmem.core.validation import (
 )
 from agentmem.server.commands import check_vector
 from agentmem.server.commit_queue import CommitQueue
+from agentmem.server.retention import PruneByCount
 from agentmem.v1 import memory_pb2, writer_pb2
 
 # Stored vectors are of unit length; those of float16 precision only about.
@@ -125,6 +126,10 @@ async def import_memories(
             stream.response.imported_versions += done.imported_versions
             stream.response.skipped_versions += done.skipped_versions
             stream.response.revision = done.revision
+            # What the namespace does not keep goes in a commit of its own.
+            ids = list(dict.fromkeys(change.memory.id for change in changes))
+            while done.imported_versions and await queue.submit(PruneByCount(stream.namespace, ids)):
+                pass
     if not stream.namespace:
         raise invalid_field("namespace", "is missing: the stream has no message")
     return stream.response
