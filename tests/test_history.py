@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 from datetime import timedelta
+from pathlib import Path
 
 import grpc
 import pytest
 from calls import add, error_of, get, update
 from cluster import Cluster, Stubs, wait_until
 
+from agentmem.core.embedders import make_embedder
+from agentmem.core.store import Store
+from agentmem.server.commit_queue import CommitQueue
+from agentmem.server.membership import Membership
+from agentmem.server.services import WriterService
+from agentmem.server.sweeper import Sweeper
 from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2
 
+MIB = 1024**2
 Memory = memory_pb2.Memory
 WRITTEN = memory_pb2.VERSION_KIND_WRITTEN
 DELETED = memory_pb2.VERSION_KIND_DELETED
@@ -86,6 +96,17 @@ def test_a_page_token_of_another_memory_is_refused(writer: Stubs, namespace: str
     request = reader_pb2.GetMemoryHistoryRequest(namespace=namespace, id="b", page_token=token)
     assert error_of(lambda: writer.reader.GetMemoryHistory(request))[1] == "PAGE_TOKEN_MISMATCH"
     assert error_of(lambda: history(writer, namespace, page_token="AAAA"))[1] == "INVALID_FIELD"
+
+
+def test_a_forged_page_token_shows_nothing_of_another_namespace(writer: Stubs, namespace: str) -> None:
+    add(writer, namespace + "-other", Memory(id="a", content="not yours"))
+    add(writer, namespace, Memory(id="a", content="one"))
+    update(writer, namespace, Memory(id="a", content="two"), "content")
+    token = base64.urlsafe_b64decode(history(writer, namespace, page_size=1).next_page_token)
+    # It ends with the place, which is the ordinal of the next version: the other one's is just before it.
+    place = int.from_bytes(token[-8:], "big") - 1
+    forged = base64.urlsafe_b64encode(token[:-8] + place.to_bytes(8, "big")).decode()
+    assert error_of(lambda: history(writer, namespace, page_token=forged))[1] == "INVALID_FIELD"
 
 
 def test_the_store_as_it_was_by_revision_and_by_time(
@@ -242,3 +263,35 @@ def test_half_precision_keeps_vectors_at_half_the_size(
     # An update of another field carries the very same vector on.
     update(writer, namespace, Memory(id="m0", tags=["x"]), "tags")
     assert get(writer, namespace, "m0", embedding=True).memories[0].embedding == halves[0].embedding
+
+
+def test_retention_holds_when_the_caller_has_gone(tmp_path: Path) -> None:
+    async def configure_and_go() -> None:
+        store = Store(tmp_path / "store", map_size_bytes=64 * MIB, max_map_size_bytes=64 * MIB)
+        store.found_cluster()
+        queue = CommitQueue(
+            store, max_commands=8, max_bytes=MIB, on_commit=lambda: None, on_failure=lambda error: None
+        )
+        sweeper = Sweeper(store, queue, max_log_bytes=MIB, max_log_age_s=60)
+        watched: list[str] = []
+        sweeper.watch = watched.append  # type: ignore[method-assign]
+        membership = Membership("writer", "localhost:1", store.position)
+        service = WriterService(store, queue, make_embedder("none", "", "", ""), membership, sweeper)
+        request = writer_pb2.UpdateNamespaceRequest(
+            namespace="ns", settings=writer_pb2.NamespaceSettings(max_versions=2)
+        )
+        request.update_mask.paths.append("max_versions")
+        call = asyncio.create_task(service.UpdateNamespace(request, None))
+        await asyncio.sleep(0)  # it begins
+        await asyncio.sleep(0)  # its change is submitted
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await queue.close()
+        await asyncio.sleep(0.1)
+        assert store.position().revision == 1
+        assert watched == ["ns"]
+        service.close()
+        store.close()
+
+    asyncio.run(configure_and_go())

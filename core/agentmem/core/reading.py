@@ -142,7 +142,7 @@ def get_history(
         previous = KEY.unpack(place)[0] if place else state.ordinal
         size_bytes = 0
         for ordinal, record in transaction.versions(previous):
-            if record.memory.id != request.id:
+            if (record.memory.namespace, record.memory.id) != (request.namespace, request.id):
                 raise foreign_token()
             if len(response.versions) == page_size or size_bytes > MAX_PAGE_BYTES:
                 response.next_page_token = encode_page_token(KEY.pack(ordinal), query)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, Sequence
 from typing import NoReturn
 
@@ -244,9 +245,15 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         check_namespace(request.namespace)
         key = request_key_of("UpdateNamespace", request.namespace, request.request_id, request)
         fields = checked_fields(request)
-        response = await self._queue.submit(UpdateNamespace(request.namespace, request.settings, fields, key))
-        self._sweeper.watch(request.namespace)
-        return response
+        command = UpdateNamespace(request.namespace, request.settings, fields, key)
+
+        async def change() -> writer_pb2.UpdateNamespaceResponse:
+            response = await self._queue.submit(command)
+            self._sweeper.watch(request.namespace)
+            return response
+
+        # A caller that goes away takes neither the change back, nor what has to follow it.
+        return await asyncio.shield(change())
 
 
 def _masked_fields(request: writer_pb2.UpdateMemoryRequest) -> frozenset[str]:
