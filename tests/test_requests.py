@@ -203,6 +203,22 @@ def test_a_merge_over_a_limit_is_refused_whole(writer: Stubs, namespace: str) ->
     assert get(writer, namespace, "a").memories[0].version == 1
 
 
+def test_a_merge_into_more_than_a_replica_can_be_sent_is_refused(
+    writer: Stubs, shared_cluster: Cluster, namespace: str
+) -> None:
+    texts = [f"text {number}" for number in range(1000)]
+    for start in range(0, 1000, 250):
+        large = [Memory(content=text) for text in texts[start : start + 250]]
+        for memory in large:
+            memory.metadata["ballast"].string_value = "z" * 64_000
+        add(writer, namespace, *large)
+    small = [Memory(content=text, tags=["x"]) for text in texts]
+    _, _, metadata, message = error_of(lambda: added(writer, namespace, *small, on_duplicate=MERGE))
+    assert (metadata["field"], "send fewer" in message) == ("memories", True)
+    assert outcomes(added(writer, namespace, *small[:800], on_duplicate=MERGE))[0] != 0
+    shared_cluster.wait_settled()
+
+
 def test_a_merge_brings_the_first_embedding_and_its_dimension(tmp_path: Path) -> None:
     with Cluster(tmp_path, replicas=0, writer_flags=("--embedder", "none")) as cluster:
         stubs = Stubs(cluster.writer.address)

@@ -29,6 +29,10 @@ from agentmem.server.requests import RequestKey, first_outcome, outcome_of
 from agentmem.server.retention import pruned
 from agentmem.v1 import memory_pb2, writer_pb2
 
+# What a batch may write: more than a request brings, with its embeddings made here, and well below what a
+# message to a replica may have.
+MAX_BATCH_BYTES = 56 * 1024 * 1024
+
 A = TypeVar("A", covariant=True)
 
 # The fields that an update may name.
@@ -84,6 +88,7 @@ class AddMemories:
                 for index, (memory, vector) in enumerate(zip(self.memories, self.vectors, strict=True))
             ]
         )
+        batch.check_size()
         response.revision = transaction.revision
         if batch.changes or self.request:
             response.revision += 1
@@ -173,6 +178,19 @@ class _Batch:
         return writer_pb2.AddedMemory(
             id=stamped.id, version=stamped.version, outcome=writer_pb2.ADD_OUTCOME_ADDED
         )
+
+    def check_size(self) -> None:
+        """Refuses what no message to a replica could hold: a small memory may merge into a large one."""
+        size_bytes = sum(
+            change.memory.ByteSize() + (0 if change.vector is None else change.vector.nbytes)
+            for change in self.changes
+        )
+        if size_bytes > MAX_BATCH_BYTES:
+            raise invalid_field(
+                "memories",
+                f"come to {size_bytes} bytes with what they are merged into; at most {MAX_BATCH_BYTES} are "
+                "allowed: send fewer",
+            )
 
     def _merge(
         self,
