@@ -12,6 +12,9 @@ import pytest
 from calls import add, error_of, floats, update
 from cluster import Cluster, Stubs, wait_until
 
+from agentmem.core.exporting import ExportPlace, ExportQuery, export_frame
+from agentmem.core.history import Moment
+from agentmem.core.store import Change, Removal, Store
 from agentmem.v1 import filter_pb2, memory_pb2, reader_pb2, writer_pb2
 
 Memory = memory_pb2.Memory
@@ -228,3 +231,25 @@ def test_an_import_names_its_namespace(writer: Stubs, namespace: str) -> None:
         writer_pb2.ImportMemoriesRequest(namespace="another"),
     ]
     assert error_of(lambda: writer.writer.ImportMemories(iter(two)))[2]["field"] == "namespace"
+
+
+def test_the_versions_of_a_memory_are_looked_up_once_for_all_frames(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", map_size_bytes=64 * 1024**2, max_map_size_bytes=64 * 1024**2)
+    for number in range(1, 61):
+        each = Memory(namespace="ns", id="a", version=number, content=f"{number} " * 10_000)
+        store.commit(lambda transaction, each=each: transaction.append([Change(each)], 1))  # type: ignore[misc]
+    query = ExportQuery("ns", Moment(0, revision=60), matcher=None, newest_only=False)
+    frame, place = export_frame(store, query, ExportPlace())
+    numbers = [version.memory.version for version in frame.versions]
+    assert place is not None
+    # A version that is removed meanwhile is left out.
+    gone = Removal("ns", [numbers[-1] + 1], is_purge=False)
+    store.commit(lambda transaction: transaction.append([gone], 1))
+    frames = 1
+    while place is not None:
+        frame, place = export_frame(store, query, place)
+        numbers += [version.memory.version for version in frame.versions]
+        frames += 1
+    assert numbers == [number for number in range(1, 61) if number != gone.ordinals[0]]
+    assert frames > 3
+    store.close()

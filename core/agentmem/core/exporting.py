@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,7 +16,6 @@ from agentmem.core.store import Store
 from agentmem.v1 import reader_pb2
 
 MAX_FRAME_BYTES = 256 * 1024
-_ALL_ORDINALS = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,10 @@ class ExportQuery:
 
 @dataclass(frozen=True, slots=True)
 class ExportPlace:
-    """How far an export is: all ids before ``memory_id``, and of that its versions up to ``ordinal``."""
+    """How far an export is: all ids up to ``memory_id``, of which the versions ``left`` are still to come."""
 
     memory_id: str = ""
-    ordinal: int = 0
+    left: Sequence[int] = ()
 
 
 def export_frame(
@@ -47,22 +48,19 @@ def export_frame(
     """The versions behind a place, and the place behind them; None at the end."""
     response = reader_pb2.ExportMemoriesResponse(applied_revision=query.moment.revision)
     size_bytes = 0
-    reached = place
+    reached = place.memory_id
     with store.read() as transaction:
         following = list(islice(transaction.ids(query.namespace, place.memory_id), SCAN_CHUNK_RECORDS))
-        begun = transaction.id_state(query.namespace, place.memory_id) if place.memory_id else None
-        chunk = [*([(place.memory_id, begun)] if begun is not None else []), *following]
-        for memory_id, state in chunk:
-            sent = place.ordinal if memory_id == place.memory_id else 0
-            for ordinal in _ordinals(transaction, query, state):
-                if ordinal <= sent:
-                    continue
+        # The versions of a memory are looked up once, however many frames they take.
+        begun = [(place.memory_id, place.left)] if place.left else []
+        states = ((memory_id, _ordinals(transaction, query, state)) for memory_id, state in following)
+        for memory_id, ordinals in itertools.chain(begun, states):
+            for index, ordinal in enumerate(ordinals):
                 if size_bytes > MAX_FRAME_BYTES:
-                    return response, reached
+                    return response, ExportPlace(memory_id, ordinals[index:])
                 size_bytes += _add_version(transaction, response, ordinal)
-                reached = ExportPlace(memory_id, ordinal)
-            reached = ExportPlace(memory_id, _ALL_ORDINALS)
-    return response, reached if following else None
+            reached = memory_id
+    return response, ExportPlace(reached) if following else None
 
 
 def _ordinals(transaction: ReadTransaction, query: ExportQuery, state: IdState) -> list[int]:
@@ -86,7 +84,9 @@ def _add_version(
     transaction: ReadTransaction, response: reader_pb2.ExportMemoriesResponse, ordinal: int
 ) -> int:
     """Adds a version with its embedding; returns its size."""
-    record = transaction.named_record(ordinal)
+    record = transaction.record(ordinal)
+    if record is None:
+        return 0  # pruned or purged since it was looked up
     version = response.versions.add(memory=record.memory, kind=record.kind)
     add_embedding(transaction, ordinal, version.memory)
     return version.ByteSize()
