@@ -265,7 +265,7 @@ def test_half_precision_keeps_vectors_at_half_the_size(
     assert get(writer, namespace, "m0", embedding=True).memories[0].embedding == halves[0].embedding
 
 
-def test_retention_holds_when_the_caller_has_gone(tmp_path: Path) -> None:
+def test_retention_holds_when_the_caller_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def configure_and_go() -> None:
         store = Store(tmp_path / "store", map_size_bytes=64 * MIB, max_map_size_bytes=64 * MIB)
         store.found_cluster()
@@ -274,7 +274,7 @@ def test_retention_holds_when_the_caller_has_gone(tmp_path: Path) -> None:
         )
         sweeper = Sweeper(store, queue, max_log_bytes=MIB, max_log_age_s=60)
         watched: list[str] = []
-        sweeper.watch = watched.append  # type: ignore[method-assign]
+        monkeypatch.setattr(sweeper, "watch", watched.append)
         membership = Membership("writer", "localhost:1", store.position)
         service = WriterService(store, queue, make_embedder("none", "", "", ""), membership, sweeper)
         request = writer_pb2.UpdateNamespaceRequest(
