@@ -1,0 +1,50 @@
+"""What ends by itself, command by command on a store: versions whose times and order are out of the usual."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentmem.core.store import Change, Store
+from agentmem.server.commands import UpdateMemory
+from agentmem.server.importing import ImportVersions
+from agentmem.server.namespaces import UpdateNamespace
+from agentmem.server.retention import PruneByAge
+from agentmem.v1 import memory_pb2, writer_pb2
+
+Memory = memory_pb2.Memory
+NOW_US = 1_000_000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path, map_size_bytes=2**24, max_map_size_bytes=2**26)
+    store.found_cluster()
+    return store
+
+
+def imported_version(version: int, update_us: int) -> Change:
+    memory = Memory(namespace="ns", id="a", content=f"v{version}", version=version)
+    memory.update_time.FromMicroseconds(update_us)
+    return Change(memory)
+
+
+def test_versions_behind_one_from_a_clock_ahead_end_in_their_order(store: Store) -> None:
+    ahead = [imported_version(version, NOW_US + 100 * version) for version in (1, 2)]
+    take_in = ImportVersions("ns", ahead, False, 0)
+    store.commit(lambda transaction: take_in.run(transaction, NOW_US))
+    update = UpdateMemory("ns", Memory(id="a", content="v3"), frozenset(("content",)), None, None, None, 0)
+    answer = store.commit(lambda transaction: update.run(transaction, NOW_US))
+    assert answer.memory.update_time.ToMicroseconds() == NOW_US + 200
+    settings = writer_pb2.NamespaceSettings()
+    settings.max_version_age.FromMicroseconds(1)
+    keep = UpdateNamespace("ns", settings, {"max_version_age"}, None)
+    store.commit(lambda transaction: keep.run(transaction, NOW_US))
+    prune = PruneByAge("ns")
+    # The third is newer than the second, by whichever clock.
+    pruned = [
+        store.commit(lambda transaction, at=NOW_US + after: prune.run(transaction, at))  # type: ignore[misc]
+        for after in (1, 201, 201)
+    ]
+    assert pruned == [0, 2, 0]
