@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from agentmem.core.store import Change, Store
+from agentmem.core.times import now_us
 from agentmem.server.commands import UpdateMemory
+from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.importing import ImportVersions
 from agentmem.server.namespaces import UpdateNamespace
 from agentmem.server.retention import PruneByAge
+from agentmem.server.sweeper import Sweeper
 from agentmem.v1 import memory_pb2, writer_pb2
 
 Memory = memory_pb2.Memory
 NOW_US = 1_000_000
+HOUR_S = 3600.0
 
 
 @pytest.fixture
@@ -24,8 +29,8 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def imported_version(version: int, update_us: int) -> Change:
-    memory = Memory(namespace="ns", id="a", content=f"v{version}", version=version)
+def imported_version(version: int, update_us: int, memory_id: str = "a") -> Change:
+    memory = Memory(namespace="ns", id=memory_id, content=f"v{version}", version=version)
     memory.update_time.FromMicroseconds(update_us)
     return Change(memory)
 
@@ -48,3 +53,44 @@ def test_versions_behind_one_from_a_clock_ahead_end_in_their_order(store: Store)
         for after in (1, 201, 201)
     ]
     assert pruned == [0, 2, 0]
+
+
+def keep_versions(store: Store, count: int) -> None:
+    settings = writer_pb2.NamespaceSettings(max_versions=count)
+    command = UpdateNamespace("ns", settings, {"max_versions"}, None)
+    store.commit(lambda transaction: command.run(transaction, now_us()))
+
+
+def test_a_count_that_is_lowered_during_a_sweep_is_swept_for(store: Store) -> None:
+    versions = [
+        imported_version(version, version, memory_id)
+        for memory_id, count in (("a", 4), ("b", 2))
+        for version in range(1, count + 1)
+    ]
+    take_in = ImportVersions("ns", versions, False, 0)
+    store.commit(lambda transaction: take_in.run(transaction, NOW_US))
+    keep_versions(store, 3)
+
+    async def sweep() -> None:
+        lowered = False
+
+        def lower() -> None:
+            nonlocal lowered
+            if not lowered:
+                lowered = True
+                keep_versions(store, 1)
+                sweeper.watch("ns")
+
+        queue = CommitQueue(
+            store, max_commands=9, max_bytes=2**20, on_commit=lower, on_failure=lambda error: None
+        )
+        sweeper = Sweeper(store, queue, max_log_bytes=2**30, max_log_age_s=HOUR_S)
+        await sweeper._sweep()
+        assert lowered
+        await queue.close()
+
+    asyncio.run(sweep())
+    with store.read() as transaction:
+        space = transaction.namespace("ns")
+    assert space is not None
+    assert space.versions == 2

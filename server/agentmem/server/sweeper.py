@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from itertools import islice
 
 from agentmem.core.errors import AgentMemError
@@ -21,6 +22,13 @@ from agentmem.server.retention import PruneByAge, PruneByCount, SweepExpired, Tr
 SWEEP_INTERVAL_S = 1.0
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Look:
+    """How far a look through the memories of a namespace is: all ids up to ``after``."""
+
+    after: str = ""
 
 
 class Sweeper:
@@ -38,7 +46,7 @@ class Sweeper:
             retained = [(name, space) for name, space in transaction.namespaces() if _has_retention(space)]
         self._aging = {name for name, space in retained if space.max_version_age_us}
         # Namespaces whose memories are looked through for excess versions, and how far that is.
-        self._counting = {name: "" for name, space in retained if space.max_versions}
+        self._counting = {name: _Look() for name, space in retained if space.max_versions}
         self._said = ""
 
     def watch(self, namespace: str) -> None:
@@ -50,7 +58,7 @@ class Sweeper:
         if space is not None and space.max_version_age_us:
             self._aging.add(namespace)
         if space is not None and space.max_versions:
-            self._counting[namespace] = ""
+            self._counting[namespace] = _Look()
 
     async def run(self) -> None:
         """Sweeps once a second, until cancelled."""
@@ -81,17 +89,14 @@ class Sweeper:
 
     async def _prune_by_count(self, namespace: str) -> None:
         """Looks through all memories once; from then on each write prunes its own."""
-        while namespace in self._counting:
-            ids, after = await asyncio.to_thread(
-                _over_count, self._store, namespace, self._counting[namespace]
-            )
+        while (look := self._counting.get(namespace)) is not None:
+            ids, after = await asyncio.to_thread(_over_count, self._store, namespace, look.after)
             if ids:
                 await self._repeat(PruneByCount(namespace, ids))
-            # Gone, or begun anew, when the settings were changed meanwhile.
-            if namespace in self._counting:
-                self._counting[namespace] = after
-                if not after:
-                    del self._counting[namespace]
+            look.after = after
+            # Another one, or none, when the settings were changed meanwhile.
+            if not after and self._counting.get(namespace) is look:
+                del self._counting[namespace]
 
 
 def _over_count(store: Store, namespace: str, after: str) -> tuple[list[str], str]:
