@@ -8,8 +8,21 @@ from collections.abc import Iterator
 import pytest
 from cluster import Cluster, Stubs
 from command_line import Cli
+from hypothesis import Phase, settings
 
 from agentmem.client import Client
+
+# Of what is drawn: by default the same each time, and without a deadline, as no test passes or fails on
+# absolute speed. "long" draws anew, for as long as one likes; see test_model.py.
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile(
+    "long",
+    deadline=None,
+    max_examples=2000,
+    stateful_step_count=100,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+)
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")
