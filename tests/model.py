@@ -217,8 +217,10 @@ class Model(State):
         if not is_purge:
             newest = space.memories[memory_id][-1]
             return newest.is_live(time_us) and (matches is None or matches(newest.memory))
-        written = [version for version in space.kept(memory_id) if version.kind == WRITTEN]
-        return matches is None or any(matches(version.memory) for version in written)
+        kept = space.kept(memory_id)
+        # A deletion is compared when nothing else is kept.
+        compared = [version for version in kept if version.kind == WRITTEN] or kept
+        return matches is None or any(matches(version.memory) for version in compared)
 
     def _end_memories(
         self,

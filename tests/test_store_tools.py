@@ -270,7 +270,7 @@ def test_a_store_in_use_is_known_by_any_path(
         commands.append(command)
         return popen(command, **options)
 
-    monkeypatch.setattr(store_tools.subprocess, "Popen", begin)
+    monkeypatch.setattr("agentmem.server.store_tools.subprocess.Popen", begin)
     link = tmp_path / "link"
     link.symlink_to(stopped / "store")
     monkeypatch.chdir(stopped / "store")
