@@ -85,7 +85,7 @@ def test_a_count_that_is_lowered_during_a_sweep_is_swept_for(store: Store) -> No
             store, max_commands=9, max_bytes=2**20, on_commit=lower, on_failure=lambda error: None
         )
         sweeper = Sweeper(store, queue, max_log_bytes=2**30, max_log_age_s=HOUR_S)
-        await sweeper._sweep()
+        await sweeper.sweep()
         assert lowered
         await queue.close()
 
@@ -94,3 +94,29 @@ def test_a_count_that_is_lowered_during_a_sweep_is_swept_for(store: Store) -> No
         space = transaction.namespace("ns")
     assert space is not None
     assert space.versions == 2
+
+
+def test_a_damaged_record_holds_up_its_own_step_alone(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    ending = imported_version(1, 1)
+    ending.memory.expire_time.FromMicroseconds(2)
+    for change in (ending, imported_version(1, 1, "b")):
+        take_in = ImportVersions("ns", [change], False, 0)
+        store.commit(lambda transaction, take_in=take_in: take_in.run(transaction, NOW_US))  # type: ignore[misc]
+    store.commit(
+        lambda transaction: transaction._transaction.put(b"docs", (1).to_bytes(8, "big"), b"damaged")
+    )
+
+    async def sweep() -> None:
+        queue = CommitQueue(
+            store, max_commands=9, max_bytes=2**20, on_commit=lambda: None, on_failure=lambda error: None
+        )
+        sweeper = Sweeper(store, queue, max_log_bytes=1, max_log_age_s=HOUR_S)
+        for _ in range(2):
+            await sweeper.sweep()
+        await queue.close()
+
+    asyncio.run(sweep())
+    with store.read() as transaction:
+        assert transaction.first_log_revision == transaction.revision == 2
+    # Said once, not with every sweep.
+    assert caplog.text.count("record at ordinal 1 fails its checksum") == 1

@@ -47,7 +47,8 @@ class Sweeper:
         self._aging = {name for name, space in retained if space.max_version_age_us}
         # Namespaces whose memories are looked through for excess versions, and how far that is.
         self._counting = {name: _Look() for name, space in retained if space.max_versions}
-        self._said = ""
+        # By step, what held it up.
+        self._said: dict[str, str] = {}
 
     def watch(self, namespace: str) -> None:
         """The settings of a namespace have changed."""
@@ -64,22 +65,33 @@ class Sweeper:
         """Sweeps once a second, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
-            try:
-                await self._sweep()
-                self._said = ""
-            except AgentMemError as error:
-                # A full store or queue, or a damaged record. Reads leave out what has expired all the same,
-                # and the next sweep tries again.
-                if error.message != self._said:
-                    _logger.error("the sweep could not end what is over its time: %s", error.message)
-                    self._said = error.message
+            await self.sweep()
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
+        """Ends what is over its time now, as far as that can be done."""
+        for step in (self._expire, self._prune_by_ages, self._prune_by_counts, self._trim_log):
+            try:
+                await step()
+                self._said.pop(step.__name__, None)
+            except AgentMemError as error:
+                # A full store or queue, or a damaged record. The other steps go on, reads leave out what has
+                # expired all the same, and the next sweep tries again.
+                if error.message != self._said.get(step.__name__):
+                    _logger.error("the sweep could not end what is over its time: %s", error.message)
+                    self._said[step.__name__] = error.message
+
+    async def _expire(self) -> None:
         await self._repeat(SweepExpired())
+
+    async def _prune_by_ages(self) -> None:
         for namespace in sorted(self._aging):
             await self._repeat(PruneByAge(namespace))
+
+    async def _prune_by_counts(self) -> None:
         for namespace in sorted(self._counting):
             await self._prune_by_count(namespace)
+
+    async def _trim_log(self) -> None:
         await self._repeat(self._trim)
 
     async def _repeat(self, command: Command[int]) -> None:
