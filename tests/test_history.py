@@ -12,8 +12,11 @@ import pytest
 from calls import add, error_of, get, update
 from cluster import Cluster, Stubs, wait_until
 
+from agentmem.core import history as history_module
 from agentmem.core.embedders import make_embedder
-from agentmem.core.store import Store
+from agentmem.core.errors import AgentMemError
+from agentmem.core.reading import get_memories
+from agentmem.core.store import Change, Store
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.membership import Membership
 from agentmem.server.services import WriterService
@@ -173,6 +176,26 @@ def test_a_list_as_of_then_goes_on_page_by_page_while_writes_go_on(writer: Stubs
         if not token:
             break
     assert seen == [memory.content for memory in memories]
+
+
+def test_a_way_too_far_into_the_past_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(history_module, "MAX_WALKED_VERSIONS", 10)
+    store = Store(tmp_path / "store", map_size_bytes=2**24, max_map_size_bytes=2**24)
+    for version in range(1, 13):
+        memory = Memory(namespace="ns", id="a", content="tea", version=version)
+        store.commit(lambda transaction, memory=memory: transaction.append([Change(memory)], 1))  # type: ignore[misc]
+
+    def at(revision: int) -> list[Memory]:
+        request = reader_pb2.GetMemoriesRequest(
+            namespace="ns", ids=["a"], as_of=reader_pb2.AsOf(revision=revision)
+        )
+        return list(get_memories(store, request, 1).memories)
+
+    assert [memory.version for memory in at(3)] == [3]
+    with pytest.raises(AgentMemError) as refused:
+        at(2)
+    assert refused.value.reason == "TOO_MANY_VERSIONS"
+    store.close()
 
 
 def test_retention_by_count_keeps_the_newest_and_says_so(writer: Stubs, namespace: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from agentmem.core.filters import Filter
-from agentmem.core.history import Moment, is_expired, version_at
+from agentmem.core.history import Moment, Walk, is_expired, version_at
 from agentmem.core.layout import IdState
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.reading import SCAN_CHUNK_RECORDS, add_embedding
@@ -66,7 +66,7 @@ def export_frame(
 def _ordinals(transaction: ReadTransaction, query: ExportQuery, state: IdState) -> list[int]:
     """The versions of one memory to be exported, oldest first."""
     if query.newest_only or query.matcher is not None:
-        found = version_at(transaction, state, query.moment)
+        found = version_at(transaction, state, query.moment, Walk())
         if found is None or is_expired(found[1].memory, query.moment.now_us):
             return []
         if query.matcher is not None and not query.matcher.matches(found[1].memory):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agentmem.core.errors import FailedPrecondition
+from agentmem.core.errors import FailedPrecondition, ResourceExhausted
 from agentmem.core.layout import IdState, NamespaceState
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.records import Record
 from agentmem.core.times import timestamp_us
 from agentmem.core.validation import check_time
 from agentmem.v1 import memory_pb2, reader_pb2
+
+# Of one read: about half a second.
+MAX_WALKED_VERSIONS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,31 @@ def next_update_us(newest: memory_pb2.Memory, time_us: int) -> int:
     return max(time_us, timestamp_us(newest.update_time))
 
 
-def version_at(transaction: ReadTransaction, state: IdState, moment: Moment) -> tuple[int, Record] | None:
+@dataclass(slots=True)
+class Walk:
+    """How many versions a read has looked at on its way into the past."""
+
+    versions: int = 0
+
+    def step(self) -> None:
+        """Raises ResourceExhausted (``TOO_MANY_VERSIONS``) when the read has gone on for too long."""
+        self.versions += 1
+        if self.versions > MAX_WALKED_VERSIONS:
+            raise ResourceExhausted(
+                "TOO_MANY_VERSIONS",
+                f"more than {MAX_WALKED_VERSIONS} versions were written since as_of: ask for fewer memories",
+                field="as_of",
+            )
+
+
+def version_at(
+    transaction: ReadTransaction, state: IdState, moment: Moment, walk: Walk
+) -> tuple[int, Record] | None:
     """The version that was live at the moment, with its ordinal; None when there was none.
 
     Raises:
         FailedPrecondition: ``HISTORY_PRUNED``, retention has removed it.
+        ResourceExhausted: ``TOO_MANY_VERSIONS``, see Walk.
     """
     if moment.is_now:
         if state.deleted:
@@ -68,6 +91,7 @@ def version_at(transaction: ReadTransaction, state: IdState, moment: Moment) -> 
         return None if is_expired(record.memory, moment.now_us) else (state.ordinal, record)
     earlier = 0
     for ordinal, record in transaction.versions(state.ordinal):
+        walk.step()
         earlier = record.previous_ordinal
         if not _is_written(record, moment):
             continue

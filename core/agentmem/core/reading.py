@@ -6,7 +6,7 @@ from itertools import islice
 
 from agentmem.core.errors import NotFound, ResourceExhausted
 from agentmem.core.filters import compile_filter
-from agentmem.core.history import check_history, moment_of, version_at
+from agentmem.core.history import Walk, check_history, moment_of, version_at
 from agentmem.core.layout import KEY
 from agentmem.core.page_tokens import decode_page_token, encode_page_token, foreign_token, query_hash
 from agentmem.core.read_transaction import ReadTransaction
@@ -17,8 +17,8 @@ from agentmem.v1 import memory_pb2, reader_pb2
 DEFAULT_PAGE_SIZE = 100
 # One transaction reads no more of a page, so that none stays open for long.
 SCAN_CHUNK_RECORDS = 256
-# A page of a list looks at no more memories than this, whether they match or not, and at no more ids, those
-# of deleted memories among them.
+# A page of a list ends when it has looked at this many versions, whether they match or not, or this many ids,
+# those of deleted memories among them.
 MAX_SCANNED_RECORDS = 5000
 MAX_SCANNED_IDS = 50_000
 # A page of a list ends here; with its last memory it is still below the 4 MiB that gRPC clients take when
@@ -40,9 +40,10 @@ def get_memories(
         response = reader_pb2.GetMemoriesResponse(applied_revision=transaction.revision)
         check_history(transaction.namespace(request.namespace), moment)
         size_bytes = 0
+        walk = Walk()
         for memory_id in request.ids:
             state = transaction.id_state(request.namespace, memory_id)
-            found = None if state is None else version_at(transaction, state, moment)
+            found = None if state is None else version_at(transaction, state, moment, walk)
             if found is None:
                 response.missing_ids.append(memory_id)
                 continue
@@ -97,15 +98,16 @@ def list_memories(
             chunk = list(islice(transaction.ids(request.namespace, after), SCAN_CHUNK_RECORDS + 1))
             for memory_id, state in chunk[:SCAN_CHUNK_RECORDS]:
                 full = len(response.memories) == page_size or size_bytes > MAX_PAGE_BYTES
-                if full or scanned == MAX_SCANNED_RECORDS or scanned_ids == MAX_SCANNED_IDS:
+                if full or scanned >= MAX_SCANNED_RECORDS or scanned_ids == MAX_SCANNED_IDS:
                     response.next_page_token = encode_page_token(after.encode(), query)
                     return response
                 scanned_ids += 1
                 after = memory_id
                 if state.deleted and moment.is_now:
                     continue
-                scanned += 1
-                found = version_at(transaction, state, moment)
+                walk = Walk()
+                found = version_at(transaction, state, moment, walk)
+                scanned += max(1, walk.versions)
                 if found is not None and (matcher is None or matcher.matches(found[1].memory)):
                     ordinal, record = found
                     if request.include_embedding:
