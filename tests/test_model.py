@@ -143,6 +143,7 @@ class StoreMachine(RuleBasedStateMachine):
         memory_id=ids,
         given=st.lists(memories(), min_size=1, max_size=3),
         embedded=st.lists(st.just(b"") | embeddings, min_size=3, max_size=3),
+        ttl_us=st.sampled_from((0, *SPANS_US)),
         policy=st.sampled_from((writer_pb2.DUPLICATE_POLICY_SKIP, writer_pb2.DUPLICATE_POLICY_MERGE)),
         own_id=st.booleans(),
     )
@@ -152,6 +153,7 @@ class StoreMachine(RuleBasedStateMachine):
         memory_id: str,
         given: list[memory_pb2.Memory],
         embedded: list[bytes],
+        ttl_us: int,
         policy: writer_pb2.DuplicatePolicy,
         own_id: bool,
     ) -> None:
@@ -170,6 +172,8 @@ class StoreMachine(RuleBasedStateMachine):
         for memory in given:
             memory.content, memory.user_id = original.content, original.user_id
             memory.agent_id = original.agent_id
+            if ttl_us:
+                memory.ttl.FromMicroseconds(ttl_us + len(memory.tags))
         given[0].id = memory_id if own_id else ""
         self.writer.send(
             writer_pb2.AddMemoriesRequest(namespace=namespace, memories=given, on_duplicate=policy)
