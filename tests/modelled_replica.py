@@ -36,7 +36,7 @@ class ModelledReplica:
         self._copies += 1
         store = open_store(self._path / str(self._copies))
         position = self._writer.store.position()
-        store.commit(lambda transaction: transaction.adopt_cluster(position.cluster_id, position.epoch))
+        store.commit(lambda transaction: transaction.adopt_cluster(position.cluster_id))
         return store
 
     def start_over(self) -> None:

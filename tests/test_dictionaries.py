@@ -104,7 +104,7 @@ def test_it_is_there_after_a_restart(store: Store, tmp_path: Path) -> None:
 def _remove(transaction: WriteTransaction, memory_id: str, is_purge: bool) -> None:
     state = transaction.id_state("ns", memory_id)
     assert state is not None
-    transaction.append([Removal("ns", [state.ordinal], is_purge=is_purge)], 1)
+    transaction.append([Removal("ns", [state.ordinal], purged_id=memory_id if is_purge else "")], 1)
 
 
 def test_it_retires_with_a_sample_and_takes_nothing_with_it(store: Store) -> None:

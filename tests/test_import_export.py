@@ -243,7 +243,7 @@ def test_the_versions_of_a_memory_are_looked_up_once_for_all_frames(tmp_path: Pa
     numbers = [version.memory.version for version in frame.versions]
     assert place is not None
     # A version that is removed meanwhile is left out.
-    gone = Removal("ns", [numbers[-1] + 1], is_purge=False)
+    gone = Removal("ns", [numbers[-1] + 1])
     store.commit(lambda transaction: transaction.append([gone], 1))
     frames = 1
     while place is not None:

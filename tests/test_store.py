@@ -64,7 +64,7 @@ def ship(store: Store, after: int = 0, max_bytes: int = MIB) -> list[replication
 def follower_of(store: Store, path: Path) -> Store:
     follower = open_store(path)
     position = store.position()
-    follower.commit(lambda transaction: transaction.adopt_cluster(position.cluster_id, position.epoch))
+    follower.commit(lambda transaction: transaction.adopt_cluster(position.cluster_id))
     return follower
 
 
@@ -216,7 +216,7 @@ def test_a_follower_that_was_away_removes_all_that_was_pruned(store: Store, tmp_
     put(store, "a", "two")
     put(store, "a", "three")
     for ordinals in ([1], [3, 2]):
-        removal = Removal("ns", ordinals, is_purge=False)
+        removal = Removal("ns", ordinals)
         store.commit(lambda transaction, removal=removal: transaction.append([removal], 1))  # type: ignore[misc]
     for entry in ship(store, after=2):
         follower.commit(partial(_apply, entry=entry))
@@ -236,7 +236,7 @@ def test_an_entry_applied_twice_counts_once(store: Store, tmp_path: Path) -> Non
 
 def remove(store: Store, *ordinals: int, is_purge: bool) -> int:
     """Prunes or purges versions of one memory, given newest first."""
-    removal = Removal("ns", ordinals, is_purge=is_purge)
+    removal = Removal("ns", ordinals, purged_id="a" if is_purge else "")
     return store.commit(lambda transaction: transaction.append([removal], 1))
 
 

@@ -18,7 +18,7 @@ from calls import add, all_ids, error_of, update
 from cluster import Cluster, Stubs
 
 from agentmem.core.data_directory import DataDirectory
-from agentmem.core.layout import DATABASES
+from agentmem.core.layout import DATABASES, FORMAT_VERSION
 from agentmem.server import store_tools
 from agentmem.v1 import memory_pb2, replication_pb2, replication_pb2_grpc
 
@@ -225,7 +225,7 @@ def test_restore_makes_a_writer_and_a_replica(tmp_path: Path) -> None:
 def test_a_restored_cluster_may_be_one_of_its_own(stopped: Path, tmp_path: Path) -> None:
     data = (stopped / "store" / "data.mdb").read_bytes()
     header = replication_pb2.SnapshotHeader(
-        format=2, size_bytes=len(data), sha256=hashlib.sha256(data).digest()
+        format=FORMAT_VERSION, size_bytes=len(data), sha256=hashlib.sha256(data).digest()
     )
     backup = write_backup(tmp_path / "backup", header, data)
     done = tool("restore", backup, tmp_path / "new", "--new-cluster", "--json")
@@ -236,7 +236,7 @@ def test_a_restored_cluster_may_be_one_of_its_own(stopped: Path, tmp_path: Path)
 def test_a_backup_that_is_not_whole_is_refused(stopped: Path, tmp_path: Path) -> None:
     data = (stopped / "store" / "data.mdb").read_bytes()
     header = replication_pb2.SnapshotHeader(
-        format=2, size_bytes=len(data), sha256=hashlib.sha256(data).digest()
+        format=FORMAT_VERSION, size_bytes=len(data), sha256=hashlib.sha256(data).digest()
     )
     flipped = bytearray(data)
     # Where nothing is, so that only the hash of the whole tells.

@@ -17,6 +17,7 @@
     requests      key 16                            RequestOutcome (protobuf), sealed
     request_log   revision u64                      key 16 of the request that the entry carried out
     receipts      revision u64                      PurgeReceipt (protobuf), sealed
+    epochs        epoch u64                         revision of its first entry u64, sealed; from epoch 2 on
     dictionaries  id u32                            see dictionaries.py
 
 A sealed value is crc32c u32 of the rest | the rest. A namespace's number counts namespaces from 1. Times are
@@ -34,7 +35,7 @@ from agentmem.core.checksums import crc32c
 from agentmem.core.errors import DataLoss
 from agentmem.v1 import memory_pb2, writer_pb2
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 DATABASES = (
     b"meta",
     b"namespaces",
@@ -49,11 +50,12 @@ DATABASES = (
     b"requests",
     b"request_log",
     b"receipts",
+    b"epochs",
     b"dictionaries",
 )
 DIGEST_BYTES = 16
 
-# Keys of docs, vectors, log, request_log and receipts.
+# Keys of docs, vectors, log, request_log, receipts and epochs; values of epochs.
 KEY = struct.Struct(">Q")
 # Values of meta.
 COUNTERS = struct.Struct("<QQ")
@@ -219,3 +221,8 @@ def content_digest(memory: memory_pb2.Memory) -> bytes:
 def request_key(namespace: str, request_id: str) -> bytes:
     """What a request_id is kept under. BLAKE2b-128."""
     return hashlib.blake2b(id_key(namespace, request_id), digest_size=DIGEST_BYTES).digest()
+
+
+def id_digest(namespace: str, memory_id: str) -> bytes:
+    """What a purge leaves of an id in the log. BLAKE2b-128."""
+    return hashlib.blake2b(id_key(namespace, memory_id), digest_size=DIGEST_BYTES).digest()

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from agentmem.core.checksums import crc32c
 from agentmem.core.errors import DataLoss
 from agentmem.core.records import CHECKSUM_BYTES, stored_checksum
-from agentmem.v1 import replication_pb2, storage_pb2
+from agentmem.v1 import cluster_pb2, storage_pb2
 
 CHAIN_HASH_BYTES = 32
 LOG_HEADER_BYTES = CHECKSUM_BYTES + CHAIN_HASH_BYTES
@@ -41,8 +41,8 @@ class Position:
     revision: int
     chain_hash: bytes
 
-    def to_proto(self) -> replication_pb2.Position:
-        return replication_pb2.Position(
+    def to_proto(self) -> cluster_pb2.Position:
+        return cluster_pb2.Position(
             cluster_id=self.cluster_id,
             epoch=self.epoch,
             revision=self.revision,

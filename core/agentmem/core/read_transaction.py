@@ -80,6 +80,24 @@ class ReadTransaction:
             raise DataLoss("CORRUPT_META", f"the store has no {key.decode()}")
         return unseal(value, key.decode())
 
+    # Epochs
+
+    def epochs(self) -> Iterator[tuple[int, int]]:
+        """Each epoch that began with a promotion, ascending, with the revision of its first entry."""
+        for key, value in self._transaction.scan(b"epochs"):
+            (epoch,) = KEY.unpack(key)
+            yield epoch, KEY.unpack(unseal(value, f"the start of epoch {epoch}"))[0]
+
+    def common_revision(self, epoch: int) -> int | None:
+        """The last revision that a log whose newest entry is of the epoch can have in common with this one.
+
+        None when a promotion did not part them: the epoch is this store's own, or a later one.
+        """
+        for later, first_revision in self.epochs():
+            if later > epoch:
+                return first_revision - 1
+        return None
+
     # Raw, for verification
 
     def keys(self, database: bytes) -> Iterator[bytes]:

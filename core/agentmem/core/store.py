@@ -81,11 +81,11 @@ class Store:
             raise
 
     def found_cluster(self) -> None:
-        """Makes an empty store the start of a new cluster, with epoch 1; leaves another as it is."""
+        """Makes an empty store the start of a new cluster, in epoch 1; leaves another as it is."""
 
         def found(transaction: WriteTransaction) -> None:
             if not transaction.position.cluster_id:
-                transaction.adopt_cluster(uuid.uuid4().bytes, epoch=1)
+                transaction.adopt_cluster(uuid.uuid4().bytes)
 
         self.commit(found)
 

@@ -112,6 +112,7 @@ class _Verification:
         position = self._transaction.position
         expected, chain_hash, time_us = 0, b"", 0
         absent: set[int] = set()
+        epochs = dict(self._transaction.epochs())
         for revision, value in self._transaction.log_values():
             self._count("log entries")
             entry, own_hash = decode_entry(value, revision)
@@ -121,6 +122,10 @@ class _Verification:
                 f"log entry {revision} does not chain to the one before it",
             )
             self._expect(entry.revision == revision, f"log entry {revision} says that it is {entry.revision}")
+            self._expect(
+                not entry.HasField("promotion") or epochs.get(entry.epoch) == revision,
+                f"epoch {entry.epoch} is not known to begin at revision {revision}",
+            )
             self._expect(entry.time_us >= time_us, f"log entry {revision} is before the one before it")
             expected, chain_hash, time_us = revision + 1, own_hash, entry.time_us
             for operation in entry.operations:

@@ -18,6 +18,7 @@ from agentmem.core.layout import (
     KEY,
     POSITION,
     NamespaceState,
+    id_digest,
     seal,
     unseal,
 )
@@ -58,13 +59,13 @@ class Removal:
     """Versions of one memory to be removed, newest first.
 
     Attributes:
-        is_purge: all of them, for good; otherwise retention removes old ones.
+        purged_id: of the memory, when all of them are removed for good; otherwise retention removes old ones.
         forgotten: the tombstone, when retention removes that and the id with it.
     """
 
     namespace: str
     ordinals: Sequence[int]
-    is_purge: bool
+    purged_id: str = ""
     forgotten: Record | None = None
 
 
@@ -157,10 +158,12 @@ class WriteTransaction(VersionWriter):
 
     def _removal_operation(self, removal: Removal) -> Operation:
         operation = Operation(
-            kind=Operation.KIND_PURGE if removal.is_purge else Operation.KIND_PRUNE,
+            kind=Operation.KIND_PURGE if removal.purged_id else Operation.KIND_PRUNE,
             namespace_number=self._known_namespace(removal.namespace).number,
             removed_ordinals=removal.ordinals,
         )
+        if removal.purged_id:
+            operation.purged_id_digest = id_digest(removal.namespace, removal.purged_id)
         if removal.forgotten is not None:
             operation.forgotten_before = removal.forgotten.revision
             operation.forgotten_before_us = timestamp_us(removal.forgotten.memory.update_time)
@@ -182,6 +185,25 @@ class WriteTransaction(VersionWriter):
         entry.namespaces.append(change)
         return self._apply_namespace(change)
 
+    def begin_epoch(self, epoch: int, writer_id: str, time_us: int) -> int:
+        """Writes the first entry of an epoch, of which this store has the writer; returns its revision."""
+        position = self.position
+        if epoch <= position.epoch:
+            raise FailedPrecondition(
+                "STALE_EPOCH",
+                f"epoch {epoch} cannot follow epoch {position.epoch}",
+                epoch=str(position.epoch),
+            )
+        revision = position.revision + 1
+        entry = LogEntry(
+            epoch=epoch,
+            revision=revision,
+            time_us=max(time_us, self.last_time_us),
+            promotion=storage_pb2.Promotion(writer_id=writer_id),
+        )
+        self._append_log(entry, encode_entry(entry, position.chain_hash))
+        return revision
+
     # Applying an entry
 
     def apply(self, shipped: replication_pb2.ShippedEntry) -> None:
@@ -201,6 +223,12 @@ class WriteTransaction(VersionWriter):
             )
         if chain_hash != next_chain_hash(position.chain_hash, value[LOG_HEADER_BYTES:]):
             raise DataLoss("CHAIN_MISMATCH", f"entry {entry.revision} does not chain to the one before it")
+        is_later_epoch = entry.epoch > position.epoch
+        if entry.epoch < position.epoch or is_later_epoch != entry.HasField("promotion"):
+            raise DataLoss(
+                "EPOCH_MISMATCH",
+                f"entry {entry.revision} of epoch {entry.epoch} came behind {position.epoch}",
+            )
         memories = _checked_memories(entry, shipped)
         for change in entry.namespaces:
             self._apply_namespace(change)
@@ -217,12 +245,12 @@ class WriteTransaction(VersionWriter):
                 self._write_version(operation, memory, before, sent.record, sent.vector)
         self._append_log(entry, value)
 
-    def adopt_cluster(self, cluster_id: bytes, epoch: int) -> None:
-        """Joins a store without entries to a cluster."""
+    def adopt_cluster(self, cluster_id: bytes) -> None:
+        """Joins a store without entries to a cluster, at the start of its first epoch."""
         if self.revision:
             raise FailedPrecondition("NOT_EMPTY", "a store with entries belongs to its cluster for good")
         self.leave_for_cluster(cluster_id)
-        self._move(Position(cluster_id, epoch, 0, EMPTY_CHAIN_HASH))
+        self._move(Position(cluster_id, 1, 0, EMPTY_CHAIN_HASH))
 
     def leave_for_cluster(self, cluster_id: bytes) -> None:
         """Makes the store one of another cluster, which begins with what is in it."""
@@ -240,6 +268,8 @@ class WriteTransaction(VersionWriter):
         self._transaction.append(b"log", KEY.pack(entry.revision), value)
         chain_hash = value[records.CHECKSUM_BYTES : LOG_HEADER_BYTES]
         self._move(Position(self._position.cluster_id, entry.epoch, entry.revision, chain_hash))
+        if entry.HasField("promotion"):
+            self._transaction.append(b"epochs", KEY.pack(entry.epoch), seal(KEY.pack(entry.revision)))
         if entry.HasField("request"):
             self._remember(entry)
         if entry.HasField("receipt"):

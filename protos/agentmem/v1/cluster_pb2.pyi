@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -26,6 +29,84 @@ NODE_STATE_UNSPECIFIED: NodeState
 NODE_STATE_CATCHING_UP: NodeState
 NODE_STATE_SERVING: NodeState
 NODE_STATE_DRAINING: NodeState
+
+class Position(_message.Message):
+    __slots__ = ("cluster_id", "epoch", "revision", "chain_hash")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_HASH_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: bytes
+    epoch: int
+    revision: int
+    chain_hash: bytes
+    def __init__(self, cluster_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., revision: _Optional[int] = ..., chain_hash: _Optional[bytes] = ...) -> None: ...
+
+class GetNodeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetNodeResponse(_message.Message):
+    __slots__ = ("node", "position", "known_epoch", "set_aside_entries")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SET_ASIDE_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    node: Node
+    position: Position
+    known_epoch: int
+    set_aside_entries: int
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., known_epoch: _Optional[int] = ..., set_aside_entries: _Optional[int] = ...) -> None: ...
+
+class PromoteRequest(_message.Message):
+    __slots__ = ("force",)
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    force: bool
+    def __init__(self, force: _Optional[bool] = ...) -> None: ...
+
+class PromoteResponse(_message.Message):
+    __slots__ = ("epoch", "revision", "handed_over", "previous_writer_address")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    HANDED_OVER_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_WRITER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    revision: int
+    handed_over: bool
+    previous_writer_address: str
+    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., handed_over: _Optional[bool] = ..., previous_writer_address: _Optional[str] = ...) -> None: ...
+
+class PrepareHandoverRequest(_message.Message):
+    __slots__ = ("cluster_id", "successor_id")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    SUCCESSOR_ID_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: bytes
+    successor_id: str
+    def __init__(self, cluster_id: _Optional[bytes] = ..., successor_id: _Optional[str] = ...) -> None: ...
+
+class PrepareHandoverResponse(_message.Message):
+    __slots__ = ("position", "hold")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    position: Position
+    hold: _duration_pb2.Duration
+    def __init__(self, position: _Optional[_Union[Position, _Mapping]] = ..., hold: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class FollowWriterRequest(_message.Message):
+    __slots__ = ("cluster_id", "epoch", "writer_id", "writer_address")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    WRITER_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: bytes
+    epoch: int
+    writer_id: str
+    writer_address: str
+    def __init__(self, cluster_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., writer_id: _Optional[str] = ..., writer_address: _Optional[str] = ...) -> None: ...
+
+class FollowWriterResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class GetTopologyRequest(_message.Message):
     __slots__ = ()
@@ -60,17 +141,19 @@ class Topology(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., answered_by: _Optional[str] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("id", "role", "address", "state", "applied_revision", "searchable_revision")
+    __slots__ = ("id", "role", "address", "state", "applied_revision", "searchable_revision", "staleness")
     ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     APPLIED_REVISION_FIELD_NUMBER: _ClassVar[int]
     SEARCHABLE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
     id: str
     role: NodeRole
     address: str
     state: NodeState
     applied_revision: int
     searchable_revision: int
-    def __init__(self, id: _Optional[str] = ..., role: _Optional[_Union[NodeRole, str]] = ..., address: _Optional[str] = ..., state: _Optional[_Union[NodeState, str]] = ..., applied_revision: _Optional[int] = ..., searchable_revision: _Optional[int] = ...) -> None: ...
+    staleness: _duration_pb2.Duration
+    def __init__(self, id: _Optional[str] = ..., role: _Optional[_Union[NodeRole, str]] = ..., address: _Optional[str] = ..., state: _Optional[_Union[NodeState, str]] = ..., applied_revision: _Optional[int] = ..., searchable_revision: _Optional[int] = ..., staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

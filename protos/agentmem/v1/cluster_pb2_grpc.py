@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ClusterServiceStub:
-    """Who belongs to the cluster. Served by every process.
+    """Who belongs to the cluster, and who its writer is. Served by every process.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,30 @@ class ClusterServiceStub:
                 request_serializer=agentmem_dot_v1_dot_cluster__pb2.WatchTopologyRequest.SerializeToString,
                 response_deserializer=agentmem_dot_v1_dot_cluster__pb2.WatchTopologyResponse.FromString,
                 _registered_method=True)
+        self.GetNode = channel.unary_unary(
+                '/agentmem.v1.ClusterService/GetNode',
+                request_serializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeResponse.FromString,
+                _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/agentmem.v1.ClusterService/Promote',
+                request_serializer=agentmem_dot_v1_dot_cluster__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_cluster__pb2.PromoteResponse.FromString,
+                _registered_method=True)
+        self.PrepareHandover = channel.unary_unary(
+                '/agentmem.v1.ClusterService/PrepareHandover',
+                request_serializer=agentmem_dot_v1_dot_cluster__pb2.PrepareHandoverRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_cluster__pb2.PrepareHandoverResponse.FromString,
+                _registered_method=True)
+        self.FollowWriter = channel.unary_unary(
+                '/agentmem.v1.ClusterService/FollowWriter',
+                request_serializer=agentmem_dot_v1_dot_cluster__pb2.FollowWriterRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_cluster__pb2.FollowWriterResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer:
-    """Who belongs to the cluster. Served by every process.
+    """Who belongs to the cluster, and who its writer is. Served by every process.
     """
 
     def GetTopology(self, request, context):
@@ -59,6 +79,36 @@ class ClusterServiceServicer:
 
     def WatchTopology(self, request, context):
         """The topology now, and again each time a node comes, goes or changes state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNode(self, request, context):
+        """What the node that is asked knows of itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Promote(self, request, context):
+        """Makes the replica that is asked the writer, of the next epoch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrepareHandover(self, request, context):
+        """Asks the writer to take no more writes until its successor begins, so that
+        nothing is left behind. It takes writes again when it hears nothing more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FollowWriter(self, request, context):
+        """Tells a node who is the writer of an epoch. A node that knows of a later one
+        refuses; a writer of an earlier one steps down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,6 +127,26 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     request_deserializer=agentmem_dot_v1_dot_cluster__pb2.WatchTopologyRequest.FromString,
                     response_serializer=agentmem_dot_v1_dot_cluster__pb2.WatchTopologyResponse.SerializeToString,
             ),
+            'GetNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNode,
+                    request_deserializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeResponse.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=agentmem_dot_v1_dot_cluster__pb2.PromoteRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_cluster__pb2.PromoteResponse.SerializeToString,
+            ),
+            'PrepareHandover': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareHandover,
+                    request_deserializer=agentmem_dot_v1_dot_cluster__pb2.PrepareHandoverRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_cluster__pb2.PrepareHandoverResponse.SerializeToString,
+            ),
+            'FollowWriter': grpc.unary_unary_rpc_method_handler(
+                    servicer.FollowWriter,
+                    request_deserializer=agentmem_dot_v1_dot_cluster__pb2.FollowWriterRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_cluster__pb2.FollowWriterResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'agentmem.v1.ClusterService', rpc_method_handlers)
@@ -86,7 +156,7 @@ def add_ClusterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ClusterService:
-    """Who belongs to the cluster. Served by every process.
+    """Who belongs to the cluster, and who its writer is. Served by every process.
     """
 
     @staticmethod
@@ -133,6 +203,114 @@ class ClusterService:
             '/agentmem.v1.ClusterService/WatchTopology',
             agentmem_dot_v1_dot_cluster__pb2.WatchTopologyRequest.SerializeToString,
             agentmem_dot_v1_dot_cluster__pb2.WatchTopologyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.ClusterService/GetNode',
+            agentmem_dot_v1_dot_cluster__pb2.GetNodeRequest.SerializeToString,
+            agentmem_dot_v1_dot_cluster__pb2.GetNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.ClusterService/Promote',
+            agentmem_dot_v1_dot_cluster__pb2.PromoteRequest.SerializeToString,
+            agentmem_dot_v1_dot_cluster__pb2.PromoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareHandover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.ClusterService/PrepareHandover',
+            agentmem_dot_v1_dot_cluster__pb2.PrepareHandoverRequest.SerializeToString,
+            agentmem_dot_v1_dot_cluster__pb2.PrepareHandoverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FollowWriter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.ClusterService/FollowWriter',
+            agentmem_dot_v1_dot_cluster__pb2.FollowWriterRequest.SerializeToString,
+            agentmem_dot_v1_dot_cluster__pb2.FollowWriterResponse.FromString,
             options,
             channel_credentials,
             insecure,

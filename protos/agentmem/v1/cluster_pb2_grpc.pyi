@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ClusterServiceStub:
-    """Who belongs to the cluster. Served by every process."""
+    """Who belongs to the cluster, and who its writer is. Served by every process."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,18 +36,42 @@ class ClusterServiceStub:
     GetTopology: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetTopologyRequest, _cluster_pb2.GetTopologyResponse]
     WatchTopology: _grpc.UnaryStreamMultiCallable[_cluster_pb2.WatchTopologyRequest, _cluster_pb2.WatchTopologyResponse]
     """The topology now, and again each time a node comes, goes or changes state."""
+    GetNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetNodeRequest, _cluster_pb2.GetNodeResponse]
+    """What the node that is asked knows of itself."""
+    Promote: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.PromoteRequest, _cluster_pb2.PromoteResponse]
+    """Makes the replica that is asked the writer, of the next epoch."""
+    PrepareHandover: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.PrepareHandoverRequest, _cluster_pb2.PrepareHandoverResponse]
+    """Asks the writer to take no more writes until its successor begins, so that
+    nothing is left behind. It takes writes again when it hears nothing more.
+    """
+    FollowWriter: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.FollowWriterRequest, _cluster_pb2.FollowWriterResponse]
+    """Tells a node who is the writer of an epoch. A node that knows of a later one
+    refuses; a writer of an earlier one steps down.
+    """
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
-    """Who belongs to the cluster. Served by every process."""
+    """Who belongs to the cluster, and who its writer is. Served by every process."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetTopology: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetTopologyRequest, _cluster_pb2.GetTopologyResponse]  # type: ignore[assignment]
     WatchTopology: _aio.UnaryStreamMultiCallable[_cluster_pb2.WatchTopologyRequest, _cluster_pb2.WatchTopologyResponse]  # type: ignore[assignment]
     """The topology now, and again each time a node comes, goes or changes state."""
+    GetNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetNodeRequest, _cluster_pb2.GetNodeResponse]  # type: ignore[assignment]
+    """What the node that is asked knows of itself."""
+    Promote: _aio.UnaryUnaryMultiCallable[_cluster_pb2.PromoteRequest, _cluster_pb2.PromoteResponse]  # type: ignore[assignment]
+    """Makes the replica that is asked the writer, of the next epoch."""
+    PrepareHandover: _aio.UnaryUnaryMultiCallable[_cluster_pb2.PrepareHandoverRequest, _cluster_pb2.PrepareHandoverResponse]  # type: ignore[assignment]
+    """Asks the writer to take no more writes until its successor begins, so that
+    nothing is left behind. It takes writes again when it hears nothing more.
+    """
+    FollowWriter: _aio.UnaryUnaryMultiCallable[_cluster_pb2.FollowWriterRequest, _cluster_pb2.FollowWriterResponse]  # type: ignore[assignment]
+    """Tells a node who is the writer of an epoch. A node that knows of a later one
+    refuses; a writer of an earlier one steps down.
+    """
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who belongs to the cluster. Served by every process."""
+    """Who belongs to the cluster, and who its writer is. Served by every process."""
 
     @_abc_1.abstractmethod
     def GetTopology(
@@ -63,5 +87,41 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_cluster_pb2.WatchTopologyResponse], _abc.AsyncIterator[_cluster_pb2.WatchTopologyResponse]]:
         """The topology now, and again each time a node comes, goes or changes state."""
+
+    @_abc_1.abstractmethod
+    def GetNode(
+        self,
+        request: _cluster_pb2.GetNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.GetNodeResponse, _abc.Awaitable[_cluster_pb2.GetNodeResponse]]:
+        """What the node that is asked knows of itself."""
+
+    @_abc_1.abstractmethod
+    def Promote(
+        self,
+        request: _cluster_pb2.PromoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.PromoteResponse, _abc.Awaitable[_cluster_pb2.PromoteResponse]]:
+        """Makes the replica that is asked the writer, of the next epoch."""
+
+    @_abc_1.abstractmethod
+    def PrepareHandover(
+        self,
+        request: _cluster_pb2.PrepareHandoverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.PrepareHandoverResponse, _abc.Awaitable[_cluster_pb2.PrepareHandoverResponse]]:
+        """Asks the writer to take no more writes until its successor begins, so that
+        nothing is left behind. It takes writes again when it hears nothing more.
+        """
+
+    @_abc_1.abstractmethod
+    def FollowWriter(
+        self,
+        request: _cluster_pb2.FollowWriterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.FollowWriterResponse, _abc.Awaitable[_cluster_pb2.FollowWriterResponse]]:
+        """Tells a node who is the writer of an epoch. A node that knows of a later one
+        refuses; a writer of an earlier one steps down.
+        """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,53 +22,71 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentmem.v1 import consistency_pb2 as agentmem_dot_v1_dot_consistency__pb2
+from agentmem.v1 import failure_pb2 as agentmem_dot_v1_dot_failure__pb2
 from agentmem.v1 import filter_pb2 as agentmem_dot_v1_dot_filter__pb2
 from agentmem.v1 import memory_pb2 as agentmem_dot_v1_dot_memory__pb2
 from agentmem.v1 import writer_pb2 as agentmem_dot_v1_dot_writer__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61gentmem/v1/reader.proto\x12\x0b\x61gentmem.v1\x1a\x18\x61gentmem/v1/filter.proto\x1a\x18\x61gentmem/v1/memory.proto\x1a\x18\x61gentmem/v1/writer.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"O\n\x04\x41sOf\x12\x12\n\x08revision\x18\x01 \x01(\x04H\x00\x12*\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x07\n\x05point\"q\n\x12GetMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x19\n\x11include_embedding\x18\x03 \x01(\x08\x12 \n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x11.agentmem.v1.AsOf\"k\n\x13GetMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\"\xb1\x01\n\x13ListMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\x12 \n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x11.agentmem.v1.AsOf\"p\n\x14ListMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\"\xc1\x01\n\x15SearchMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tembedding\x18\x03 \x01(\x0c\x12%\n\x04mode\x18\x04 \x01(\x0e\x32\x17.agentmem.v1.SearchMode\x12#\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\r\n\x05top_k\x18\x06 \x01(\x05\x12\x19\n\x11include_embedding\x18\x07 \x01(\x08\"X\n\x16SearchMemoriesResponse\x12$\n\x04hits\x18\x01 \x03(\x0b\x32\x16.agentmem.v1.SearchHit\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\"?\n\tSearchHit\x12#\n\x06memory\x18\x01 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12\r\n\x05score\x18\x02 \x01(\x01\"z\n\x17GetMemoryHistoryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\"\x8b\x01\n\x18GetMemoryHistoryResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0e\n\x06pruned\x18\x03 \x01(\x08\x12\x18\n\x10\x61pplied_revision\x18\x04 \x01(\x04\"d\n\x15\x45xportMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x13\n\x0bnewest_only\x18\x03 \x01(\x08\"`\n\x16\x45xportMemoriesResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\"$\n\x0fGetStatsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"\x84\x01\n\x10GetStatsResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.agentmem.v1.NamespaceStats\x12&\n\x05store\x18\x02 \x01(\x0b\x32\x17.agentmem.v1.StoreStats\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\"\xdc\x01\n\x0eNamespaceStats\x12\x10\n\x08memories\x18\x01 \x01(\x04\x12\x0f\n\x07vectors\x18\x02 \x01(\x04\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x17\n\x0f\x65mbedding_model\x18\x04 \x01(\t\x12\x10\n\x08versions\x18\x05 \x01(\x04\x12\x17\n\x0fpruned_versions\x18\x06 \x01(\x04\x12\x1e\n\x16history_start_revision\x18\x07 \x01(\x04\x12\x30\n\x08settings\x18\x08 \x01(\x0b\x32\x1e.agentmem.v1.NamespaceSettings\"\xa5\x01\n\nStoreStats\x12\x12\n\nnamespaces\x18\x01 \x01(\x04\x12\x1a\n\x12log_first_revision\x18\x02 \x01(\x04\x12\x19\n\x11log_last_revision\x18\x03 \x01(\x04\x12\x11\n\tlog_bytes\x18\x04 \x01(\x04\x12\x12\n\nused_bytes\x18\x05 \x01(\x04\x12\x12\n\nfile_bytes\x18\x06 \x01(\x04\x12\x11\n\tmax_bytes\x18\x07 \x01(\x04*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x18\n\x14SEARCH_MODE_SEMANTIC\x10\x02\x12\x14\n\x10SEARCH_MODE_TEXT\x10\x03\x32\x98\x04\n\rReaderService\x12P\n\x0bGetMemories\x12\x1f.agentmem.v1.GetMemoriesRequest\x1a .agentmem.v1.GetMemoriesResponse\x12S\n\x0cListMemories\x12 .agentmem.v1.ListMemoriesRequest\x1a!.agentmem.v1.ListMemoriesResponse\x12Y\n\x0eSearchMemories\x12\".agentmem.v1.SearchMemoriesRequest\x1a#.agentmem.v1.SearchMemoriesResponse\x12_\n\x10GetMemoryHistory\x12$.agentmem.v1.GetMemoryHistoryRequest\x1a%.agentmem.v1.GetMemoryHistoryResponse\x12[\n\x0e\x45xportMemories\x12\".agentmem.v1.ExportMemoriesRequest\x1a#.agentmem.v1.ExportMemoriesResponse0\x01\x12G\n\x08GetStats\x12\x1c.agentmem.v1.GetStatsRequest\x1a\x1d.agentmem.v1.GetStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61gentmem/v1/reader.proto\x12\x0b\x61gentmem.v1\x1a\x1d\x61gentmem/v1/consistency.proto\x1a\x19\x61gentmem/v1/failure.proto\x1a\x18\x61gentmem/v1/filter.proto\x1a\x18\x61gentmem/v1/memory.proto\x1a\x18\x61gentmem/v1/writer.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"O\n\x04\x41sOf\x12\x12\n\x08revision\x18\x01 \x01(\x04H\x00\x12*\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x07\n\x05point\"\xa0\x01\n\x12GetMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x19\n\x11include_embedding\x18\x03 \x01(\x08\x12 \n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x11.agentmem.v1.AsOf\x12-\n\x0b\x63onsistency\x18\x05 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"z\n\x13GetMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\xe0\x01\n\x13ListMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\x12 \n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x11.agentmem.v1.AsOf\x12-\n\x0b\x63onsistency\x18\x07 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"\x7f\n\x14ListMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\xf0\x01\n\x15SearchMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tembedding\x18\x03 \x01(\x0c\x12%\n\x04mode\x18\x04 \x01(\x0e\x32\x17.agentmem.v1.SearchMode\x12#\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\r\n\x05top_k\x18\x06 \x01(\x05\x12\x19\n\x11include_embedding\x18\x07 \x01(\x08\x12-\n\x0b\x63onsistency\x18\x08 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"g\n\x16SearchMemoriesResponse\x12$\n\x04hits\x18\x01 \x03(\x0b\x32\x16.agentmem.v1.SearchHit\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"R\n\x1a\x42\x61tchSearchMemoriesRequest\x12\x34\n\x08requests\x18\x01 \x03(\x0b\x32\".agentmem.v1.SearchMemoriesRequest\"N\n\x1b\x42\x61tchSearchMemoriesResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.agentmem.v1.BatchSearchResult\"\x80\x01\n\x11\x42\x61tchSearchResult\x12\x37\n\x08response\x18\x01 \x01(\x0b\x32#.agentmem.v1.SearchMemoriesResponseH\x00\x12\'\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x14.agentmem.v1.FailureH\x00\x42\t\n\x07outcome\"?\n\tSearchHit\x12#\n\x06memory\x18\x01 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12\r\n\x05score\x18\x02 \x01(\x01\"\xa9\x01\n\x17GetMemoryHistoryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\x12-\n\x0b\x63onsistency\x18\x06 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"\x9a\x01\n\x18GetMemoryHistoryResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0e\n\x06pruned\x18\x03 \x01(\x08\x12\x18\n\x10\x61pplied_revision\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\"\x93\x01\n\x15\x45xportMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x13\n\x0bnewest_only\x18\x03 \x01(\x08\x12-\n\x0b\x63onsistency\x18\x04 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"o\n\x16\x45xportMemoriesResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"C\n\rWatchPosition\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x11\n\toperation\x18\x03 \x01(\r\"\xa9\x01\n\x14WatchMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12)\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1a.agentmem.v1.WatchPosition\x12#\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x19\n\x11include_embedding\x18\x04 \x01(\x08\x12\x13\n\x0bskip_pruned\x18\x05 \x01(\x08\"q\n\x15WatchMemoriesResponse\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.agentmem.v1.MemoryChange\x12,\n\x08position\x18\x02 \x01(\x0b\x32\x1a.agentmem.v1.WatchPosition\"\xb3\x01\n\x0cMemoryChange\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.agentmem.v1.ChangeKind\x12#\n\x06memory\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12,\n\x08position\x18\x03 \x01(\x0b\x32\x1a.agentmem.v1.WatchPosition\x12\x0f\n\x07matches\x18\x04 \x01(\x08\x12\x18\n\x10purged_id_digest\x18\x05 \x01(\x0c\"S\n\x0fGetStatsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12-\n\x0b\x63onsistency\x18\x02 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"\x93\x01\n\x10GetStatsResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.agentmem.v1.NamespaceStats\x12&\n\x05store\x18\x02 \x01(\x0b\x32\x17.agentmem.v1.StoreStats\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\xdc\x01\n\x0eNamespaceStats\x12\x10\n\x08memories\x18\x01 \x01(\x04\x12\x0f\n\x07vectors\x18\x02 \x01(\x04\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x17\n\x0f\x65mbedding_model\x18\x04 \x01(\t\x12\x10\n\x08versions\x18\x05 \x01(\x04\x12\x17\n\x0fpruned_versions\x18\x06 \x01(\x04\x12\x1e\n\x16history_start_revision\x18\x07 \x01(\x04\x12\x30\n\x08settings\x18\x08 \x01(\x0b\x32\x1e.agentmem.v1.NamespaceSettings\"\xa5\x01\n\nStoreStats\x12\x12\n\nnamespaces\x18\x01 \x01(\x04\x12\x1a\n\x12log_first_revision\x18\x02 \x01(\x04\x12\x19\n\x11log_last_revision\x18\x03 \x01(\x04\x12\x11\n\tlog_bytes\x18\x04 \x01(\x04\x12\x12\n\nused_bytes\x18\x05 \x01(\x04\x12\x12\n\nfile_bytes\x18\x06 \x01(\x04\x12\x11\n\tmax_bytes\x18\x07 \x01(\x04*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x18\n\x14SEARCH_MODE_SEMANTIC\x10\x02\x12\x14\n\x10SEARCH_MODE_TEXT\x10\x03*\xa3\x01\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_UPDATED\x10\x02\x12\x17\n\x13\x43HANGE_KIND_DELETED\x10\x03\x12\x17\n\x13\x43HANGE_KIND_EXPIRED\x10\x04\x12\x16\n\x12\x43HANGE_KIND_PURGED\x10\x05\x32\xdc\x05\n\rReaderService\x12P\n\x0bGetMemories\x12\x1f.agentmem.v1.GetMemoriesRequest\x1a .agentmem.v1.GetMemoriesResponse\x12S\n\x0cListMemories\x12 .agentmem.v1.ListMemoriesRequest\x1a!.agentmem.v1.ListMemoriesResponse\x12Y\n\x0eSearchMemories\x12\".agentmem.v1.SearchMemoriesRequest\x1a#.agentmem.v1.SearchMemoriesResponse\x12h\n\x13\x42\x61tchSearchMemories\x12\'.agentmem.v1.BatchSearchMemoriesRequest\x1a(.agentmem.v1.BatchSearchMemoriesResponse\x12_\n\x10GetMemoryHistory\x12$.agentmem.v1.GetMemoryHistoryRequest\x1a%.agentmem.v1.GetMemoryHistoryResponse\x12[\n\x0e\x45xportMemories\x12\".agentmem.v1.ExportMemoriesRequest\x1a#.agentmem.v1.ExportMemoriesResponse0\x01\x12X\n\rWatchMemories\x12!.agentmem.v1.WatchMemoriesRequest\x1a\".agentmem.v1.WatchMemoriesResponse0\x01\x12G\n\x08GetStats\x12\x1c.agentmem.v1.GetStatsRequest\x1a\x1d.agentmem.v1.GetStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentmem.v1.reader_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHMODE']._serialized_start=2132
-  _globals['_SEARCHMODE']._serialized_end=2245
-  _globals['_ASOF']._serialized_start=152
-  _globals['_ASOF']._serialized_end=231
-  _globals['_GETMEMORIESREQUEST']._serialized_start=233
-  _globals['_GETMEMORIESREQUEST']._serialized_end=346
-  _globals['_GETMEMORIESRESPONSE']._serialized_start=348
-  _globals['_GETMEMORIESRESPONSE']._serialized_end=455
-  _globals['_LISTMEMORIESREQUEST']._serialized_start=458
-  _globals['_LISTMEMORIESREQUEST']._serialized_end=635
-  _globals['_LISTMEMORIESRESPONSE']._serialized_start=637
-  _globals['_LISTMEMORIESRESPONSE']._serialized_end=749
-  _globals['_SEARCHMEMORIESREQUEST']._serialized_start=752
-  _globals['_SEARCHMEMORIESREQUEST']._serialized_end=945
-  _globals['_SEARCHMEMORIESRESPONSE']._serialized_start=947
-  _globals['_SEARCHMEMORIESRESPONSE']._serialized_end=1035
-  _globals['_SEARCHHIT']._serialized_start=1037
-  _globals['_SEARCHHIT']._serialized_end=1100
-  _globals['_GETMEMORYHISTORYREQUEST']._serialized_start=1102
-  _globals['_GETMEMORYHISTORYREQUEST']._serialized_end=1224
-  _globals['_GETMEMORYHISTORYRESPONSE']._serialized_start=1227
-  _globals['_GETMEMORYHISTORYRESPONSE']._serialized_end=1366
-  _globals['_EXPORTMEMORIESREQUEST']._serialized_start=1368
-  _globals['_EXPORTMEMORIESREQUEST']._serialized_end=1468
-  _globals['_EXPORTMEMORIESRESPONSE']._serialized_start=1470
-  _globals['_EXPORTMEMORIESRESPONSE']._serialized_end=1566
-  _globals['_GETSTATSREQUEST']._serialized_start=1568
-  _globals['_GETSTATSREQUEST']._serialized_end=1604
-  _globals['_GETSTATSRESPONSE']._serialized_start=1607
-  _globals['_GETSTATSRESPONSE']._serialized_end=1739
-  _globals['_NAMESPACESTATS']._serialized_start=1742
-  _globals['_NAMESPACESTATS']._serialized_end=1962
-  _globals['_STORESTATS']._serialized_start=1965
-  _globals['_STORESTATS']._serialized_end=2130
-  _globals['_READERSERVICE']._serialized_start=2248
-  _globals['_READERSERVICE']._serialized_end=2784
+  _globals['_SEARCHMODE']._serialized_start=3398
+  _globals['_SEARCHMODE']._serialized_end=3511
+  _globals['_CHANGEKIND']._serialized_start=3514
+  _globals['_CHANGEKIND']._serialized_end=3677
+  _globals['_ASOF']._serialized_start=210
+  _globals['_ASOF']._serialized_end=289
+  _globals['_GETMEMORIESREQUEST']._serialized_start=292
+  _globals['_GETMEMORIESREQUEST']._serialized_end=452
+  _globals['_GETMEMORIESRESPONSE']._serialized_start=454
+  _globals['_GETMEMORIESRESPONSE']._serialized_end=576
+  _globals['_LISTMEMORIESREQUEST']._serialized_start=579
+  _globals['_LISTMEMORIESREQUEST']._serialized_end=803
+  _globals['_LISTMEMORIESRESPONSE']._serialized_start=805
+  _globals['_LISTMEMORIESRESPONSE']._serialized_end=932
+  _globals['_SEARCHMEMORIESREQUEST']._serialized_start=935
+  _globals['_SEARCHMEMORIESREQUEST']._serialized_end=1175
+  _globals['_SEARCHMEMORIESRESPONSE']._serialized_start=1177
+  _globals['_SEARCHMEMORIESRESPONSE']._serialized_end=1280
+  _globals['_BATCHSEARCHMEMORIESREQUEST']._serialized_start=1282
+  _globals['_BATCHSEARCHMEMORIESREQUEST']._serialized_end=1364
+  _globals['_BATCHSEARCHMEMORIESRESPONSE']._serialized_start=1366
+  _globals['_BATCHSEARCHMEMORIESRESPONSE']._serialized_end=1444
+  _globals['_BATCHSEARCHRESULT']._serialized_start=1447
+  _globals['_BATCHSEARCHRESULT']._serialized_end=1575
+  _globals['_SEARCHHIT']._serialized_start=1577
+  _globals['_SEARCHHIT']._serialized_end=1640
+  _globals['_GETMEMORYHISTORYREQUEST']._serialized_start=1643
+  _globals['_GETMEMORYHISTORYREQUEST']._serialized_end=1812
+  _globals['_GETMEMORYHISTORYRESPONSE']._serialized_start=1815
+  _globals['_GETMEMORYHISTORYRESPONSE']._serialized_end=1969
+  _globals['_EXPORTMEMORIESREQUEST']._serialized_start=1972
+  _globals['_EXPORTMEMORIESREQUEST']._serialized_end=2119
+  _globals['_EXPORTMEMORIESRESPONSE']._serialized_start=2121
+  _globals['_EXPORTMEMORIESRESPONSE']._serialized_end=2232
+  _globals['_WATCHPOSITION']._serialized_start=2234
+  _globals['_WATCHPOSITION']._serialized_end=2301
+  _globals['_WATCHMEMORIESREQUEST']._serialized_start=2304
+  _globals['_WATCHMEMORIESREQUEST']._serialized_end=2473
+  _globals['_WATCHMEMORIESRESPONSE']._serialized_start=2475
+  _globals['_WATCHMEMORIESRESPONSE']._serialized_end=2588
+  _globals['_MEMORYCHANGE']._serialized_start=2591
+  _globals['_MEMORYCHANGE']._serialized_end=2770
+  _globals['_GETSTATSREQUEST']._serialized_start=2772
+  _globals['_GETSTATSREQUEST']._serialized_end=2855
+  _globals['_GETSTATSRESPONSE']._serialized_start=2858
+  _globals['_GETSTATSRESPONSE']._serialized_end=3005
+  _globals['_NAMESPACESTATS']._serialized_start=3008
+  _globals['_NAMESPACESTATS']._serialized_end=3228
+  _globals['_STORESTATS']._serialized_start=3231
+  _globals['_STORESTATS']._serialized_end=3396
+  _globals['_READERSERVICE']._serialized_start=3680
+  _globals['_READERSERVICE']._serialized_end=4412
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class ReaderServiceStub:
     """Reads. Served by replicas; the writer serves all but the search.
+
+    Each answer has an applied_revision: it shows every write up to that revision of
+    the history that leads to its epoch. Both together, as min_revision and min_epoch
+    of a later read, make that one show at least as much, on any node.
     """
 
     def __init__(self, channel):
@@ -50,6 +54,11 @@ class ReaderServiceStub:
                 request_serializer=agentmem_dot_v1_dot_reader__pb2.SearchMemoriesRequest.SerializeToString,
                 response_deserializer=agentmem_dot_v1_dot_reader__pb2.SearchMemoriesResponse.FromString,
                 _registered_method=True)
+        self.BatchSearchMemories = channel.unary_unary(
+                '/agentmem.v1.ReaderService/BatchSearchMemories',
+                request_serializer=agentmem_dot_v1_dot_reader__pb2.BatchSearchMemoriesRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_reader__pb2.BatchSearchMemoriesResponse.FromString,
+                _registered_method=True)
         self.GetMemoryHistory = channel.unary_unary(
                 '/agentmem.v1.ReaderService/GetMemoryHistory',
                 request_serializer=agentmem_dot_v1_dot_reader__pb2.GetMemoryHistoryRequest.SerializeToString,
@@ -60,6 +69,11 @@ class ReaderServiceStub:
                 request_serializer=agentmem_dot_v1_dot_reader__pb2.ExportMemoriesRequest.SerializeToString,
                 response_deserializer=agentmem_dot_v1_dot_reader__pb2.ExportMemoriesResponse.FromString,
                 _registered_method=True)
+        self.WatchMemories = channel.unary_stream(
+                '/agentmem.v1.ReaderService/WatchMemories',
+                request_serializer=agentmem_dot_v1_dot_reader__pb2.WatchMemoriesRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_reader__pb2.WatchMemoriesResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/agentmem.v1.ReaderService/GetStats',
                 request_serializer=agentmem_dot_v1_dot_reader__pb2.GetStatsRequest.SerializeToString,
@@ -69,6 +83,10 @@ class ReaderServiceStub:
 
 class ReaderServiceServicer:
     """Reads. Served by replicas; the writer serves all but the search.
+
+    Each answer has an applied_revision: it shows every write up to that revision of
+    the history that leads to its epoch. Both together, as min_revision and min_epoch
+    of a later read, make that one show at least as much, on any node.
     """
 
     def GetMemories(self, request, context):
@@ -92,6 +110,13 @@ class ReaderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchSearchMemories(self, request, context):
+        """Several searches, each with an outcome of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetMemoryHistory(self, request, context):
         """The versions of one memory, newest first, page by page.
         """
@@ -102,6 +127,15 @@ class ReaderServiceServicer:
     def ExportMemories(self, request, context):
         """Everything of a namespace, for ImportMemories. All of one revision,
         however long it takes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchMemories(self, request, context):
+        """The changes of a namespace from a place in its history on, in order, as they
+        come. Can be gone on with on any node; fails with HISTORY_PRUNED rather than
+        leave out a change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,6 +166,11 @@ def add_ReaderServiceServicer_to_server(servicer, server):
                     request_deserializer=agentmem_dot_v1_dot_reader__pb2.SearchMemoriesRequest.FromString,
                     response_serializer=agentmem_dot_v1_dot_reader__pb2.SearchMemoriesResponse.SerializeToString,
             ),
+            'BatchSearchMemories': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchSearchMemories,
+                    request_deserializer=agentmem_dot_v1_dot_reader__pb2.BatchSearchMemoriesRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_reader__pb2.BatchSearchMemoriesResponse.SerializeToString,
+            ),
             'GetMemoryHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMemoryHistory,
                     request_deserializer=agentmem_dot_v1_dot_reader__pb2.GetMemoryHistoryRequest.FromString,
@@ -141,6 +180,11 @@ def add_ReaderServiceServicer_to_server(servicer, server):
                     servicer.ExportMemories,
                     request_deserializer=agentmem_dot_v1_dot_reader__pb2.ExportMemoriesRequest.FromString,
                     response_serializer=agentmem_dot_v1_dot_reader__pb2.ExportMemoriesResponse.SerializeToString,
+            ),
+            'WatchMemories': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMemories,
+                    request_deserializer=agentmem_dot_v1_dot_reader__pb2.WatchMemoriesRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_reader__pb2.WatchMemoriesResponse.SerializeToString,
             ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
@@ -157,6 +201,10 @@ def add_ReaderServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ReaderService:
     """Reads. Served by replicas; the writer serves all but the search.
+
+    Each answer has an applied_revision: it shows every write up to that revision of
+    the history that leads to its epoch. Both together, as min_revision and min_epoch
+    of a later read, make that one show at least as much, on any node.
     """
 
     @staticmethod
@@ -241,6 +289,33 @@ class ReaderService:
             _registered_method=True)
 
     @staticmethod
+    def BatchSearchMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.ReaderService/BatchSearchMemories',
+            agentmem_dot_v1_dot_reader__pb2.BatchSearchMemoriesRequest.SerializeToString,
+            agentmem_dot_v1_dot_reader__pb2.BatchSearchMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetMemoryHistory(request,
             target,
             options=(),
@@ -284,6 +359,33 @@ class ReaderService:
             '/agentmem.v1.ReaderService/ExportMemories',
             agentmem_dot_v1_dot_reader__pb2.ExportMemoriesRequest.SerializeToString,
             agentmem_dot_v1_dot_reader__pb2.ExportMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentmem.v1.ReaderService/WatchMemories',
+            agentmem_dot_v1_dot_reader__pb2.WatchMemoriesRequest.SerializeToString,
+            agentmem_dot_v1_dot_reader__pb2.WatchMemoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ReaderServiceStub:
-    """Reads. Served by replicas; the writer serves all but the search."""
+    """Reads. Served by replicas; the writer serves all but the search.
+
+    Each answer has an applied_revision: it shows every write up to that revision of
+    the history that leads to its epoch. Both together, as min_revision and min_epoch
+    of a later read, make that one show at least as much, on any node.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,18 +44,30 @@ class ReaderServiceStub:
     """The memories of a namespace in the order of their ids, page by page."""
     SearchMemories: _grpc.UnaryUnaryMultiCallable[_reader_pb2.SearchMemoriesRequest, _reader_pb2.SearchMemoriesResponse]
     """The memories that fit best, best first."""
+    BatchSearchMemories: _grpc.UnaryUnaryMultiCallable[_reader_pb2.BatchSearchMemoriesRequest, _reader_pb2.BatchSearchMemoriesResponse]
+    """Several searches, each with an outcome of its own."""
     GetMemoryHistory: _grpc.UnaryUnaryMultiCallable[_reader_pb2.GetMemoryHistoryRequest, _reader_pb2.GetMemoryHistoryResponse]
     """The versions of one memory, newest first, page by page."""
     ExportMemories: _grpc.UnaryStreamMultiCallable[_reader_pb2.ExportMemoriesRequest, _reader_pb2.ExportMemoriesResponse]
     """Everything of a namespace, for ImportMemories. All of one revision,
     however long it takes.
     """
+    WatchMemories: _grpc.UnaryStreamMultiCallable[_reader_pb2.WatchMemoriesRequest, _reader_pb2.WatchMemoriesResponse]
+    """The changes of a namespace from a place in its history on, in order, as they
+    come. Can be gone on with on any node; fails with HISTORY_PRUNED rather than
+    leave out a change.
+    """
     GetStats: _grpc.UnaryUnaryMultiCallable[_reader_pb2.GetStatsRequest, _reader_pb2.GetStatsResponse]
     """What a namespace and the store hold."""
 
 @_typing.type_check_only
 class ReaderServiceAsyncStub(ReaderServiceStub):
-    """Reads. Served by replicas; the writer serves all but the search."""
+    """Reads. Served by replicas; the writer serves all but the search.
+
+    Each answer has an applied_revision: it shows every write up to that revision of
+    the history that leads to its epoch. Both together, as min_revision and min_epoch
+    of a later read, make that one show at least as much, on any node.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetMemories: _aio.UnaryUnaryMultiCallable[_reader_pb2.GetMemoriesRequest, _reader_pb2.GetMemoriesResponse]  # type: ignore[assignment]
@@ -59,17 +76,29 @@ class ReaderServiceAsyncStub(ReaderServiceStub):
     """The memories of a namespace in the order of their ids, page by page."""
     SearchMemories: _aio.UnaryUnaryMultiCallable[_reader_pb2.SearchMemoriesRequest, _reader_pb2.SearchMemoriesResponse]  # type: ignore[assignment]
     """The memories that fit best, best first."""
+    BatchSearchMemories: _aio.UnaryUnaryMultiCallable[_reader_pb2.BatchSearchMemoriesRequest, _reader_pb2.BatchSearchMemoriesResponse]  # type: ignore[assignment]
+    """Several searches, each with an outcome of its own."""
     GetMemoryHistory: _aio.UnaryUnaryMultiCallable[_reader_pb2.GetMemoryHistoryRequest, _reader_pb2.GetMemoryHistoryResponse]  # type: ignore[assignment]
     """The versions of one memory, newest first, page by page."""
     ExportMemories: _aio.UnaryStreamMultiCallable[_reader_pb2.ExportMemoriesRequest, _reader_pb2.ExportMemoriesResponse]  # type: ignore[assignment]
     """Everything of a namespace, for ImportMemories. All of one revision,
     however long it takes.
     """
+    WatchMemories: _aio.UnaryStreamMultiCallable[_reader_pb2.WatchMemoriesRequest, _reader_pb2.WatchMemoriesResponse]  # type: ignore[assignment]
+    """The changes of a namespace from a place in its history on, in order, as they
+    come. Can be gone on with on any node; fails with HISTORY_PRUNED rather than
+    leave out a change.
+    """
     GetStats: _aio.UnaryUnaryMultiCallable[_reader_pb2.GetStatsRequest, _reader_pb2.GetStatsResponse]  # type: ignore[assignment]
     """What a namespace and the store hold."""
 
 class ReaderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads. Served by replicas; the writer serves all but the search."""
+    """Reads. Served by replicas; the writer serves all but the search.
+
+    Each answer has an applied_revision: it shows every write up to that revision of
+    the history that leads to its epoch. Both together, as min_revision and min_epoch
+    of a later read, make that one show at least as much, on any node.
+    """
 
     @_abc_1.abstractmethod
     def GetMemories(
@@ -96,6 +125,14 @@ class ReaderServiceServicer(metaclass=_abc_1.ABCMeta):
         """The memories that fit best, best first."""
 
     @_abc_1.abstractmethod
+    def BatchSearchMemories(
+        self,
+        request: _reader_pb2.BatchSearchMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reader_pb2.BatchSearchMemoriesResponse, _abc.Awaitable[_reader_pb2.BatchSearchMemoriesResponse]]:
+        """Several searches, each with an outcome of its own."""
+
+    @_abc_1.abstractmethod
     def GetMemoryHistory(
         self,
         request: _reader_pb2.GetMemoryHistoryRequest,
@@ -111,6 +148,17 @@ class ReaderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_reader_pb2.ExportMemoriesResponse], _abc.AsyncIterator[_reader_pb2.ExportMemoriesResponse]]:
         """Everything of a namespace, for ImportMemories. All of one revision,
         however long it takes.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchMemories(
+        self,
+        request: _reader_pb2.WatchMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_reader_pb2.WatchMemoriesResponse], _abc.AsyncIterator[_reader_pb2.WatchMemoriesResponse]]:
+        """The changes of a namespace from a place in its history on, in order, as they
+        come. Can be gone on with on any node; fails with HISTORY_PRUNED rather than
+        leave out a change.
         """
 
     @_abc_1.abstractmethod

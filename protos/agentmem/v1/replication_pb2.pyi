@@ -1,4 +1,7 @@
+import datetime
+
 from agentmem.v1 import cluster_pb2 as _cluster_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -8,38 +11,30 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("replica_id", "address", "position")
+    __slots__ = ("replica_id", "address", "position", "known_epoch")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_EPOCH_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     address: str
-    position: Position
-    def __init__(self, replica_id: _Optional[str] = ..., address: _Optional[str] = ..., position: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
-
-class Position(_message.Message):
-    __slots__ = ("cluster_id", "epoch", "revision", "chain_hash")
-    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
-    EPOCH_FIELD_NUMBER: _ClassVar[int]
-    REVISION_FIELD_NUMBER: _ClassVar[int]
-    CHAIN_HASH_FIELD_NUMBER: _ClassVar[int]
-    cluster_id: bytes
-    epoch: int
-    revision: int
-    chain_hash: bytes
-    def __init__(self, cluster_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., revision: _Optional[int] = ..., chain_hash: _Optional[bytes] = ...) -> None: ...
+    position: _cluster_pb2.Position
+    known_epoch: int
+    def __init__(self, replica_id: _Optional[str] = ..., address: _Optional[str] = ..., position: _Optional[_Union[_cluster_pb2.Position, _Mapping]] = ..., known_epoch: _Optional[int] = ...) -> None: ...
 
 class SubscribeResponse(_message.Message):
-    __slots__ = ("heartbeat", "entries", "diverged", "snapshot_required")
+    __slots__ = ("heartbeat", "entries", "diverged", "snapshot_required", "stale_epoch")
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     DIVERGED_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    STALE_EPOCH_FIELD_NUMBER: _ClassVar[int]
     heartbeat: Heartbeat
     entries: Entries
     diverged: Diverged
     snapshot_required: SnapshotRequired
-    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., entries: _Optional[_Union[Entries, _Mapping]] = ..., diverged: _Optional[_Union[Diverged, _Mapping]] = ..., snapshot_required: _Optional[_Union[SnapshotRequired, _Mapping]] = ...) -> None: ...
+    stale_epoch: StaleEpoch
+    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., entries: _Optional[_Union[Entries, _Mapping]] = ..., diverged: _Optional[_Union[Diverged, _Mapping]] = ..., snapshot_required: _Optional[_Union[SnapshotRequired, _Mapping]] = ..., stale_epoch: _Optional[_Union[StaleEpoch, _Mapping]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("cluster_id", "epoch", "head_revision", "time_us")
@@ -60,10 +55,18 @@ class SnapshotRequired(_message.Message):
     def __init__(self, first_revision: _Optional[int] = ...) -> None: ...
 
 class Diverged(_message.Message):
-    __slots__ = ("detail",)
+    __slots__ = ("detail", "common_revision")
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    COMMON_REVISION_FIELD_NUMBER: _ClassVar[int]
     detail: str
-    def __init__(self, detail: _Optional[str] = ...) -> None: ...
+    common_revision: int
+    def __init__(self, detail: _Optional[str] = ..., common_revision: _Optional[int] = ...) -> None: ...
+
+class StaleEpoch(_message.Message):
+    __slots__ = ("epoch",)
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    def __init__(self, epoch: _Optional[int] = ...) -> None: ...
 
 class Entries(_message.Message):
     __slots__ = ("entries", "head_revision")
@@ -94,20 +97,28 @@ class ShippedRecord(_message.Message):
     def __init__(self, ordinal: _Optional[int] = ..., record: _Optional[bytes] = ..., vector: _Optional[bytes] = ..., removed: _Optional[bool] = ...) -> None: ...
 
 class ReportProgressRequest(_message.Message):
-    __slots__ = ("replica_id", "applied_revision", "searchable_revision", "state")
+    __slots__ = ("replica_id", "applied_revision", "searchable_revision", "state", "staleness", "known_epoch")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     APPLIED_REVISION_FIELD_NUMBER: _ClassVar[int]
     SEARCHABLE_REVISION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_EPOCH_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     applied_revision: int
     searchable_revision: int
     state: _cluster_pb2.NodeState
-    def __init__(self, replica_id: _Optional[str] = ..., applied_revision: _Optional[int] = ..., searchable_revision: _Optional[int] = ..., state: _Optional[_Union[_cluster_pb2.NodeState, str]] = ...) -> None: ...
+    staleness: _duration_pb2.Duration
+    known_epoch: int
+    def __init__(self, replica_id: _Optional[str] = ..., applied_revision: _Optional[int] = ..., searchable_revision: _Optional[int] = ..., state: _Optional[_Union[_cluster_pb2.NodeState, str]] = ..., staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., known_epoch: _Optional[int] = ...) -> None: ...
 
 class ReportProgressResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("epoch", "head_revision")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    HEAD_REVISION_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    head_revision: int
+    def __init__(self, epoch: _Optional[int] = ..., head_revision: _Optional[int] = ...) -> None: ...
 
 class FetchSnapshotRequest(_message.Message):
     __slots__ = ("snapshot_id", "offset")
@@ -133,11 +144,11 @@ class SnapshotHeader(_message.Message):
     SHA256_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     snapshot_id: str
-    position: Position
+    position: _cluster_pb2.Position
     size_bytes: int
     sha256: bytes
     format: int
-    def __init__(self, snapshot_id: _Optional[str] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., format: _Optional[int] = ...) -> None: ...
+    def __init__(self, snapshot_id: _Optional[str] = ..., position: _Optional[_Union[_cluster_pb2.Position, _Mapping]] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., format: _Optional[int] = ...) -> None: ...
 
 class SnapshotChunk(_message.Message):
     __slots__ = ("offset", "data", "crc32c")

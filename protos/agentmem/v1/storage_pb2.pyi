@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LogEntry(_message.Message):
-    __slots__ = ("epoch", "revision", "time_us", "operations", "namespaces", "request", "receipt")
+    __slots__ = ("epoch", "revision", "time_us", "operations", "namespaces", "request", "receipt", "promotion")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     TIME_US_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class LogEntry(_message.Message):
     NAMESPACES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    PROMOTION_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     revision: int
     time_us: int
@@ -24,10 +25,17 @@ class LogEntry(_message.Message):
     namespaces: _containers.RepeatedCompositeFieldContainer[NamespaceChange]
     request: RequestOutcome
     receipt: _writer_pb2.PurgeReceipt
-    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., time_us: _Optional[int] = ..., operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ..., namespaces: _Optional[_Iterable[_Union[NamespaceChange, _Mapping]]] = ..., request: _Optional[_Union[RequestOutcome, _Mapping]] = ..., receipt: _Optional[_Union[_writer_pb2.PurgeReceipt, _Mapping]] = ...) -> None: ...
+    promotion: Promotion
+    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., time_us: _Optional[int] = ..., operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ..., namespaces: _Optional[_Iterable[_Union[NamespaceChange, _Mapping]]] = ..., request: _Optional[_Union[RequestOutcome, _Mapping]] = ..., receipt: _Optional[_Union[_writer_pb2.PurgeReceipt, _Mapping]] = ..., promotion: _Optional[_Union[Promotion, _Mapping]] = ...) -> None: ...
+
+class Promotion(_message.Message):
+    __slots__ = ("writer_id",)
+    WRITER_ID_FIELD_NUMBER: _ClassVar[int]
+    writer_id: str
+    def __init__(self, writer_id: _Optional[str] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("kind", "ordinal", "replaced_ordinal", "record_crc32c", "vector_crc32c", "namespace_number", "removed_ordinals", "forgotten_before", "forgotten_before_us")
+    __slots__ = ("kind", "ordinal", "replaced_ordinal", "record_crc32c", "vector_crc32c", "namespace_number", "removed_ordinals", "forgotten_before", "forgotten_before_us", "purged_id_digest")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Operation.Kind]
@@ -49,6 +57,7 @@ class Operation(_message.Message):
     REMOVED_ORDINALS_FIELD_NUMBER: _ClassVar[int]
     FORGOTTEN_BEFORE_FIELD_NUMBER: _ClassVar[int]
     FORGOTTEN_BEFORE_US_FIELD_NUMBER: _ClassVar[int]
+    PURGED_ID_DIGEST_FIELD_NUMBER: _ClassVar[int]
     kind: Operation.Kind
     ordinal: int
     replaced_ordinal: int
@@ -58,7 +67,8 @@ class Operation(_message.Message):
     removed_ordinals: _containers.RepeatedScalarFieldContainer[int]
     forgotten_before: int
     forgotten_before_us: int
-    def __init__(self, kind: _Optional[_Union[Operation.Kind, str]] = ..., ordinal: _Optional[int] = ..., replaced_ordinal: _Optional[int] = ..., record_crc32c: _Optional[int] = ..., vector_crc32c: _Optional[int] = ..., namespace_number: _Optional[int] = ..., removed_ordinals: _Optional[_Iterable[int]] = ..., forgotten_before: _Optional[int] = ..., forgotten_before_us: _Optional[int] = ...) -> None: ...
+    purged_id_digest: bytes
+    def __init__(self, kind: _Optional[_Union[Operation.Kind, str]] = ..., ordinal: _Optional[int] = ..., replaced_ordinal: _Optional[int] = ..., record_crc32c: _Optional[int] = ..., vector_crc32c: _Optional[int] = ..., namespace_number: _Optional[int] = ..., removed_ordinals: _Optional[_Iterable[int]] = ..., forgotten_before: _Optional[int] = ..., forgotten_before_us: _Optional[int] = ..., purged_id_digest: _Optional[bytes] = ...) -> None: ...
 
 class NamespaceChange(_message.Message):
     __slots__ = ("name", "number", "settings", "dimension", "embedding_model")

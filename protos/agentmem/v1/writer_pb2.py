@@ -22,6 +22,8 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentmem.v1 import consistency_pb2 as agentmem_dot_v1_dot_consistency__pb2
+from agentmem.v1 import failure_pb2 as agentmem_dot_v1_dot_failure__pb2
 from agentmem.v1 import filter_pb2 as agentmem_dot_v1_dot_filter__pb2
 from agentmem.v1 import memory_pb2 as agentmem_dot_v1_dot_memory__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
@@ -29,53 +31,59 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61gentmem/v1/writer.proto\x12\x0b\x61gentmem.v1\x1a\x18\x61gentmem/v1/filter.proto\x1a\x18\x61gentmem/v1/memory.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x01\n\x12\x41\x64\x64MemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x08memories\x18\x02 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x32\n\x0con_duplicate\x18\x04 \x01(\x0e\x32\x1c.agentmem.v1.DuplicatePolicy\"S\n\x13\x41\x64\x64MemoriesResponse\x12*\n\x08memories\x18\x01 \x03(\x0b\x32\x18.agentmem.v1.AddedMemory\x12\x10\n\x08revision\x18\x02 \x01(\x04\"T\n\x0b\x41\x64\x64\x65\x64Memory\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12(\n\x07outcome\x18\x03 \x01(\x0e\x32\x17.agentmem.v1.AddOutcome\"\xc6\x01\n\x13UpdateMemoryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06memory\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x13\n\x11_expected_version\"M\n\x14UpdateMemoryResponse\x12#\n\x06memory\x18\x01 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12\x10\n\x08revision\x18\x02 \x01(\x04\"\xb3\x01\n\x15\x44\x65leteMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12#\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\r\n\x05purge\x18\x04 \x01(\x08\x12\x1d\n\x10\x65xpected_version\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x13\n\x11_expected_version\"\x97\x01\n\x16\x44\x65leteMemoriesResponse\x12\x13\n\x0b\x64\x65leted_ids\x18\x01 \x03(\t\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12*\n\x07receipt\x18\x04 \x01(\x0b\x32\x19.agentmem.v1.PurgeReceipt\x12\x15\n\rdeleted_count\x18\x05 \x01(\x04\"\x9e\x01\n\x0cPurgeReceipt\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cmemory_count\x18\x04 \x01(\x04\x12\x15\n\rversion_count\x18\x05 \x01(\x04\x12\x12\n\nids_sha256\x18\x06 \x01(\x0c\"=\n\x16GetPurgeReceiptRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"p\n\x17GetPurgeReceiptResponse\x12*\n\x07receipt\x18\x01 \x01(\x0b\x32\x19.agentmem.v1.PurgeReceipt\x12)\n\x05nodes\x18\x02 \x03(\x0b\x32\x1a.agentmem.v1.PurgeProgress\"K\n\rPurgeProgress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x03 \x01(\x08\"\x8a\x01\n\x15ImportMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12,\n\x08versions\x18\x02 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x30\n\x0bon_conflict\x18\x03 \x01(\x0e\x32\x1b.agentmem.v1.ImportConflict\"_\n\x16ImportMemoriesResponse\x12\x19\n\x11imported_versions\x18\x01 \x01(\x04\x12\x18\n\x10skipped_versions\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\x95\x01\n\x11NamespaceSettings\x12\x14\n\x0cmax_versions\x18\x01 \x01(\r\x12\x32\n\x0fmax_version_age\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x10vector_precision\x18\x03 \x01(\x0e\x32\x1c.agentmem.v1.VectorPrecision\"\xa2\x01\n\x16UpdateNamespaceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x30\n\x08settings\x18\x02 \x01(\x0b\x32\x1e.agentmem.v1.NamespaceSettings\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"]\n\x17UpdateNamespaceResponse\x12\x30\n\x08settings\x18\x01 \x01(\x0b\x32\x1e.agentmem.v1.NamespaceSettings\x12\x10\n\x08revision\x18\x02 \x01(\x04*\x84\x01\n\x0f\x44uplicatePolicy\x12 \n\x1c\x44UPLICATE_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44UPLICATE_POLICY_ADD\x10\x01\x12\x19\n\x15\x44UPLICATE_POLICY_SKIP\x10\x02\x12\x1a\n\x16\x44UPLICATE_POLICY_MERGE\x10\x03*q\n\nAddOutcome\x12\x1b\n\x17\x41\x44\x44_OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x44\x44_OUTCOME_ADDED\x10\x01\x12\x17\n\x13\x41\x44\x44_OUTCOME_SKIPPED\x10\x02\x12\x16\n\x12\x41\x44\x44_OUTCOME_MERGED\x10\x03*e\n\x0eImportConflict\x12\x1f\n\x1bIMPORT_CONFLICT_UNSPECIFIED\x10\x00\x12\x18\n\x14IMPORT_CONFLICT_FAIL\x10\x01\x12\x18\n\x14IMPORT_CONFLICT_SKIP\x10\x02*o\n\x0fVectorPrecision\x12 \n\x1cVECTOR_PRECISION_UNSPECIFIED\x10\x00\x12\x1c\n\x18VECTOR_PRECISION_FLOAT32\x10\x01\x12\x1c\n\x18VECTOR_PRECISION_FLOAT16\x10\x02\x32\xaa\x04\n\rWriterService\x12P\n\x0b\x41\x64\x64Memories\x12\x1f.agentmem.v1.AddMemoriesRequest\x1a .agentmem.v1.AddMemoriesResponse\x12S\n\x0cUpdateMemory\x12 .agentmem.v1.UpdateMemoryRequest\x1a!.agentmem.v1.UpdateMemoryResponse\x12Y\n\x0e\x44\x65leteMemories\x12\".agentmem.v1.DeleteMemoriesRequest\x1a#.agentmem.v1.DeleteMemoriesResponse\x12\\\n\x0fGetPurgeReceipt\x12#.agentmem.v1.GetPurgeReceiptRequest\x1a$.agentmem.v1.GetPurgeReceiptResponse\x12[\n\x0eImportMemories\x12\".agentmem.v1.ImportMemoriesRequest\x1a#.agentmem.v1.ImportMemoriesResponse(\x01\x12\\\n\x0fUpdateNamespace\x12#.agentmem.v1.UpdateNamespaceRequest\x1a$.agentmem.v1.UpdateNamespaceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61gentmem/v1/writer.proto\x12\x0b\x61gentmem.v1\x1a\x1d\x61gentmem/v1/consistency.proto\x1a\x19\x61gentmem/v1/failure.proto\x1a\x18\x61gentmem/v1/filter.proto\x1a\x18\x61gentmem/v1/memory.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x01\n\x12\x41\x64\x64MemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x08memories\x18\x02 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x32\n\x0con_duplicate\x18\x04 \x01(\x0e\x32\x1c.agentmem.v1.DuplicatePolicy\x12\x35\n\x0f\x61\x63knowledgement\x18\x05 \x01(\x0b\x32\x1c.agentmem.v1.Acknowledgement\"\x93\x01\n\x13\x41\x64\x64MemoriesResponse\x12*\n\x08memories\x18\x01 \x03(\x0b\x32\x18.agentmem.v1.AddedMemory\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12/\n\x0c\x61\x63knowledged\x18\x04 \x01(\x0b\x32\x19.agentmem.v1.Acknowledged\"L\n\x17\x42\x61tchAddMemoriesRequest\x12\x31\n\x08requests\x18\x01 \x03(\x0b\x32\x1f.agentmem.v1.AddMemoriesRequest\"H\n\x18\x42\x61tchAddMemoriesResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.agentmem.v1.BatchAddResult\"z\n\x0e\x42\x61tchAddResult\x12\x34\n\x08response\x18\x01 \x01(\x0b\x32 .agentmem.v1.AddMemoriesResponseH\x00\x12\'\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x14.agentmem.v1.FailureH\x00\x42\t\n\x07outcome\"T\n\x0b\x41\x64\x64\x65\x64Memory\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12(\n\x07outcome\x18\x03 \x01(\x0e\x32\x17.agentmem.v1.AddOutcome\"\xfd\x01\n\x13UpdateMemoryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06memory\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x35\n\x0f\x61\x63knowledgement\x18\x06 \x01(\x0b\x32\x1c.agentmem.v1.AcknowledgementB\x13\n\x11_expected_version\"\x8d\x01\n\x14UpdateMemoryResponse\x12#\n\x06memory\x18\x01 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12/\n\x0c\x61\x63knowledged\x18\x04 \x01(\x0b\x32\x19.agentmem.v1.Acknowledged\"\xea\x01\n\x15\x44\x65leteMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12#\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\r\n\x05purge\x18\x04 \x01(\x08\x12\x1d\n\x10\x65xpected_version\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x35\n\x0f\x61\x63knowledgement\x18\x07 \x01(\x0b\x32\x1c.agentmem.v1.AcknowledgementB\x13\n\x11_expected_version\"\xd7\x01\n\x16\x44\x65leteMemoriesResponse\x12\x13\n\x0b\x64\x65leted_ids\x18\x01 \x03(\t\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12*\n\x07receipt\x18\x04 \x01(\x0b\x32\x19.agentmem.v1.PurgeReceipt\x12\x15\n\rdeleted_count\x18\x05 \x01(\x04\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12/\n\x0c\x61\x63knowledged\x18\x07 \x01(\x0b\x32\x19.agentmem.v1.Acknowledged\"\x9e\x01\n\x0cPurgeReceipt\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cmemory_count\x18\x04 \x01(\x04\x12\x15\n\rversion_count\x18\x05 \x01(\x04\x12\x12\n\nids_sha256\x18\x06 \x01(\x0c\"=\n\x16GetPurgeReceiptRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"p\n\x17GetPurgeReceiptResponse\x12*\n\x07receipt\x18\x01 \x01(\x0b\x32\x19.agentmem.v1.PurgeReceipt\x12)\n\x05nodes\x18\x02 \x03(\x0b\x32\x1a.agentmem.v1.PurgeProgress\"K\n\rPurgeProgress\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x03 \x01(\x08\"\xc1\x01\n\x15ImportMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12,\n\x08versions\x18\x02 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x30\n\x0bon_conflict\x18\x03 \x01(\x0e\x32\x1b.agentmem.v1.ImportConflict\x12\x35\n\x0f\x61\x63knowledgement\x18\x04 \x01(\x0b\x32\x1c.agentmem.v1.Acknowledgement\"\x9f\x01\n\x16ImportMemoriesResponse\x12\x19\n\x11imported_versions\x18\x01 \x01(\x04\x12\x18\n\x10skipped_versions\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12/\n\x0c\x61\x63knowledged\x18\x05 \x01(\x0b\x32\x19.agentmem.v1.Acknowledged\"\x95\x01\n\x11NamespaceSettings\x12\x14\n\x0cmax_versions\x18\x01 \x01(\r\x12\x32\n\x0fmax_version_age\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x10vector_precision\x18\x03 \x01(\x0e\x32\x1c.agentmem.v1.VectorPrecision\"\xd9\x01\n\x16UpdateNamespaceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x30\n\x08settings\x18\x02 \x01(\x0b\x32\x1e.agentmem.v1.NamespaceSettings\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x35\n\x0f\x61\x63knowledgement\x18\x05 \x01(\x0b\x32\x1c.agentmem.v1.Acknowledgement\"\x9d\x01\n\x17UpdateNamespaceResponse\x12\x30\n\x08settings\x18\x01 \x01(\x0b\x32\x1e.agentmem.v1.NamespaceSettings\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12/\n\x0c\x61\x63knowledged\x18\x04 \x01(\x0b\x32\x19.agentmem.v1.Acknowledged*\x84\x01\n\x0f\x44uplicatePolicy\x12 \n\x1c\x44UPLICATE_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44UPLICATE_POLICY_ADD\x10\x01\x12\x19\n\x15\x44UPLICATE_POLICY_SKIP\x10\x02\x12\x1a\n\x16\x44UPLICATE_POLICY_MERGE\x10\x03*q\n\nAddOutcome\x12\x1b\n\x17\x41\x44\x44_OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x44\x44_OUTCOME_ADDED\x10\x01\x12\x17\n\x13\x41\x44\x44_OUTCOME_SKIPPED\x10\x02\x12\x16\n\x12\x41\x44\x44_OUTCOME_MERGED\x10\x03*e\n\x0eImportConflict\x12\x1f\n\x1bIMPORT_CONFLICT_UNSPECIFIED\x10\x00\x12\x18\n\x14IMPORT_CONFLICT_FAIL\x10\x01\x12\x18\n\x14IMPORT_CONFLICT_SKIP\x10\x02*o\n\x0fVectorPrecision\x12 \n\x1cVECTOR_PRECISION_UNSPECIFIED\x10\x00\x12\x1c\n\x18VECTOR_PRECISION_FLOAT32\x10\x01\x12\x1c\n\x18VECTOR_PRECISION_FLOAT16\x10\x02\x32\x8b\x05\n\rWriterService\x12P\n\x0b\x41\x64\x64Memories\x12\x1f.agentmem.v1.AddMemoriesRequest\x1a .agentmem.v1.AddMemoriesResponse\x12_\n\x10\x42\x61tchAddMemories\x12$.agentmem.v1.BatchAddMemoriesRequest\x1a%.agentmem.v1.BatchAddMemoriesResponse\x12S\n\x0cUpdateMemory\x12 .agentmem.v1.UpdateMemoryRequest\x1a!.agentmem.v1.UpdateMemoryResponse\x12Y\n\x0e\x44\x65leteMemories\x12\".agentmem.v1.DeleteMemoriesRequest\x1a#.agentmem.v1.DeleteMemoriesResponse\x12\\\n\x0fGetPurgeReceipt\x12#.agentmem.v1.GetPurgeReceiptRequest\x1a$.agentmem.v1.GetPurgeReceiptResponse\x12[\n\x0eImportMemories\x12\".agentmem.v1.ImportMemoriesRequest\x1a#.agentmem.v1.ImportMemoriesResponse(\x01\x12\\\n\x0fUpdateNamespace\x12#.agentmem.v1.UpdateNamespaceRequest\x1a$.agentmem.v1.UpdateNamespaceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentmem.v1.writer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DUPLICATEPOLICY']._serialized_start=2198
-  _globals['_DUPLICATEPOLICY']._serialized_end=2330
-  _globals['_ADDOUTCOME']._serialized_start=2332
-  _globals['_ADDOUTCOME']._serialized_end=2445
-  _globals['_IMPORTCONFLICT']._serialized_start=2447
-  _globals['_IMPORTCONFLICT']._serialized_end=2548
-  _globals['_VECTORPRECISION']._serialized_start=2550
-  _globals['_VECTORPRECISION']._serialized_end=2661
-  _globals['_ADDMEMORIESREQUEST']._serialized_start=193
-  _globals['_ADDMEMORIESREQUEST']._serialized_end=343
-  _globals['_ADDMEMORIESRESPONSE']._serialized_start=345
-  _globals['_ADDMEMORIESRESPONSE']._serialized_end=428
-  _globals['_ADDEDMEMORY']._serialized_start=430
-  _globals['_ADDEDMEMORY']._serialized_end=514
-  _globals['_UPDATEMEMORYREQUEST']._serialized_start=517
-  _globals['_UPDATEMEMORYREQUEST']._serialized_end=715
-  _globals['_UPDATEMEMORYRESPONSE']._serialized_start=717
-  _globals['_UPDATEMEMORYRESPONSE']._serialized_end=794
-  _globals['_DELETEMEMORIESREQUEST']._serialized_start=797
-  _globals['_DELETEMEMORIESREQUEST']._serialized_end=976
-  _globals['_DELETEMEMORIESRESPONSE']._serialized_start=979
-  _globals['_DELETEMEMORIESRESPONSE']._serialized_end=1130
-  _globals['_PURGERECEIPT']._serialized_start=1133
-  _globals['_PURGERECEIPT']._serialized_end=1291
-  _globals['_GETPURGERECEIPTREQUEST']._serialized_start=1293
-  _globals['_GETPURGERECEIPTREQUEST']._serialized_end=1354
-  _globals['_GETPURGERECEIPTRESPONSE']._serialized_start=1356
-  _globals['_GETPURGERECEIPTRESPONSE']._serialized_end=1468
-  _globals['_PURGEPROGRESS']._serialized_start=1470
-  _globals['_PURGEPROGRESS']._serialized_end=1545
-  _globals['_IMPORTMEMORIESREQUEST']._serialized_start=1548
-  _globals['_IMPORTMEMORIESREQUEST']._serialized_end=1686
-  _globals['_IMPORTMEMORIESRESPONSE']._serialized_start=1688
-  _globals['_IMPORTMEMORIESRESPONSE']._serialized_end=1783
-  _globals['_NAMESPACESETTINGS']._serialized_start=1786
-  _globals['_NAMESPACESETTINGS']._serialized_end=1935
-  _globals['_UPDATENAMESPACEREQUEST']._serialized_start=1938
-  _globals['_UPDATENAMESPACEREQUEST']._serialized_end=2100
-  _globals['_UPDATENAMESPACERESPONSE']._serialized_start=2102
-  _globals['_UPDATENAMESPACERESPONSE']._serialized_end=2195
-  _globals['_WRITERSERVICE']._serialized_start=2664
-  _globals['_WRITERSERVICE']._serialized_end=3218
+  _globals['_DUPLICATEPOLICY']._serialized_start=3131
+  _globals['_DUPLICATEPOLICY']._serialized_end=3263
+  _globals['_ADDOUTCOME']._serialized_start=3265
+  _globals['_ADDOUTCOME']._serialized_end=3378
+  _globals['_IMPORTCONFLICT']._serialized_start=3380
+  _globals['_IMPORTCONFLICT']._serialized_end=3481
+  _globals['_VECTORPRECISION']._serialized_start=3483
+  _globals['_VECTORPRECISION']._serialized_end=3594
+  _globals['_ADDMEMORIESREQUEST']._serialized_start=251
+  _globals['_ADDMEMORIESREQUEST']._serialized_end=456
+  _globals['_ADDMEMORIESRESPONSE']._serialized_start=459
+  _globals['_ADDMEMORIESRESPONSE']._serialized_end=606
+  _globals['_BATCHADDMEMORIESREQUEST']._serialized_start=608
+  _globals['_BATCHADDMEMORIESREQUEST']._serialized_end=684
+  _globals['_BATCHADDMEMORIESRESPONSE']._serialized_start=686
+  _globals['_BATCHADDMEMORIESRESPONSE']._serialized_end=758
+  _globals['_BATCHADDRESULT']._serialized_start=760
+  _globals['_BATCHADDRESULT']._serialized_end=882
+  _globals['_ADDEDMEMORY']._serialized_start=884
+  _globals['_ADDEDMEMORY']._serialized_end=968
+  _globals['_UPDATEMEMORYREQUEST']._serialized_start=971
+  _globals['_UPDATEMEMORYREQUEST']._serialized_end=1224
+  _globals['_UPDATEMEMORYRESPONSE']._serialized_start=1227
+  _globals['_UPDATEMEMORYRESPONSE']._serialized_end=1368
+  _globals['_DELETEMEMORIESREQUEST']._serialized_start=1371
+  _globals['_DELETEMEMORIESREQUEST']._serialized_end=1605
+  _globals['_DELETEMEMORIESRESPONSE']._serialized_start=1608
+  _globals['_DELETEMEMORIESRESPONSE']._serialized_end=1823
+  _globals['_PURGERECEIPT']._serialized_start=1826
+  _globals['_PURGERECEIPT']._serialized_end=1984
+  _globals['_GETPURGERECEIPTREQUEST']._serialized_start=1986
+  _globals['_GETPURGERECEIPTREQUEST']._serialized_end=2047
+  _globals['_GETPURGERECEIPTRESPONSE']._serialized_start=2049
+  _globals['_GETPURGERECEIPTRESPONSE']._serialized_end=2161
+  _globals['_PURGEPROGRESS']._serialized_start=2163
+  _globals['_PURGEPROGRESS']._serialized_end=2238
+  _globals['_IMPORTMEMORIESREQUEST']._serialized_start=2241
+  _globals['_IMPORTMEMORIESREQUEST']._serialized_end=2434
+  _globals['_IMPORTMEMORIESRESPONSE']._serialized_start=2437
+  _globals['_IMPORTMEMORIESRESPONSE']._serialized_end=2596
+  _globals['_NAMESPACESETTINGS']._serialized_start=2599
+  _globals['_NAMESPACESETTINGS']._serialized_end=2748
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_start=2751
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_end=2968
+  _globals['_UPDATENAMESPACERESPONSE']._serialized_start=2971
+  _globals['_UPDATENAMESPACERESPONSE']._serialized_end=3128
+  _globals['_WRITERSERVICE']._serialized_start=3597
+  _globals['_WRITERSERVICE']._serialized_end=4248
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,7 @@
 import datetime
 
+from agentmem.v1 import consistency_pb2 as _consistency_pb2
+from agentmem.v1 import failure_pb2 as _failure_pb2
 from agentmem.v1 import filter_pb2 as _filter_pb2
 from agentmem.v1 import memory_pb2 as _memory_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
@@ -55,24 +57,50 @@ VECTOR_PRECISION_FLOAT32: VectorPrecision
 VECTOR_PRECISION_FLOAT16: VectorPrecision
 
 class AddMemoriesRequest(_message.Message):
-    __slots__ = ("namespace", "memories", "request_id", "on_duplicate")
+    __slots__ = ("namespace", "memories", "request_id", "on_duplicate", "acknowledgement")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     MEMORIES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ON_DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     memories: _containers.RepeatedCompositeFieldContainer[_memory_pb2.Memory]
     request_id: str
     on_duplicate: DuplicatePolicy
-    def __init__(self, namespace: _Optional[str] = ..., memories: _Optional[_Iterable[_Union[_memory_pb2.Memory, _Mapping]]] = ..., request_id: _Optional[str] = ..., on_duplicate: _Optional[_Union[DuplicatePolicy, str]] = ...) -> None: ...
+    acknowledgement: _consistency_pb2.Acknowledgement
+    def __init__(self, namespace: _Optional[str] = ..., memories: _Optional[_Iterable[_Union[_memory_pb2.Memory, _Mapping]]] = ..., request_id: _Optional[str] = ..., on_duplicate: _Optional[_Union[DuplicatePolicy, str]] = ..., acknowledgement: _Optional[_Union[_consistency_pb2.Acknowledgement, _Mapping]] = ...) -> None: ...
 
 class AddMemoriesResponse(_message.Message):
-    __slots__ = ("memories", "revision")
+    __slots__ = ("memories", "revision", "epoch", "acknowledged")
     MEMORIES_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     memories: _containers.RepeatedCompositeFieldContainer[AddedMemory]
     revision: int
-    def __init__(self, memories: _Optional[_Iterable[_Union[AddedMemory, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
+    epoch: int
+    acknowledged: _consistency_pb2.Acknowledged
+    def __init__(self, memories: _Optional[_Iterable[_Union[AddedMemory, _Mapping]]] = ..., revision: _Optional[int] = ..., epoch: _Optional[int] = ..., acknowledged: _Optional[_Union[_consistency_pb2.Acknowledged, _Mapping]] = ...) -> None: ...
+
+class BatchAddMemoriesRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[AddMemoriesRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[AddMemoriesRequest, _Mapping]]] = ...) -> None: ...
+
+class BatchAddMemoriesResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[BatchAddResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchAddResult, _Mapping]]] = ...) -> None: ...
+
+class BatchAddResult(_message.Message):
+    __slots__ = ("response", "failure")
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    response: AddMemoriesResponse
+    failure: _failure_pb2.Failure
+    def __init__(self, response: _Optional[_Union[AddMemoriesResponse, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
 
 class AddedMemory(_message.Message):
     __slots__ = ("id", "version", "outcome")
@@ -85,56 +113,68 @@ class AddedMemory(_message.Message):
     def __init__(self, id: _Optional[str] = ..., version: _Optional[int] = ..., outcome: _Optional[_Union[AddOutcome, str]] = ...) -> None: ...
 
 class UpdateMemoryRequest(_message.Message):
-    __slots__ = ("namespace", "memory", "update_mask", "expected_version", "request_id")
+    __slots__ = ("namespace", "memory", "update_mask", "expected_version", "request_id", "acknowledgement")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     memory: _memory_pb2.Memory
     update_mask: _field_mask_pb2.FieldMask
     expected_version: int
     request_id: str
-    def __init__(self, namespace: _Optional[str] = ..., memory: _Optional[_Union[_memory_pb2.Memory, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., expected_version: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+    acknowledgement: _consistency_pb2.Acknowledgement
+    def __init__(self, namespace: _Optional[str] = ..., memory: _Optional[_Union[_memory_pb2.Memory, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., expected_version: _Optional[int] = ..., request_id: _Optional[str] = ..., acknowledgement: _Optional[_Union[_consistency_pb2.Acknowledgement, _Mapping]] = ...) -> None: ...
 
 class UpdateMemoryResponse(_message.Message):
-    __slots__ = ("memory", "revision")
+    __slots__ = ("memory", "revision", "epoch", "acknowledged")
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     memory: _memory_pb2.Memory
     revision: int
-    def __init__(self, memory: _Optional[_Union[_memory_pb2.Memory, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+    epoch: int
+    acknowledged: _consistency_pb2.Acknowledged
+    def __init__(self, memory: _Optional[_Union[_memory_pb2.Memory, _Mapping]] = ..., revision: _Optional[int] = ..., epoch: _Optional[int] = ..., acknowledged: _Optional[_Union[_consistency_pb2.Acknowledged, _Mapping]] = ...) -> None: ...
 
 class DeleteMemoriesRequest(_message.Message):
-    __slots__ = ("namespace", "ids", "filter", "purge", "expected_version", "request_id")
+    __slots__ = ("namespace", "ids", "filter", "purge", "expected_version", "request_id", "acknowledgement")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     PURGE_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     filter: _filter_pb2.Filter
     purge: bool
     expected_version: int
     request_id: str
-    def __init__(self, namespace: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., purge: _Optional[bool] = ..., expected_version: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
+    acknowledgement: _consistency_pb2.Acknowledgement
+    def __init__(self, namespace: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., purge: _Optional[bool] = ..., expected_version: _Optional[int] = ..., request_id: _Optional[str] = ..., acknowledgement: _Optional[_Union[_consistency_pb2.Acknowledgement, _Mapping]] = ...) -> None: ...
 
 class DeleteMemoriesResponse(_message.Message):
-    __slots__ = ("deleted_ids", "missing_ids", "revision", "receipt", "deleted_count")
+    __slots__ = ("deleted_ids", "missing_ids", "revision", "receipt", "deleted_count", "epoch", "acknowledged")
     DELETED_IDS_FIELD_NUMBER: _ClassVar[int]
     MISSING_IDS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     DELETED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     deleted_ids: _containers.RepeatedScalarFieldContainer[str]
     missing_ids: _containers.RepeatedScalarFieldContainer[str]
     revision: int
     receipt: PurgeReceipt
     deleted_count: int
-    def __init__(self, deleted_ids: _Optional[_Iterable[str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ..., receipt: _Optional[_Union[PurgeReceipt, _Mapping]] = ..., deleted_count: _Optional[int] = ...) -> None: ...
+    epoch: int
+    acknowledged: _consistency_pb2.Acknowledged
+    def __init__(self, deleted_ids: _Optional[_Iterable[str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ..., receipt: _Optional[_Union[PurgeReceipt, _Mapping]] = ..., deleted_count: _Optional[int] = ..., epoch: _Optional[int] = ..., acknowledged: _Optional[_Union[_consistency_pb2.Acknowledged, _Mapping]] = ...) -> None: ...
 
 class PurgeReceipt(_message.Message):
     __slots__ = ("namespace", "revision", "time", "memory_count", "version_count", "ids_sha256")
@@ -179,24 +219,30 @@ class PurgeProgress(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., applied_revision: _Optional[int] = ..., applied: _Optional[bool] = ...) -> None: ...
 
 class ImportMemoriesRequest(_message.Message):
-    __slots__ = ("namespace", "versions", "on_conflict")
+    __slots__ = ("namespace", "versions", "on_conflict", "acknowledgement")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     ON_CONFLICT_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     versions: _containers.RepeatedCompositeFieldContainer[_memory_pb2.MemoryVersion]
     on_conflict: ImportConflict
-    def __init__(self, namespace: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[_memory_pb2.MemoryVersion, _Mapping]]] = ..., on_conflict: _Optional[_Union[ImportConflict, str]] = ...) -> None: ...
+    acknowledgement: _consistency_pb2.Acknowledgement
+    def __init__(self, namespace: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[_memory_pb2.MemoryVersion, _Mapping]]] = ..., on_conflict: _Optional[_Union[ImportConflict, str]] = ..., acknowledgement: _Optional[_Union[_consistency_pb2.Acknowledgement, _Mapping]] = ...) -> None: ...
 
 class ImportMemoriesResponse(_message.Message):
-    __slots__ = ("imported_versions", "skipped_versions", "revision")
+    __slots__ = ("imported_versions", "skipped_versions", "revision", "epoch", "acknowledged")
     IMPORTED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     imported_versions: int
     skipped_versions: int
     revision: int
-    def __init__(self, imported_versions: _Optional[int] = ..., skipped_versions: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+    epoch: int
+    acknowledged: _consistency_pb2.Acknowledged
+    def __init__(self, imported_versions: _Optional[int] = ..., skipped_versions: _Optional[int] = ..., revision: _Optional[int] = ..., epoch: _Optional[int] = ..., acknowledged: _Optional[_Union[_consistency_pb2.Acknowledged, _Mapping]] = ...) -> None: ...
 
 class NamespaceSettings(_message.Message):
     __slots__ = ("max_versions", "max_version_age", "vector_precision")
@@ -209,21 +255,27 @@ class NamespaceSettings(_message.Message):
     def __init__(self, max_versions: _Optional[int] = ..., max_version_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., vector_precision: _Optional[_Union[VectorPrecision, str]] = ...) -> None: ...
 
 class UpdateNamespaceRequest(_message.Message):
-    __slots__ = ("namespace", "settings", "update_mask", "request_id")
+    __slots__ = ("namespace", "settings", "update_mask", "request_id", "acknowledgement")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     settings: NamespaceSettings
     update_mask: _field_mask_pb2.FieldMask
     request_id: str
-    def __init__(self, namespace: _Optional[str] = ..., settings: _Optional[_Union[NamespaceSettings, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    acknowledgement: _consistency_pb2.Acknowledgement
+    def __init__(self, namespace: _Optional[str] = ..., settings: _Optional[_Union[NamespaceSettings, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., request_id: _Optional[str] = ..., acknowledgement: _Optional[_Union[_consistency_pb2.Acknowledgement, _Mapping]] = ...) -> None: ...
 
 class UpdateNamespaceResponse(_message.Message):
-    __slots__ = ("settings", "revision")
+    __slots__ = ("settings", "revision", "epoch", "acknowledged")
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     settings: NamespaceSettings
     revision: int
-    def __init__(self, settings: _Optional[_Union[NamespaceSettings, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+    epoch: int
+    acknowledged: _consistency_pb2.Acknowledged
+    def __init__(self, settings: _Optional[_Union[NamespaceSettings, _Mapping]] = ..., revision: _Optional[int] = ..., epoch: _Optional[int] = ..., acknowledged: _Optional[_Union[_consistency_pb2.Acknowledged, _Mapping]] = ...) -> None: ...

@@ -33,6 +33,8 @@ class WriterServiceStub:
     repeat: the same request with the same request_id is carried out once and
     answered alike for 24 hours, or until 1,000,000 later ones. Another request
     with it is refused with REQUEST_ID_REUSED.
+
+    The revision of an answer is one of the history that leads to its epoch.
     """
 
     def __init__(self, channel):
@@ -45,6 +47,11 @@ class WriterServiceStub:
                 '/agentmem.v1.WriterService/AddMemories',
                 request_serializer=agentmem_dot_v1_dot_writer__pb2.AddMemoriesRequest.SerializeToString,
                 response_deserializer=agentmem_dot_v1_dot_writer__pb2.AddMemoriesResponse.FromString,
+                _registered_method=True)
+        self.BatchAddMemories = channel.unary_unary(
+                '/agentmem.v1.WriterService/BatchAddMemories',
+                request_serializer=agentmem_dot_v1_dot_writer__pb2.BatchAddMemoriesRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_writer__pb2.BatchAddMemoriesResponse.FromString,
                 _registered_method=True)
         self.UpdateMemory = channel.unary_unary(
                 '/agentmem.v1.WriterService/UpdateMemory',
@@ -81,10 +88,19 @@ class WriterServiceServicer:
     repeat: the same request with the same request_id is carried out once and
     answered alike for 24 hours, or until 1,000,000 later ones. Another request
     with it is refused with REQUEST_ID_REUSED.
+
+    The revision of an answer is one of the history that leads to its epoch.
     """
 
     def AddMemories(self, request, context):
         """Adds memories, all or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchAddMemories(self, request, context):
+        """Several calls of AddMemories, each with an outcome of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,6 +150,11 @@ def add_WriterServiceServicer_to_server(servicer, server):
                     request_deserializer=agentmem_dot_v1_dot_writer__pb2.AddMemoriesRequest.FromString,
                     response_serializer=agentmem_dot_v1_dot_writer__pb2.AddMemoriesResponse.SerializeToString,
             ),
+            'BatchAddMemories': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchAddMemories,
+                    request_deserializer=agentmem_dot_v1_dot_writer__pb2.BatchAddMemoriesRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_writer__pb2.BatchAddMemoriesResponse.SerializeToString,
+            ),
             'UpdateMemory': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateMemory,
                     request_deserializer=agentmem_dot_v1_dot_writer__pb2.UpdateMemoryRequest.FromString,
@@ -175,6 +196,8 @@ class WriterService:
     repeat: the same request with the same request_id is carried out once and
     answered alike for 24 hours, or until 1,000,000 later ones. Another request
     with it is refused with REQUEST_ID_REUSED.
+
+    The revision of an answer is one of the history that leads to its epoch.
     """
 
     @staticmethod
@@ -194,6 +217,33 @@ class WriterService:
             '/agentmem.v1.WriterService/AddMemories',
             agentmem_dot_v1_dot_writer__pb2.AddMemoriesRequest.SerializeToString,
             agentmem_dot_v1_dot_writer__pb2.AddMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchAddMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.WriterService/BatchAddMemories',
+            agentmem_dot_v1_dot_writer__pb2.BatchAddMemoriesRequest.SerializeToString,
+            agentmem_dot_v1_dot_writer__pb2.BatchAddMemoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

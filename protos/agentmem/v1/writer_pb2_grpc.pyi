@@ -34,6 +34,8 @@ class WriterServiceStub:
     repeat: the same request with the same request_id is carried out once and
     answered alike for 24 hours, or until 1,000,000 later ones. Another request
     with it is refused with REQUEST_ID_REUSED.
+
+    The revision of an answer is one of the history that leads to its epoch.
     """
 
     @_typing.overload
@@ -42,6 +44,8 @@ class WriterServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WriterServiceAsyncStub: ...
     AddMemories: _grpc.UnaryUnaryMultiCallable[_writer_pb2.AddMemoriesRequest, _writer_pb2.AddMemoriesResponse]
     """Adds memories, all or none."""
+    BatchAddMemories: _grpc.UnaryUnaryMultiCallable[_writer_pb2.BatchAddMemoriesRequest, _writer_pb2.BatchAddMemoriesResponse]
+    """Several calls of AddMemories, each with an outcome of its own."""
     UpdateMemory: _grpc.UnaryUnaryMultiCallable[_writer_pb2.UpdateMemoryRequest, _writer_pb2.UpdateMemoryResponse]
     """Makes a new version of one memory from the fields named in the mask."""
     DeleteMemories: _grpc.UnaryUnaryMultiCallable[_writer_pb2.DeleteMemoriesRequest, _writer_pb2.DeleteMemoriesResponse]
@@ -64,11 +68,15 @@ class WriterServiceAsyncStub(WriterServiceStub):
     repeat: the same request with the same request_id is carried out once and
     answered alike for 24 hours, or until 1,000,000 later ones. Another request
     with it is refused with REQUEST_ID_REUSED.
+
+    The revision of an answer is one of the history that leads to its epoch.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AddMemories: _aio.UnaryUnaryMultiCallable[_writer_pb2.AddMemoriesRequest, _writer_pb2.AddMemoriesResponse]  # type: ignore[assignment]
     """Adds memories, all or none."""
+    BatchAddMemories: _aio.UnaryUnaryMultiCallable[_writer_pb2.BatchAddMemoriesRequest, _writer_pb2.BatchAddMemoriesResponse]  # type: ignore[assignment]
+    """Several calls of AddMemories, each with an outcome of its own."""
     UpdateMemory: _aio.UnaryUnaryMultiCallable[_writer_pb2.UpdateMemoryRequest, _writer_pb2.UpdateMemoryResponse]  # type: ignore[assignment]
     """Makes a new version of one memory from the fields named in the mask."""
     DeleteMemories: _aio.UnaryUnaryMultiCallable[_writer_pb2.DeleteMemoriesRequest, _writer_pb2.DeleteMemoriesResponse]  # type: ignore[assignment]
@@ -90,6 +98,8 @@ class WriterServiceServicer(metaclass=_abc_1.ABCMeta):
     repeat: the same request with the same request_id is carried out once and
     answered alike for 24 hours, or until 1,000,000 later ones. Another request
     with it is refused with REQUEST_ID_REUSED.
+
+    The revision of an answer is one of the history that leads to its epoch.
     """
 
     @_abc_1.abstractmethod
@@ -99,6 +109,14 @@ class WriterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_writer_pb2.AddMemoriesResponse, _abc.Awaitable[_writer_pb2.AddMemoriesResponse]]:
         """Adds memories, all or none."""
+
+    @_abc_1.abstractmethod
+    def BatchAddMemories(
+        self,
+        request: _writer_pb2.BatchAddMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_writer_pb2.BatchAddMemoriesResponse, _abc.Awaitable[_writer_pb2.BatchAddMemoriesResponse]]:
+        """Several calls of AddMemories, each with an outcome of its own."""
 
     @_abc_1.abstractmethod
     def UpdateMemory(

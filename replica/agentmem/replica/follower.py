@@ -158,7 +158,7 @@ class Follower:
         if not position.revision and position.cluster_id != heartbeat.cluster_id:
             await asyncio.to_thread(
                 self._store.commit,
-                lambda transaction: transaction.adopt_cluster(heartbeat.cluster_id, heartbeat.epoch),
+                lambda transaction: transaction.adopt_cluster(heartbeat.cluster_id),
             )
         elif position.cluster_id != heartbeat.cluster_id:
             raise DivergedError(

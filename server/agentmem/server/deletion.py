@@ -128,7 +128,7 @@ class _Deletion:
         self.ids.append(memory_id)
         if self._is_purge:
             ordinals = [ordinal for ordinal, _ in self._transaction.versions(state.ordinal)]
-            self.changes.append(Removal(self._namespace, ordinals, is_purge=True))
+            self.changes.append(Removal(self._namespace, ordinals, purged_id=memory_id))
             self.version_count += len(ordinals)
         else:
             newest = self._transaction.named_record(state.ordinal).memory

@@ -127,7 +127,7 @@ def _heartbeat(transaction: ReadTransaction) -> replication_pb2.Heartbeat:
     )
 
 
-def _divergence(transaction: ReadTransaction, position: replication_pb2.Position) -> str:
+def _divergence(transaction: ReadTransaction, position: cluster_pb2.Position) -> str:
     """Why a replica at the position cannot follow this log; "" when it can."""
     own = transaction.position
     if position.revision and position.cluster_id != own.cluster_id:

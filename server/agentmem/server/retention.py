@@ -41,7 +41,7 @@ def pruned(
     if state is None:
         return []
     excess = excess_versions(transaction, transaction.namespace(namespace), state, added)
-    return [Removal(namespace, excess, is_purge=False)] if excess else []
+    return [Removal(namespace, excess)] if excess else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,12 @@ class PruneByAge:
     def _removal(self, transaction: WriteTransaction, memory_id: str, ordinals: list[int]) -> Removal:
         state = transaction.id_state(self.namespace, memory_id)
         if state is None or not state.deleted or state.ordinal not in ordinals:
-            return Removal(self.namespace, sorted(ordinals, reverse=True), is_purge=False)
+            return Removal(self.namespace, sorted(ordinals, reverse=True))
         # The tombstone goes, and with it the id and whatever is left of the memory.
         versions = list(transaction.versions(state.ordinal))
         return Removal(
             self.namespace,
             [ordinal for ordinal, _ in versions],
-            is_purge=False,
             forgotten=versions[0][1],
         )
 

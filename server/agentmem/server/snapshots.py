@@ -20,7 +20,7 @@ from pathlib import Path
 from agentmem.core.checksums import crc32c
 from agentmem.core.errors import AgentMemError, NotFound, ResourceExhausted, invalid_field
 from agentmem.core.layout import FORMAT_VERSION
-from agentmem.v1 import replication_pb2
+from agentmem.v1 import cluster_pb2, replication_pb2
 
 MAX_SNAPSHOTS = 2
 CHUNK_BYTES = 1024 * 1024
@@ -153,7 +153,7 @@ async def _copy(store_path: Path, folder: Path) -> replication_pb2.SnapshotHeade
         error = ResourceExhausted if full else AgentMemError
         raise error("STORE_FULL" if full else "SNAPSHOT_FAILED", f"the store cannot be copied: {problem}")
     document = json.loads(output)
-    position = replication_pb2.Position(
+    position = cluster_pb2.Position(
         cluster_id=bytes.fromhex(document["cluster_id"]),
         epoch=document["epoch"],
         revision=document["revision"],

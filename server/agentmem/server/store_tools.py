@@ -129,6 +129,7 @@ def _entry_document(revision: int, value: bytes, names: dict[int, str]) -> dict[
         "settings": [change.name for change in entry.namespaces],
         "has_request_id": entry.HasField("request"),
         "has_receipt": entry.HasField("receipt"),
+        "promoted": entry.promotion.writer_id,
     }
 
 
@@ -139,6 +140,7 @@ def _summary(entry: dict[str, Any]) -> str:
     ]
     parts += [f"settings of {name}" for name in entry["settings"]]
     parts += ["receipt"] if entry["has_receipt"] else []
+    parts += [f"{entry['promoted']} becomes the writer"] if entry["promoted"] else []
     return "; ".join(parts) or "the outcome of a request"
 
 
