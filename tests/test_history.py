@@ -298,7 +298,7 @@ def test_retention_holds_when_the_caller_has_gone(tmp_path: Path, monkeypatch: p
         sweeper = Sweeper(store, queue, max_log_bytes=MIB, max_log_age_s=60)
         watched: list[str] = []
         monkeypatch.setattr(sweeper, "watch", watched.append)
-        membership = Membership("writer", "localhost:1", store.position)
+        membership = Membership("writer", "localhost:1", store.position, on_join=lambda address: None)
         service = WriterService(store, queue, make_embedder("none", "", "", ""), membership, sweeper)
         request = writer_pb2.UpdateNamespaceRequest(
             namespace="ns", settings=writer_pb2.NamespaceSettings(max_versions=2)

@@ -67,6 +67,22 @@ def load_settings(
     return kind(**values)
 
 
+def config_path(section: str, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """The settings file that a process was given; empty when it was given none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", default=environment.get(f"AGENTMEM_{section.upper()}_CONFIG", ""))
+    found: str = parser.parse_known_args(list(arguments))[0].config
+    return found
+
+
+def as_environment(settings: Any, kind: type[Any], section: str) -> dict[str, str]:
+    """The settings that are fields of ``kind``, as environment variables for another process's section."""
+    return {
+        f"AGENTMEM_{section.upper()}_{field.name.upper()}": str(getattr(settings, field.name))
+        for field in dataclasses.fields(kind)
+    }
+
+
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 

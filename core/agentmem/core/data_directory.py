@@ -3,6 +3,8 @@
 LOCK          held with flock while the process lives; the truth about whether it does
 process.json  who serves here and where, written when ready and removed at a clean exit
 store/        the LMDB environment
+standing.json the node's role, and what it knows of the writer; see standing.py
+set-aside/    what a promotion left behind; see set_aside.py
 snapshot/     a copy of another node's store that is to take its place; ready when it has its data.mdb
 """
 
@@ -19,6 +21,8 @@ from typing import TextIO
 LOCK_ATTEMPTS = 10
 LOCK_RETRY_S = 0.02
 STORE_FILE = "data.mdb"
+# In a snapshot: folders of the data directory that belong to the store it replaces, one a line.
+DISCARDS_FILE = "discards"
 
 
 class DataDirectoryInUse(Exception):
@@ -74,6 +78,11 @@ class DataDirectory:
             if self.store_path.exists():
                 shutil.rmtree(replaced, ignore_errors=True)
                 self.store_path.rename(replaced)
+            discards = self.snapshot_path / DISCARDS_FILE
+            if discards.is_file():
+                for name in discards.read_text().splitlines():
+                    shutil.rmtree(self.path / name, ignore_errors=True)
+                discards.unlink()
             self.snapshot_path.rename(self.store_path)
             sync(self.path)
         shutil.rmtree(self.snapshot_path, ignore_errors=True)

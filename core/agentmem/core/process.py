@@ -7,28 +7,75 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn, TypeVar
 
-from agentmem.core.config import SettingsError, load_settings
+from agentmem.core.config import SettingsError, as_environment, config_path, load_settings
 from agentmem.core.data_directory import DataDirectoryInUse
 from agentmem.core.errors import AgentMemError
 from agentmem.core.serving import ListenError
+from agentmem.core.settings import NodeSettings
+from agentmem.core.standing import Role, StandingError
 from agentmem.core.store import StoreFormatError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+# The programs, and the sections of their settings.
+_MODULES: Mapping[Role, str] = {"writer": "agentmem.server", "replica": "agentmem.replica"}
 
 S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """The program that goes on with a node whose role changed: on the same folder, at the same address.
+
+    Attributes:
+        settings: those of the node; what both programs have of them is passed on.
+        changes: settings to set besides, by name.
+    """
+
+    role: Role
+    settings: NodeSettings
+    changes: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self) -> list[str]:
+        """What ps shows; all other settings come by environment."""
+        return [
+            *(sys.executable, "-m", _MODULES[self.role]),
+            *("--data-dir", str(self.settings.data_dir)),
+            *("--listen", self.changes.get("listen", self.settings.listen)),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """Settings of the node, as the other program reads them."""
+        changes = {
+            f"AGENTMEM_{self.role.upper()}_{name.upper()}": value for name, value in self.changes.items()
+        }
+        return as_environment(self.settings, NodeSettings, self.role) | changes
+
+
+def _go_on_as(successor: Successor, config: str) -> NoReturn:
+    """Makes this process the other program. Does not return."""
+    environment = dict(os.environ) | successor.environment()
+    if config:
+        environment[f"AGENTMEM_{successor.role.upper()}_CONFIG"] = str(Path(config).resolve())
+    command = successor.command()
+    os.execve(command[0], command, environment)
 
 
 def run_process(
     settings_kind: type[S],
     section: str,
     description: str,
-    run: Callable[[S, asyncio.Event], Awaitable[int]],
+    run: Callable[[S, asyncio.Event], Awaitable[int | Successor]],
 ) -> int:
-    """Reads the settings and runs the process until SIGTERM, SIGINT or its own end; returns the exit code."""
+    """Reads the settings and runs the process until SIGTERM, SIGINT or its own end; returns the exit code.
+
+    A node that changed its role goes on as the other program, in the same process.
+    """
     try:
         settings = load_settings(settings_kind, section, description, sys.argv[1:], os.environ)
     except SettingsError as error:
@@ -38,7 +85,7 @@ def run_process(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
 
-    async def serve() -> int:
+    async def serve() -> int | Successor:
         shutdown = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -46,15 +93,32 @@ def run_process(
         return await run(settings, shutdown)
 
     try:
-        code = asyncio.run(serve())
-    except (DataDirectoryInUse, StoreFormatError, ListenError, SettingsError, AgentMemError) as error:
+        end = asyncio.run(serve())
+    except (
+        DataDirectoryInUse,
+        StoreFormatError,
+        StandingError,
+        ListenError,
+        SettingsError,
+        AgentMemError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     # Store and data directory are closed. Python would still wait for threads that search or embed for
     # callers who have gone.
     logging.shutdown()
     sys.stdout.flush()
-    os._exit(code)
+    if isinstance(end, Successor):
+        _go_on_as(end, config_path(section, sys.argv[1:], os.environ))
+    os._exit(end)
+
+
+async def first_of(*events: asyncio.Event) -> None:
+    """Returns when one of them is set."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def report_failure(task: asyncio.Task[None], fail: Callable[[BaseException], None]) -> None:

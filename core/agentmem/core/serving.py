@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -31,6 +31,12 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    # A node that was restarted is noticed within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # The nodes of a cluster are neighbours; the proxy for the web is not on the way to them.
+    ("grpc.enable_http_proxy", 0),
 )
 _SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -45,13 +51,23 @@ _SERVER_OPTIONS: Sequence[tuple[str, int]] = (
 
 _logger = logging.getLogger(__name__)
 
+# Takes the method of a call and its metadata.
+CallCheck: TypeAlias = Callable[[str, Iterable[tuple[str, str | bytes]]], None]
+
 
 class ListenError(Exception):
     """The address cannot be listened on."""
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends a call that raised with the error's google.rpc.Status."""
+    """Ends a call that raised with the error's google.rpc.Status.
+
+    Args:
+        check_call: called with the method and the metadata of each call to a service of ours; may raise.
+    """
+
+    def __init__(self, check_call: CallCheck | None = None) -> None:
+        self._check_call = check_call
 
     async def intercept_service(
         self,
@@ -63,7 +79,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not method.startswith(OWN_PREFIX):
             # Health and reflection answer for themselves.
             return handler  # type: ignore[no-any-return]
-        parse = handler.request_deserializer
+        parse = self._checked(handler.request_deserializer, handler_call_details)
         # Requests are parsed here, where a failure can be answered with its reason.
         codecs = {"request_deserializer": None, "response_serializer": handler.response_serializer}
         if handler.request_streaming:
@@ -93,6 +109,20 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 await _abort(context, error, method)
 
         return grpc.unary_stream_rpc_method_handler(stream, **codecs)
+
+    def _checked(
+        self, parse: Callable[[bytes], Any], details: grpc.HandlerCallDetails
+    ) -> Callable[[bytes], Any]:
+        """Parses a request of a call that is allowed."""
+        check = self._check_call
+        if check is None:
+            return parse
+
+        def checked(data: bytes) -> Any:
+            check(details.method, details.invocation_metadata)
+            return parse(data)
+
+        return checked
 
 
 def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
@@ -131,9 +161,11 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, 
 class GrpcServer:
     """A server for some services, with health (per service) and reflection (v1 and v1alpha)."""
 
-    def __init__(self, listen: str) -> None:
+    def __init__(self, listen: str, check_call: CallCheck | None = None) -> None:
         """Binds ``host:port``; port 0 takes a free one. Raises ListenError."""
-        self.grpc = grpc.aio.server(interceptors=[ErrorInterceptor()], options=list(_SERVER_OPTIONS))
+        self.grpc = grpc.aio.server(
+            interceptors=[ErrorInterceptor(check_call)], options=list(_SERVER_OPTIONS)
+        )
         try:
             self.port: int = self.grpc.add_insecure_port(listen)
         except RuntimeError as error:

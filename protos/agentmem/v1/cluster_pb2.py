@@ -25,47 +25,47 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61gentmem/v1/cluster.proto\x12\x0b\x61gentmem.v1\x1a\x1egoogle/protobuf/duration.proto\"S\n\x08Position\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x12\n\nchain_hash\x18\x04 \x01(\x0c\"\x10\n\x0eGetNodeRequest\"\x8b\x01\n\x0fGetNodeResponse\x12\x1f\n\x04node\x18\x01 \x01(\x0b\x32\x11.agentmem.v1.Node\x12\'\n\x08position\x18\x02 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\x13\n\x0bknown_epoch\x18\x03 \x01(\x04\x12\x19\n\x11set_aside_entries\x18\x04 \x01(\x04\"\x1f\n\x0ePromoteRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"h\n\x0fPromoteResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x13\n\x0bhanded_over\x18\x03 \x01(\x08\x12\x1f\n\x17previous_writer_address\x18\x04 \x01(\t\"B\n\x16PrepareHandoverRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x14\n\x0csuccessor_id\x18\x02 \x01(\t\"k\n\x17PrepareHandoverResponse\x12\'\n\x08position\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"c\n\x13\x46ollowWriterRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\twriter_id\x18\x03 \x01(\t\x12\x16\n\x0ewriter_address\x18\x04 \x01(\t\"\x16\n\x14\x46ollowWriterResponse\"\x14\n\x12GetTopologyRequest\">\n\x13GetTopologyResponse\x12\'\n\x08topology\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Topology\"\x16\n\x14WatchTopologyRequest\"@\n\x15WatchTopologyResponse\x12\'\n\x08topology\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Topology\"d\n\x08Topology\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12 \n\x05nodes\x18\x03 \x03(\x0b\x32\x11.agentmem.v1.Node\x12\x13\n\x0b\x61nswered_by\x18\x04 \x01(\t\"\xd4\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.agentmem.v1.NodeRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.agentmem.v1.NodeState\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x1b\n\x13searchable_revision\x18\x06 \x01(\x04\x12,\n\tstaleness\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration*R\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_ROLE_WRITER\x10\x01\x12\x15\n\x11NODE_ROLE_REPLICA\x10\x02*t\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16NODE_STATE_CATCHING_UP\x10\x01\x12\x16\n\x12NODE_STATE_SERVING\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x32\xfb\x03\n\x0e\x43lusterService\x12P\n\x0bGetTopology\x12\x1f.agentmem.v1.GetTopologyRequest\x1a .agentmem.v1.GetTopologyResponse\x12X\n\rWatchTopology\x12!.agentmem.v1.WatchTopologyRequest\x1a\".agentmem.v1.WatchTopologyResponse0\x01\x12\x44\n\x07GetNode\x12\x1b.agentmem.v1.GetNodeRequest\x1a\x1c.agentmem.v1.GetNodeResponse\x12\x44\n\x07Promote\x12\x1b.agentmem.v1.PromoteRequest\x1a\x1c.agentmem.v1.PromoteResponse\x12\\\n\x0fPrepareHandover\x12#.agentmem.v1.PrepareHandoverRequest\x1a$.agentmem.v1.PrepareHandoverResponse\x12S\n\x0c\x46ollowWriter\x12 .agentmem.v1.FollowWriterRequest\x1a!.agentmem.v1.FollowWriterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61gentmem/v1/cluster.proto\x12\x0b\x61gentmem.v1\x1a\x1egoogle/protobuf/duration.proto\"S\n\x08Position\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x12\n\nchain_hash\x18\x04 \x01(\x0c\"\x10\n\x0eGetNodeRequest\"\xb6\x01\n\x0fGetNodeResponse\x12\x1f\n\x04node\x18\x01 \x01(\x0b\x32\x11.agentmem.v1.Node\x12\'\n\x08position\x18\x02 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\x13\n\x0bknown_epoch\x18\x03 \x01(\x04\x12\x19\n\x11set_aside_entries\x18\x04 \x01(\x04\x12\x11\n\twriter_id\x18\x05 \x01(\t\x12\x16\n\x0ewriter_address\x18\x06 \x01(\t\"\x1f\n\x0ePromoteRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x9a\x01\n\x0fPromoteResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x13\n\x0bhanded_over\x18\x03 \x01(\x08\x12\x1f\n\x17previous_writer_address\x18\x04 \x01(\t\x12\x16\n\x0etold_addresses\x18\x05 \x03(\t\x12\x18\n\x10untold_addresses\x18\x06 \x03(\t\"B\n\x16PrepareHandoverRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x14\n\x0csuccessor_id\x18\x02 \x01(\t\"k\n\x17PrepareHandoverResponse\x12\'\n\x08position\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"c\n\x13\x46ollowWriterRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\twriter_id\x18\x03 \x01(\t\x12\x16\n\x0ewriter_address\x18\x04 \x01(\t\"=\n\x14\x46ollowWriterResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x13\n\x0bknown_epoch\x18\x02 \x01(\x04\"\x14\n\x12GetTopologyRequest\">\n\x13GetTopologyResponse\x12\'\n\x08topology\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Topology\"\x16\n\x14WatchTopologyRequest\"@\n\x15WatchTopologyResponse\x12\'\n\x08topology\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Topology\"d\n\x08Topology\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12 \n\x05nodes\x18\x03 \x03(\x0b\x32\x11.agentmem.v1.Node\x12\x13\n\x0b\x61nswered_by\x18\x04 \x01(\t\"\xd4\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.agentmem.v1.NodeRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.agentmem.v1.NodeState\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x1b\n\x13searchable_revision\x18\x06 \x01(\x04\x12,\n\tstaleness\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration*R\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_ROLE_WRITER\x10\x01\x12\x15\n\x11NODE_ROLE_REPLICA\x10\x02*t\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16NODE_STATE_CATCHING_UP\x10\x01\x12\x16\n\x12NODE_STATE_SERVING\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x32\xfb\x03\n\x0e\x43lusterService\x12P\n\x0bGetTopology\x12\x1f.agentmem.v1.GetTopologyRequest\x1a .agentmem.v1.GetTopologyResponse\x12X\n\rWatchTopology\x12!.agentmem.v1.WatchTopologyRequest\x1a\".agentmem.v1.WatchTopologyResponse0\x01\x12\x44\n\x07GetNode\x12\x1b.agentmem.v1.GetNodeRequest\x1a\x1c.agentmem.v1.GetNodeResponse\x12\x44\n\x07Promote\x12\x1b.agentmem.v1.PromoteRequest\x1a\x1c.agentmem.v1.PromoteResponse\x12\\\n\x0fPrepareHandover\x12#.agentmem.v1.PrepareHandoverRequest\x1a$.agentmem.v1.PrepareHandoverResponse\x12S\n\x0c\x46ollowWriter\x12 .agentmem.v1.FollowWriterRequest\x1a!.agentmem.v1.FollowWriterResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentmem.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODEROLE']._serialized_start=1253
-  _globals['_NODEROLE']._serialized_end=1335
-  _globals['_NODESTATE']._serialized_start=1337
-  _globals['_NODESTATE']._serialized_end=1453
+  _globals['_NODEROLE']._serialized_start=1386
+  _globals['_NODEROLE']._serialized_end=1468
+  _globals['_NODESTATE']._serialized_start=1470
+  _globals['_NODESTATE']._serialized_end=1586
   _globals['_POSITION']._serialized_start=74
   _globals['_POSITION']._serialized_end=157
   _globals['_GETNODEREQUEST']._serialized_start=159
   _globals['_GETNODEREQUEST']._serialized_end=175
   _globals['_GETNODERESPONSE']._serialized_start=178
-  _globals['_GETNODERESPONSE']._serialized_end=317
-  _globals['_PROMOTEREQUEST']._serialized_start=319
-  _globals['_PROMOTEREQUEST']._serialized_end=350
-  _globals['_PROMOTERESPONSE']._serialized_start=352
-  _globals['_PROMOTERESPONSE']._serialized_end=456
-  _globals['_PREPAREHANDOVERREQUEST']._serialized_start=458
-  _globals['_PREPAREHANDOVERREQUEST']._serialized_end=524
-  _globals['_PREPAREHANDOVERRESPONSE']._serialized_start=526
-  _globals['_PREPAREHANDOVERRESPONSE']._serialized_end=633
-  _globals['_FOLLOWWRITERREQUEST']._serialized_start=635
-  _globals['_FOLLOWWRITERREQUEST']._serialized_end=734
-  _globals['_FOLLOWWRITERRESPONSE']._serialized_start=736
-  _globals['_FOLLOWWRITERRESPONSE']._serialized_end=758
-  _globals['_GETTOPOLOGYREQUEST']._serialized_start=760
-  _globals['_GETTOPOLOGYREQUEST']._serialized_end=780
-  _globals['_GETTOPOLOGYRESPONSE']._serialized_start=782
-  _globals['_GETTOPOLOGYRESPONSE']._serialized_end=844
-  _globals['_WATCHTOPOLOGYREQUEST']._serialized_start=846
-  _globals['_WATCHTOPOLOGYREQUEST']._serialized_end=868
-  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_start=870
-  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_end=934
-  _globals['_TOPOLOGY']._serialized_start=936
-  _globals['_TOPOLOGY']._serialized_end=1036
-  _globals['_NODE']._serialized_start=1039
-  _globals['_NODE']._serialized_end=1251
-  _globals['_CLUSTERSERVICE']._serialized_start=1456
-  _globals['_CLUSTERSERVICE']._serialized_end=1963
+  _globals['_GETNODERESPONSE']._serialized_end=360
+  _globals['_PROMOTEREQUEST']._serialized_start=362
+  _globals['_PROMOTEREQUEST']._serialized_end=393
+  _globals['_PROMOTERESPONSE']._serialized_start=396
+  _globals['_PROMOTERESPONSE']._serialized_end=550
+  _globals['_PREPAREHANDOVERREQUEST']._serialized_start=552
+  _globals['_PREPAREHANDOVERREQUEST']._serialized_end=618
+  _globals['_PREPAREHANDOVERRESPONSE']._serialized_start=620
+  _globals['_PREPAREHANDOVERRESPONSE']._serialized_end=727
+  _globals['_FOLLOWWRITERREQUEST']._serialized_start=729
+  _globals['_FOLLOWWRITERREQUEST']._serialized_end=828
+  _globals['_FOLLOWWRITERRESPONSE']._serialized_start=830
+  _globals['_FOLLOWWRITERRESPONSE']._serialized_end=891
+  _globals['_GETTOPOLOGYREQUEST']._serialized_start=893
+  _globals['_GETTOPOLOGYREQUEST']._serialized_end=913
+  _globals['_GETTOPOLOGYRESPONSE']._serialized_start=915
+  _globals['_GETTOPOLOGYRESPONSE']._serialized_end=977
+  _globals['_WATCHTOPOLOGYREQUEST']._serialized_start=979
+  _globals['_WATCHTOPOLOGYREQUEST']._serialized_end=1001
+  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_start=1003
+  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_end=1067
+  _globals['_TOPOLOGY']._serialized_start=1069
+  _globals['_TOPOLOGY']._serialized_end=1169
+  _globals['_NODE']._serialized_start=1172
+  _globals['_NODE']._serialized_end=1384
+  _globals['_CLUSTERSERVICE']._serialized_start=1589
+  _globals['_CLUSTERSERVICE']._serialized_end=2096
 # @@protoc_insertion_point(module_scope)

@@ -47,16 +47,20 @@ class GetNodeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetNodeResponse(_message.Message):
-    __slots__ = ("node", "position", "known_epoch", "set_aside_entries")
+    __slots__ = ("node", "position", "known_epoch", "set_aside_entries", "writer_id", "writer_address")
     NODE_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     KNOWN_EPOCH_FIELD_NUMBER: _ClassVar[int]
     SET_ASIDE_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    WRITER_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     node: Node
     position: Position
     known_epoch: int
     set_aside_entries: int
-    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., known_epoch: _Optional[int] = ..., set_aside_entries: _Optional[int] = ...) -> None: ...
+    writer_id: str
+    writer_address: str
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., known_epoch: _Optional[int] = ..., set_aside_entries: _Optional[int] = ..., writer_id: _Optional[str] = ..., writer_address: _Optional[str] = ...) -> None: ...
 
 class PromoteRequest(_message.Message):
     __slots__ = ("force",)
@@ -65,16 +69,20 @@ class PromoteRequest(_message.Message):
     def __init__(self, force: _Optional[bool] = ...) -> None: ...
 
 class PromoteResponse(_message.Message):
-    __slots__ = ("epoch", "revision", "handed_over", "previous_writer_address")
+    __slots__ = ("epoch", "revision", "handed_over", "previous_writer_address", "told_addresses", "untold_addresses")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     HANDED_OVER_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_WRITER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    TOLD_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    UNTOLD_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     revision: int
     handed_over: bool
     previous_writer_address: str
-    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., handed_over: _Optional[bool] = ..., previous_writer_address: _Optional[str] = ...) -> None: ...
+    told_addresses: _containers.RepeatedScalarFieldContainer[str]
+    untold_addresses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, epoch: _Optional[int] = ..., revision: _Optional[int] = ..., handed_over: _Optional[bool] = ..., previous_writer_address: _Optional[str] = ..., told_addresses: _Optional[_Iterable[str]] = ..., untold_addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PrepareHandoverRequest(_message.Message):
     __slots__ = ("cluster_id", "successor_id")
@@ -105,8 +113,12 @@ class FollowWriterRequest(_message.Message):
     def __init__(self, cluster_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., writer_id: _Optional[str] = ..., writer_address: _Optional[str] = ...) -> None: ...
 
 class FollowWriterResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("accepted", "known_epoch")
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    accepted: bool
+    known_epoch: int
+    def __init__(self, accepted: _Optional[bool] = ..., known_epoch: _Optional[int] = ...) -> None: ...
 
 class GetTopologyRequest(_message.Message):
     __slots__ = ()

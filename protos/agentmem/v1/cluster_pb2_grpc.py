@@ -107,8 +107,9 @@ class ClusterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FollowWriter(self, request, context):
-        """Tells a node who is the writer of an epoch. A node that knows of a later one
-        refuses; a writer of an earlier one steps down.
+        """Tells a node who is the writer of an epoch. A node that knows of a later one,
+        or of another writer of that one, refuses; a writer of an earlier one steps
+        down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,8 +45,9 @@ class ClusterServiceStub:
     nothing is left behind. It takes writes again when it hears nothing more.
     """
     FollowWriter: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.FollowWriterRequest, _cluster_pb2.FollowWriterResponse]
-    """Tells a node who is the writer of an epoch. A node that knows of a later one
-    refuses; a writer of an earlier one steps down.
+    """Tells a node who is the writer of an epoch. A node that knows of a later one,
+    or of another writer of that one, refuses; a writer of an earlier one steps
+    down.
     """
 
 @_typing.type_check_only
@@ -66,8 +67,9 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     nothing is left behind. It takes writes again when it hears nothing more.
     """
     FollowWriter: _aio.UnaryUnaryMultiCallable[_cluster_pb2.FollowWriterRequest, _cluster_pb2.FollowWriterResponse]  # type: ignore[assignment]
-    """Tells a node who is the writer of an epoch. A node that knows of a later one
-    refuses; a writer of an earlier one steps down.
+    """Tells a node who is the writer of an epoch. A node that knows of a later one,
+    or of another writer of that one, refuses; a writer of an earlier one steps
+    down.
     """
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -120,8 +122,9 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.FollowWriterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.FollowWriterResponse, _abc.Awaitable[_cluster_pb2.FollowWriterResponse]]:
-        """Tells a node who is the writer of an epoch. A node that knows of a later one
-        refuses; a writer of an earlier one steps down.
+        """Tells a node who is the writer of an epoch. A node that knows of a later one,
+        or of another writer of that one, refuses; a writer of an earlier one steps
+        down.
         """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

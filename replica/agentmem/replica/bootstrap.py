@@ -10,15 +10,17 @@ import asyncio
 import hashlib
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
 
 from agentmem.core.checksums import crc32c
-from agentmem.core.data_directory import STORE_FILE, sync
+from agentmem.core.data_directory import DISCARDS_FILE, STORE_FILE, sync
 from agentmem.core.errors import DataLoss
 from agentmem.core.layout import FORMAT_VERSION
-from agentmem.v1 import replication_pb2, replication_pb2_grpc
+from agentmem.replica.writer_link import WriterLink
+from agentmem.v1 import replication_pb2
 
 RETRY_WAIT_S = 0.5
 # The writer first makes the copy, and says nothing meanwhile.
@@ -32,7 +34,9 @@ class SnapshotRefused(Exception):
     """The writer's copy is not one that this replica may take."""
 
 
-async def fetch_snapshot(channel: grpc.aio.Channel, folder: Path, cluster_id: bytes) -> None:
+async def fetch_snapshot(
+    link: WriterLink, folder: Path, cluster_id: bytes, *, discards: Sequence[str] = ()
+) -> None:
     """Fetches a copy of the writer's store into a folder that holds nothing else; tries until it is there.
 
     A transfer that is cut off goes on where it was. What arrives is checked chunk by chunk and as a whole,
@@ -40,19 +44,20 @@ async def fetch_snapshot(channel: grpc.aio.Channel, folder: Path, cluster_id: by
 
     Args:
         cluster_id: of the cluster that the replica belongs to; empty for any.
+        discards: folders beside the store that belong to what it replaces, and go with it.
 
     Raises:
         SnapshotRefused: the copy is of another cluster or of another store format.
     """
     await asyncio.to_thread(_prepare, folder)
-    transfer = _Transfer(channel, folder / f"{STORE_FILE}.partial", cluster_id)
+    transfer = _Transfer(link, folder / f"{STORE_FILE}.partial", cluster_id)
     said = ""
     while not await transfer.attempt():
         if transfer.problem != said:
             _logger.warning("the snapshot is not whole yet, trying on: %s", transfer.problem)
             said = transfer.problem
         await asyncio.sleep(RETRY_WAIT_S)
-    await asyncio.to_thread(_finish, transfer.file, folder)
+    await asyncio.to_thread(_finish, transfer.file, folder, discards)
 
 
 def _prepare(folder: Path) -> None:
@@ -60,7 +65,11 @@ def _prepare(folder: Path) -> None:
     folder.mkdir()
 
 
-def _finish(file: Path, folder: Path) -> None:
+def _finish(file: Path, folder: Path, discards: Sequence[str]) -> None:
+    if discards:
+        # Before the copy is ready, so that it never takes the store's place without.
+        (folder / DISCARDS_FILE).write_text("\n".join(discards))
+        sync(folder / DISCARDS_FILE)
     sync(file)
     file.rename(folder / STORE_FILE)
     sync(folder)
@@ -69,10 +78,10 @@ def _finish(file: Path, folder: Path) -> None:
 class _Transfer:
     """One copy on its way, over as many calls as it takes."""
 
-    def __init__(self, channel: grpc.aio.Channel, file: Path, cluster_id: bytes) -> None:
+    def __init__(self, link: WriterLink, file: Path, cluster_id: bytes) -> None:
         self.file = file
         self.problem = ""
-        self._stub = replication_pb2_grpc.ReplicationServiceStub(channel)
+        self._link = link
         self._cluster_id = cluster_id
         self._header: replication_pb2.SnapshotHeader | None = None
         self._digest = hashlib.sha256()
@@ -86,7 +95,7 @@ class _Transfer:
     async def attempt(self) -> bool:
         """Takes what a call gives; says whether the copy is whole."""
         snapshot_id = self._header.snapshot_id if self._header else ""
-        stream = self._stub.FetchSnapshot(
+        stream = self._link.replication.FetchSnapshot(
             replication_pb2.FetchSnapshotRequest(snapshot_id=snapshot_id, offset=self._size_bytes)
         )
         try:

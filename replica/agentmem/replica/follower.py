@@ -19,22 +19,37 @@ import grpc
 from agentmem.core.errors import DataLoss, ResourceExhausted
 from agentmem.core.signals import Signal
 from agentmem.core.store import Store, WriteTransaction
-from agentmem.v1 import replication_pb2, replication_pb2_grpc
+from agentmem.replica.writer_link import WriterLink
+from agentmem.v1 import replication_pb2
 
 # The writer sends at least a heartbeat a second; a stream that is silent for this long is dead.
 SILENCE_TIMEOUT_S = 5.0
 MIN_RECONNECT_WAIT_S = 0.05
 MAX_RECONNECT_WAIT_S = 2.0
+# After so many attempts in a row that brought nothing, the other nodes are asked for the writer.
+ASK_AROUND_FAILURES = 3
 
 _logger = logging.getLogger(__name__)
 
 
-class DivergedError(Exception):
-    """The store is not a prefix of the writer's log, and following it would mix two histories."""
+class RefusedError(Exception):
+    """This writer cannot be followed: that would mix two histories. Another one may be."""
 
 
 class SnapshotRequiredError(Exception):
     """The writer's log does not reach back to the store's position."""
+
+
+class SupersededError(Exception):
+    """A promotion left the newest entries of the store behind.
+
+    Attributes:
+        common_revision: what comes after it is not in the log that goes on.
+    """
+
+    def __init__(self, detail: str, common_revision: int) -> None:
+        super().__init__(detail)
+        self.common_revision = common_revision
 
 
 class Follower:
@@ -50,7 +65,7 @@ class Follower:
     def __init__(
         self,
         store: Store,
-        channel: grpc.aio.Channel,
+        link: WriterLink,
         *,
         replica_id: str,
         address: str,
@@ -61,7 +76,7 @@ class Follower:
         self.applied_revision = store.position().revision
         self.head_revision: int | None = None
         self._store = store
-        self._stub = replication_pb2_grpc.ReplicationServiceStub(channel)
+        self._link = link
         self._replica_id = replica_id
         self._address = address
         self._on_applied = on_applied
@@ -74,11 +89,12 @@ class Follower:
         """Follows until cancelled.
 
         Raises:
-            DivergedError: it cannot go on.
             SnapshotRequiredError: it can go on from a snapshot only.
+            SupersededError: so it can, and what it has behind a revision has to be set aside.
         """
         wait_s = MIN_RECONNECT_WAIT_S
         said = ""
+        failures = 0
         while True:
             began_s = time.monotonic()
             began_at_revision = self.applied_revision
@@ -89,6 +105,8 @@ class Follower:
                 problem = f"{error.code().name}: {error.details()}"
             except TimeoutError:
                 problem = f"it was silent for {SILENCE_TIMEOUT_S} s"
+            except RefusedError as error:
+                problem = str(error)
             except DataLoss as error:
                 # Damaged on the way, or a gap: nothing was applied, and the next stream starts over.
                 problem = f"a frame was refused: {error.reason}: {error.message}"
@@ -103,14 +121,22 @@ class Follower:
             if self.applied_revision > began_at_revision or time.monotonic() > began_s + SILENCE_TIMEOUT_S:
                 wait_s = MIN_RECONNECT_WAIT_S
                 said = ""
+                failures = 0
+            failures += 1
+            if failures >= ASK_AROUND_FAILURES:
+                # There may be another writer, or it may be elsewhere.
+                await self._link.ask_around(self._address)
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, MAX_RECONNECT_WAIT_S)
 
     async def _follow(self) -> None:
         position = self._store.position()
-        stream = self._stream = self._stub.Subscribe(
+        stream = self._stream = self._link.replication.Subscribe(
             replication_pb2.SubscribeRequest(
-                replica_id=self._replica_id, address=self._address, position=position.to_proto()
+                replica_id=self._replica_id,
+                address=self._address,
+                position=position.to_proto(),
+                known_epoch=self._link.known_epoch,
             )
         )
         try:
@@ -148,10 +174,16 @@ class Follower:
             raise SnapshotRequiredError(
                 f"the writer's log begins at revision {frame.snapshot_required.first_revision}"
             )
+        elif kind == "diverged" and frame.diverged.HasField("common_revision"):
+            raise SupersededError(frame.diverged.detail, frame.diverged.common_revision)
         elif kind == "diverged":
-            raise DivergedError(frame.diverged.detail)
+            raise RefusedError(f"{frame.diverged.detail}; nothing here is given up")
+        elif kind == "stale_epoch":
+            raise RefusedError(
+                f"it is of epoch {frame.stale_epoch.epoch}, and epoch {self._link.known_epoch} has begun"
+            )
         else:
-            raise DivergedError("the writer sent a frame that this release does not know")
+            raise RefusedError("it sent a frame that this release does not know")
 
     async def _process_heartbeat(self, heartbeat: replication_pb2.Heartbeat) -> None:
         position = self._store.position()
@@ -161,10 +193,15 @@ class Follower:
                 lambda transaction: transaction.adopt_cluster(heartbeat.cluster_id),
             )
         elif position.cluster_id != heartbeat.cluster_id:
-            raise DivergedError(
+            raise RefusedError(
                 f"this store belongs to cluster {position.cluster_id.hex()}, "
                 f"the writer to {heartbeat.cluster_id.hex()}"
             )
+        if heartbeat.epoch < self._link.known_epoch:
+            raise RefusedError(
+                f"it is of epoch {heartbeat.epoch}, and epoch {self._link.known_epoch} has begun"
+            )
+        self._link.hear_of(heartbeat.cluster_id, heartbeat.epoch)
         self.head_revision = heartbeat.head_revision
         self._set_connected(True)
 

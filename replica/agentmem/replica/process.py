@@ -8,27 +8,37 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import grpc
-
 from agentmem.core.data_directory import DataDirectory
 from agentmem.core.embedders import make_embedder
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
-from agentmem.core.process import report_failure
-from agentmem.core.serving import CHANNEL_OPTIONS, GrpcServer
+from agentmem.core.process import Successor, first_of, report_failure
+from agentmem.core.serving import GrpcServer
+from agentmem.core.set_aside import set_aside
+from agentmem.core.standing import StandingFile
 from agentmem.core.store import Store
 from agentmem.core.times import now_us
 from agentmem.replica.bootstrap import fetch_snapshot
-from agentmem.replica.follower import Follower, SnapshotRequiredError
+from agentmem.replica.cluster_service import ClusterService
+from agentmem.replica.follower import Follower, SnapshotRequiredError, SupersededError
 from agentmem.replica.indexer import Indexer
-from agentmem.replica.membership import ClusterService, Reporter
-from agentmem.replica.services import NotWriterService, ReplicaReader
+from agentmem.replica.membership import Reporter
+from agentmem.replica.promotion import Promotion
+from agentmem.replica.services import NotWriterReplication, NotWriterService, ReplicaReader
 from agentmem.replica.settings import ReplicaSettings
-from agentmem.v1 import cluster_pb2_grpc, reader_pb2_grpc, writer_pb2_grpc
+from agentmem.replica.writer_link import WriterLink
+from agentmem.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
+    reader_pb2_grpc,
+    replication_pb2_grpc,
+    writer_pb2_grpc,
+)
 
 SERVICE_NAMES = (
     "agentmem.v1.ReaderService",
     "agentmem.v1.WriterService",
+    "agentmem.v1.ReplicationService",
     "agentmem.v1.ClusterService",
 )
 # After the writer knows that a replica drains, clients need this long to hear it; until then their calls
@@ -36,29 +46,44 @@ SERVICE_NAMES = (
 DRAIN_NOTICE_S = 0.25
 # Of the log, in each second; the writer writes about as many.
 MAX_TRIMMED_ENTRIES = 10_000
+INDEXES_FOLDER = "indexes"
+MOVE_RECHECK_S = 60.0
 
 _logger = logging.getLogger(__name__)
 
 
-async def run(settings: ReplicaSettings, shutdown: asyncio.Event) -> int:
-    """Serves until ``shutdown`` is set, the indexer fails or the logs diverge; returns the exit code.
+async def run(settings: ReplicaSettings, shutdown: asyncio.Event) -> int | Successor:
+    """Serves until ``shutdown`` is set, the indexer fails, or this node is the writer.
+
+    Returns the exit code, or that the node goes on as the writer.
 
     Raises:
-        DataDirectoryInUse, StoreFormatError, ListenError: it could not start; nothing was changed.
+        DataDirectoryInUse, StoreFormatError, StandingError, ListenError: it could not start; nothing was
+            changed.
     """
     while True:
         with open_node(settings) as (directory, store):
-            async with grpc.aio.insecure_channel(settings.writer, options=list(CHANNEL_OPTIONS)) as channel:
-                end = await _serve(settings, directory, store, channel, shutdown)
+            position = store.position()
+            standing = StandingFile(directory.path, "replica", position.cluster_id, position.epoch)
+            if standing.now.is_writer:
+                return Successor("writer", settings, {"listen": settings.listen})
+            standing.become(standing.now)
+            link = WriterLink(standing, settings.writer)
+            try:
+                end = await _serve(settings, directory, store, link, shutdown)
+            finally:
+                await link.close()
         if end.exit_code is not None:
             return end.exit_code
+        if standing.now.is_writer:
+            return Successor("writer", settings, {"listen": end.listen})
         # A snapshot is there. Open the node again, with the snapshot as its store, at the same address.
         settings = replace(settings, listen=end.listen)
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How serving ended: with an exit code, or with a snapshot to go on with."""
+    """How serving ended: with an exit code, or with another role or store to go on with."""
 
     exit_code: int | None
     listen: str
@@ -68,7 +93,7 @@ async def _serve(
     settings: ReplicaSettings,
     directory: DataDirectory,
     store: Store,
-    channel: grpc.aio.Channel,
+    link: WriterLink,
     shutdown: asyncio.Event,
 ) -> _End:
     loop = asyncio.get_running_loop()
@@ -87,21 +112,33 @@ async def _serve(
     )
     indexer = Indexer(
         store,
-        directory.path / "indexes",
+        directory.path / INDEXES_FOLDER,
         seal_rows=settings.seal_rows,
         on_publish=lambda view: _call_on(loop, follower.progress.notify),
         on_failure=lambda error: _call_on(loop, fail, error),
     )
-    follower = Follower(store, channel, replica_id=node_id, address=address, on_applied=indexer.notify)
+    follower = Follower(store, link, replica_id=node_id, address=address, on_applied=indexer.notify)
     is_serving = asyncio.Event()
     reporter = Reporter(
-        channel,
+        link,
         follower,
         replica_id=node_id,
         searchable_revision=lambda: indexer.view.revision,
         on_serving=is_serving.set,
     )
-    cluster = ClusterService(channel, node_id=node_id, writer_address=settings.writer)
+    promotion = Promotion(store, link, follower, node_id=node_id, address=address, on_promoted=ended.set)
+
+    def own_node() -> cluster_pb2.Node:
+        return cluster_pb2.Node(
+            id=node_id,
+            role=cluster_pb2.NODE_ROLE_REPLICA,
+            address=address,
+            state=reporter.state,
+            applied_revision=follower.applied_revision,
+            searchable_revision=indexer.view.revision,
+        )
+
+    cluster = ClusterService(store, link, promotion, node_id=node_id, own_node=own_node)
     reader = ReplicaReader(
         store,
         embedder,
@@ -112,6 +149,9 @@ async def _serve(
     reader_pb2_grpc.add_ReaderServiceServicer_to_server(reader, server.grpc)
     writer_pb2_grpc.add_WriterServiceServicer_to_server(
         NotWriterService(lambda: cluster.writer_address), server.grpc
+    )
+    replication_pb2_grpc.add_ReplicationServiceServicer_to_server(
+        NotWriterReplication(lambda: cluster.writer_address), server.grpc
     )
     cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server.grpc)
     await server.start(SERVICE_NAMES)
@@ -139,24 +179,42 @@ async def _serve(
 
     async def follow() -> None:
         nonlocal has_snapshot
+        discards: tuple[str, ...] = ()
         try:
             await follower.run()
         except SnapshotRequiredError as error:
             _logger.warning("%s: taking a snapshot of its store", error)
-        await fetch_snapshot(channel, directory.snapshot_path, store.position().cluster_id)
+        except SupersededError as error:
+            path = await asyncio.to_thread(set_aside, store, directory.path, error.common_revision)
+            _logger.warning("%s: what comes after that is kept in %s", error, path or "no file: it is empty")
+            # Their ordinals name other versions in the log that goes on.
+            discards = (INDEXES_FOLDER,)
+        cluster_id = store.position().cluster_id
+        await fetch_snapshot(link, directory.snapshot_path, cluster_id, discards=discards)
         has_snapshot = True
         ended.set()
 
+    async def turn_to_another_writer() -> None:
+        while True:
+            seen = link.moved.count
+            await link.moved.wait_beyond(seen, MOVE_RECHECK_S)
+            if link.moved.count > seen:
+                follower.reconnect()
+
     tasks = [
         asyncio.create_task(work)
-        for work in (follow(), reporter.run(), cluster.run(), announce(), maintain(store, trim_log))
+        for work in (
+            follow(),
+            turn_to_another_writer(),
+            reporter.run(),
+            cluster.run(),
+            announce(),
+            maintain(store, trim_log),
+        )
     ]
     for task in tasks:
         task.add_done_callback(lambda task: report_failure(task, fail))
-    ends = [asyncio.create_task(event.wait()) for event in (shutdown, ended)]
-    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    for waiting in ends:
-        waiting.cancel()
+    await first_of(shutdown, ended)
 
     if not failures and not has_snapshot:
         await reporter.drain()
@@ -171,7 +229,8 @@ async def _serve(
     if failures:
         _logger.critical("stopped: %s: %s", type(failures[0]).__name__, failures[0], exc_info=failures[0])
         return _End(1, server.address)
-    return _End(None if has_snapshot and not shutdown.is_set() else 0, server.address)
+    goes_on = has_snapshot or link.standing.now.is_writer
+    return _End(None if goes_on and not shutdown.is_set() else 0, server.address)
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
@@ -26,7 +26,7 @@ from agentmem.core.validation import (
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.search import Mode, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.view import View
-from agentmem.v1 import reader_pb2, writer_pb2, writer_pb2_grpc
+from agentmem.v1 import reader_pb2, replication_pb2, replication_pb2_grpc, writer_pb2, writer_pb2_grpc
 
 DEFAULT_TOP_K = 10
 # When what a search found has been removed meanwhile, it is repeated without that.
@@ -158,8 +158,8 @@ class ReplicaReader(StoreReader):
         return vector
 
 
-class NotWriterService(writer_pb2_grpc.WriterServiceServicer):
-    """Answers writes with the address of the writer."""
+class _NotWriter:
+    """Sends callers on to the writer."""
 
     def __init__(self, writer_address: Callable[[], str]) -> None:
         self._writer_address = writer_address
@@ -167,8 +167,33 @@ class NotWriterService(writer_pb2_grpc.WriterServiceServicer):
     def _refuse(self) -> NoReturn:
         address = self._writer_address()
         raise FailedPrecondition(
-            "NOT_WRITER", f"this is a replica: write to the writer at {address}", writer_address=address
+            "NOT_WRITER", f"this is a replica: the writer is at {address}", writer_address=address
         )
+
+
+class NotWriterReplication(_NotWriter, replication_pb2_grpc.ReplicationServiceServicer):
+    """The log comes from the writer alone."""
+
+    async def Subscribe(
+        self, request: replication_pb2.SubscribeRequest, context: object
+    ) -> AsyncIterator[replication_pb2.SubscribeResponse]:
+        self._refuse()
+        yield  # makes it a stream
+
+    async def ReportProgress(
+        self, request: replication_pb2.ReportProgressRequest, context: object
+    ) -> NoReturn:
+        self._refuse()
+
+    async def FetchSnapshot(
+        self, request: replication_pb2.FetchSnapshotRequest, context: object
+    ) -> AsyncIterator[replication_pb2.FetchSnapshotResponse]:
+        self._refuse()
+        yield  # makes it a stream
+
+
+class NotWriterService(_NotWriter, writer_pb2_grpc.WriterServiceServicer):
+    """Answers writes with the address of the writer."""
 
     async def AddMemories(self, request: writer_pb2.AddMemoriesRequest, context: object) -> NoReturn:
         self._refuse()

@@ -63,6 +63,8 @@ class CommitQueue:
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._is_committing = False
+        self._refusal: Callable[[], AgentMemError] | None = None
         self._closed = False
         with store.read() as transaction:
             self._last_time_us = transaction.last_time_us
@@ -76,13 +78,15 @@ class CommitQueue:
 
         Raises:
             ResourceExhausted: ``OVERLOADED``, too much is waiting already; nothing was written.
-            AgentMemError: what the command itself raised; nothing was written.
+            AgentMemError: what the command itself raised, or what ``hold`` was given; nothing was written.
             Unavailable: ``SHUTTING_DOWN``, nothing was written; ``COMMIT_FAILED``, it may have been.
         """
         waiting = _Waiting(command, self._loop.create_future())
         with self._changed:
             if self._closed:
                 raise Unavailable("SHUTTING_DOWN", "the writer is shutting down")
+            if self._refusal is not None:
+                raise self._refusal()
             # One command is always let in, however large.
             if len(self._waiting) >= self._max_commands or (
                 self._waiting and self._waiting_bytes + command.size_bytes > self._max_bytes
@@ -94,15 +98,44 @@ class CommitQueue:
                 )
             self._waiting.append(waiting)
             self._waiting_bytes += command.size_bytes
-            self._changed.notify()
+            self._changed.notify_all()
         answer: A = await asyncio.shield(waiting.answer)
         return answer
+
+    def hold(self, refusal: Callable[[], AgentMemError], *, drop_waiting: bool = False) -> None:
+        """Refuses what comes, with the error, until ``release``.
+
+        Args:
+            drop_waiting: refuses what waits already, too. What is being committed is committed and answered.
+        """
+        with self._changed:
+            self._refusal = refusal
+            dropped = list(self._waiting) if drop_waiting else []
+            if drop_waiting:
+                self._waiting.clear()
+                self._waiting_bytes = 0
+        for waiting in dropped:
+            waiting.outcome = refusal()
+        self._acknowledge(dropped, False)
+
+    def release(self) -> None:
+        """Takes commands again."""
+        with self._changed:
+            self._refusal = None
+
+    async def committed(self) -> None:
+        """Returns when nothing waits and nothing is being committed. For a queue that is held."""
+        await asyncio.to_thread(self._wait_committed)
+
+    def _wait_committed(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._is_committing)
 
     async def close(self) -> None:
         """Takes nothing new, commits what waits, and ends the thread."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
@@ -129,6 +162,9 @@ class CommitQueue:
     def _take_group(self) -> list[_Waiting]:
         """What waits, up to the bounds of a group; empty when closed and done."""
         with self._changed:
+            self._is_committing = False
+            if not self._waiting:
+                self._changed.notify_all()
             while not self._waiting and not self._closed:
                 self._changed.wait()
             group: list[_Waiting] = []
@@ -140,6 +176,7 @@ class CommitQueue:
                 waiting = self._waiting.popleft()
                 self._waiting_bytes -= waiting.command.size_bytes
                 group.append(waiting)
+            self._is_committing = bool(group)
             return group
 
     def _run_group(self, group: list[_Waiting], transaction: WriteTransaction) -> bool:
@@ -168,6 +205,8 @@ class CommitQueue:
             self._closed = True
             unwritten = list(self._waiting)
             self._waiting.clear()
+            self._is_committing = False
+            self._changed.notify_all()
 
         def tell() -> None:
             for waiting in (*group, *unwritten):

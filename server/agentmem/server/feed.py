@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
-from agentmem.core.errors import NotFound, Unavailable, invalid_field
+from agentmem.core.errors import FailedPrecondition, NotFound, Unavailable, invalid_field
 from agentmem.core.log import decode_entry
 from agentmem.core.signals import Signal
 from agentmem.core.store import ReadTransaction, Store
@@ -28,7 +28,16 @@ _logger = logging.getLogger(__name__)
 class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
     """The writer's side of replication."""
 
-    def __init__(self, store: Store, membership: Membership, snapshots: Snapshots) -> None:
+    def __init__(
+        self,
+        store: Store,
+        membership: Membership,
+        snapshots: Snapshots,
+        *,
+        hear_of: Callable[[int], bool],
+    ) -> None:
+        """``hear_of`` is told each epoch that a replica knows; it says whether this is the writer no more."""
+        self._hear_of = hear_of
         self.committed = Signal()
         self._snapshots = snapshots
         self._store = store
@@ -44,15 +53,17 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
             heartbeat = _heartbeat(transaction)
             divergence = _divergence(transaction, request.position)
             first_revision = transaction.first_log_revision
-        if not divergence and first_revision > max(1, request.position.revision):
-            yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
+        if self._hear_of(max(request.known_epoch, request.position.epoch)):
+            stale = replication_pb2.StaleEpoch(epoch=heartbeat.epoch)
+            yield replication_pb2.SubscribeResponse(stale_epoch=stale)
+            return
+        if divergence is not None:
+            _logger.warning("%s is refused: %s", request.replica_id, divergence.detail)
+            yield replication_pb2.SubscribeResponse(diverged=divergence)
+            return
+        if first_revision > max(1, request.position.revision):
             required = replication_pb2.SnapshotRequired(first_revision=first_revision)
             yield replication_pb2.SubscribeResponse(snapshot_required=required)
-            return
-        if divergence:
-            yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
-            _logger.warning("%s is refused: %s", request.replica_id, divergence)
-            yield replication_pb2.SubscribeResponse(diverged=replication_pb2.Diverged(detail=divergence))
             return
         member = self._membership.join(request.replica_id, request.address)
         _logger.info("%s subscribed behind revision %d", request.replica_id, request.position.revision)
@@ -96,6 +107,7 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         check_id(request.replica_id, "replica_id")
         if request.state not in cluster_pb2.NodeState.values() or not request.state:
             raise invalid_field("state", f"has no meaning for {request.state}")
+        self._hear_of(request.known_epoch)
         known = self._membership.report(
             request.replica_id, request.applied_revision, request.searchable_revision, request.state
         )
@@ -127,16 +139,32 @@ def _heartbeat(transaction: ReadTransaction) -> replication_pb2.Heartbeat:
     )
 
 
-def _divergence(transaction: ReadTransaction, position: cluster_pb2.Position) -> str:
-    """Why a replica at the position cannot follow this log; "" when it can."""
+def _divergence(
+    transaction: ReadTransaction, position: cluster_pb2.Position
+) -> replication_pb2.Diverged | None:
+    """Why a replica at the position cannot follow this log; None when it can."""
     own = transaction.position
-    if position.revision and position.cluster_id != own.cluster_id:
-        return f"the replica belongs to cluster {position.cluster_id.hex()}, this is {own.cluster_id.hex()}"
-    if position.revision and position.epoch > own.epoch:
-        return f"the replica has seen epoch {position.epoch}, this writer is of epoch {own.epoch}"
+    if not position.revision:
+        return None
+    if position.cluster_id != own.cluster_id:
+        raise FailedPrecondition(
+            "CLUSTER_MISMATCH",
+            f"the replica belongs to cluster {position.cluster_id.hex()}, this is {own.cluster_id.hex()}",
+        )
+    common_revision = transaction.common_revision(position.epoch)
+    if common_revision is not None and position.revision > common_revision:
+        return replication_pb2.Diverged(
+            detail=f"epoch {position.epoch} ended at revision {common_revision}, the replica is at "
+            f"{position.revision} of it",
+            common_revision=common_revision,
+        )
     if position.revision > own.revision:
-        return f"the replica is at revision {position.revision}, the writer only at {own.revision}"
+        return replication_pb2.Diverged(
+            detail=f"the replica is at revision {position.revision}, the writer only at {own.revision}"
+        )
     value = transaction.log_value(position.revision)
     if value is not None and decode_entry(value, position.revision)[1] != position.chain_hash:
-        return f"the replica's log differs from the writer's at or before revision {position.revision}"
-    return ""
+        return replication_pb2.Diverged(
+            detail=f"the replica's log differs from the writer's at or before revision {position.revision}"
+        )
+    return None

@@ -6,15 +6,14 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentmem.core.errors import AlreadyExists
 from agentmem.core.log import Position
 from agentmem.core.signals import Signal
-from agentmem.v1 import cluster_pb2, cluster_pb2_grpc
+from agentmem.v1 import cluster_pb2
 
-WATCH_RECHECK_S = 60.0
 # Replicas report each second. One that is silent for longer hangs, whatever its connection looks like.
 SILENCE_TIMEOUT_S = 4.0
 SILENCE_CHECK_INTERVAL_S = 1.0
@@ -33,8 +32,17 @@ class Member:
 class Membership:
     """The writer's list of nodes. Belongs to one event loop."""
 
-    def __init__(self, node_id: str, address: str, position: Callable[[], Position]) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        address: str,
+        position: Callable[[], Position],
+        *,
+        on_join: Callable[[str], None],
+    ) -> None:
+        """``on_join`` is told the address of each replica that subscribes."""
         self.changed = Signal()
+        self._on_join = on_join
         self._node_id = node_id
         self._address = address
         self._position = position
@@ -60,6 +68,7 @@ class Membership:
             state=cluster_pb2.NODE_STATE_CATCHING_UP,
         )
         member = self._members[replica_id] = Member(node, time.monotonic())
+        self._on_join(address)
         self.changed.notify()
         return member
 
@@ -120,30 +129,3 @@ class Membership:
             nodes=[writer, *(self._members[key].node for key in sorted(self._members))],
             answered_by=self._node_id,
         )
-
-
-class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
-    """The writer's ClusterService."""
-
-    def __init__(self, membership: Membership) -> None:
-        self._membership = membership
-        self._closing = False
-
-    async def GetTopology(
-        self, request: cluster_pb2.GetTopologyRequest, context: object
-    ) -> cluster_pb2.GetTopologyResponse:
-        return cluster_pb2.GetTopologyResponse(topology=self._membership.topology())
-
-    async def WatchTopology(
-        self, request: cluster_pb2.WatchTopologyRequest, context: object
-    ) -> AsyncIterator[cluster_pb2.WatchTopologyResponse]:
-        while not self._closing:
-            seen = self._membership.changed.count
-            yield cluster_pb2.WatchTopologyResponse(topology=self._membership.topology())
-            while self._membership.changed.count == seen and not self._closing:
-                await self._membership.changed.wait_beyond(seen, WATCH_RECHECK_S)
-
-    def close(self) -> None:
-        """Ends the watches."""
-        self._closing = True
-        self._membership.changed.notify()

@@ -9,15 +9,19 @@ from agentmem.core.data_directory import DataDirectory
 from agentmem.core.embedders import make_embedder
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
-from agentmem.core.process import report_failure
+from agentmem.core.process import Successor, first_of, report_failure
 from agentmem.core.serving import GrpcServer
+from agentmem.core.standing import StandingFile
 from agentmem.core.store import Store
+from agentmem.core.times import now_us
+from agentmem.server.cluster_service import ClusterService
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.feed import ReplicationService
-from agentmem.server.membership import ClusterService, Membership
+from agentmem.server.membership import Membership
 from agentmem.server.services import WriterReader, WriterService
 from agentmem.server.settings import WriterSettings
 from agentmem.server.snapshots import Snapshots
+from agentmem.server.succession import Succession
 from agentmem.server.sweeper import Sweeper
 from agentmem.v1 import (
     cluster_pb2_grpc,
@@ -37,36 +41,64 @@ SERVICE_NAMES = (
 _logger = logging.getLogger(__name__)
 
 
-async def run(settings: WriterSettings, shutdown: asyncio.Event) -> int:
-    """Serves until ``shutdown`` is set or a commit fails; returns the exit code.
+async def run(settings: WriterSettings, shutdown: asyncio.Event) -> int | Successor:
+    """Serves until ``shutdown`` is set, a commit fails, or another node is the writer.
+
+    Returns the exit code, or that the node goes on as a replica.
 
     Raises:
-        DataDirectoryInUse, StoreFormatError, ListenError: it could not start; nothing was changed.
+        DataDirectoryInUse, StoreFormatError, StandingError, ListenError: it could not start; nothing was
+            changed.
     """
     with open_node(settings) as (directory, store):
-        return await _serve(settings, directory, store, shutdown)
+        store.found_cluster()
+        position = store.position()
+        standing = StandingFile(directory.path, "writer", position.cluster_id, position.epoch)
+        if not standing.now.is_writer:
+            return _as_replica(settings, standing, settings.listen)
+        standing.become(standing.now)
+        return await _serve(settings, directory, store, standing, shutdown)
+
+
+def _as_replica(settings: WriterSettings, standing: StandingFile, listen: str) -> Successor:
+    now = standing.now
+    _logger.warning("epoch %d has another writer: this node goes on as a replica", now.known_epoch)
+    # Whichever other node it is: it can be asked for the writer.
+    writer = now.writer_address or next(reversed(now.peers), listen)
+    return Successor("replica", settings, {"listen": listen, "writer": writer})
 
 
 async def _serve(
-    settings: WriterSettings, directory: DataDirectory, store: Store, shutdown: asyncio.Event
-) -> int:
+    settings: WriterSettings,
+    directory: DataDirectory,
+    store: Store,
+    standing: StandingFile,
+    shutdown: asyncio.Event,
+) -> int | Successor:
     failures: list[BaseException] = []
+    ended = asyncio.Event()
 
     def fail(error: BaseException) -> None:
         failures.append(error)
-        shutdown.set()
+        ended.set()
 
-    server = GrpcServer(settings.listen)
+    server = GrpcServer(settings.listen, lambda method, metadata: succession.check_call(method, metadata))
     address = settings.advertise or server.address
     embedder = make_embedder(
         settings.embedder, settings.openai_url, settings.openai_model, settings.openai_api_key
     )
-    store.found_cluster()
 
     node_id = settings.node_id or f"writer-{address}"
-    membership = Membership(node_id, address, store.position)
+    if standing.now.known_epoch > store.position().epoch:
+        revision = store.commit(
+            lambda transaction: transaction.begin_epoch(standing.now.known_epoch, node_id, now_us())
+        )
+        _logger.info("epoch %d begins at revision %d", standing.now.known_epoch, revision)
+    membership = Membership(node_id, address, store.position, on_join=lambda peer: standing.meet([peer]))
     snapshots = Snapshots(directory.store_path, directory.path / "snapshots")
-    replication = ReplicationService(store, membership, snapshots)
+    replication = ReplicationService(
+        store, membership, snapshots, hear_of=lambda epoch: succession.hear_of(epoch)
+    )
     queue = CommitQueue(
         store,
         max_commands=settings.max_queue_commands,
@@ -74,7 +106,10 @@ async def _serve(
         on_commit=replication.committed.notify,
         on_failure=fail,
     )
-    cluster = ClusterService(membership)
+    succession = Succession(
+        store, queue, membership, standing, node_id=node_id, address=address, on_end=ended.set
+    )
+    cluster = ClusterService(membership, succession)
     sweeper = Sweeper(
         store,
         queue,
@@ -88,19 +123,22 @@ async def _serve(
     replication_pb2_grpc.add_ReplicationServiceServicer_to_server(replication, server.grpc)
     cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server.grpc)
     await server.start(SERVICE_NAMES)
-    await server.set_serving(True)
-    directory.announce(role="writer", node_id=node_id, address=address)
-    print(f"agentmem writer ready on {address}", flush=True)
+    # While it was away, another node may have been promoted.
+    if not await succession.find_superseding():
+        await server.set_serving(True)
+        directory.announce(role="writer", node_id=node_id, address=address)
+        print(f"agentmem writer ready on {address}", flush=True)
 
     housekeeping = [
         asyncio.create_task(maintain(store)),
         asyncio.create_task(membership.monitor_silence()),
         asyncio.create_task(sweeper.run()),
         asyncio.create_task(snapshots.run()),
+        asyncio.create_task(succession.announce()),
     ]
     for task in housekeeping:
         task.add_done_callback(lambda task: report_failure(task, fail))
-    await shutdown.wait()
+    await first_of(shutdown, ended)
     for task in housekeeping:
         task.cancel()
     replication.close()
@@ -116,4 +154,6 @@ async def _serve(
     if failures:
         _logger.critical("stopped: %s: %s", type(failures[0]).__name__, failures[0], exc_info=failures[0])
         return 1
+    if succession.has_ended and not shutdown.is_set():
+        return _as_replica(settings, standing, server.address)
     return 0
