@@ -208,6 +208,14 @@ class Stubs:
         self.reader = reader_pb2_grpc.ReaderServiceStub(self.channel)
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(self.channel)
 
+    def __enter__(self) -> Stubs:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.channel.close()
+
 
 def client_of(cluster: Cluster) -> Client:
     """A client that knows the writer only, as most will."""

@@ -229,8 +229,7 @@ async def _serve(
     if failures:
         _logger.critical("stopped: %s: %s", type(failures[0]).__name__, failures[0], exc_info=failures[0])
         return _End(1, server.address)
-    goes_on = has_snapshot or link.standing.now.is_writer
-    return _End(None if goes_on and not shutdown.is_set() else 0, server.address)
+    return _End(0 if shutdown.is_set() else None, server.address)
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object) -> None:
