@@ -165,7 +165,7 @@ def test_what_crashes_is_named_and_scale_brings_it_back(tmp_path: Path) -> None:
 def test_a_node_that_hangs_is_killed_and_that_is_no_crash(tmp_path: Path) -> None:
     with up(tmp_path, "--replicas", "1") as running:
         os.kill(running.pid("replica-1"), signal.SIGSTOP)
-        killed = processes.stop_folders([running.cluster.replica(1)], timeout_s=1)
+        killed = processes.stop_folders([NodeFolder(running.cluster.data_dir / "replica-1")], timeout_s=1)
         assert killed == ["replica-1 did not stop within 1 s and was killed"]
         running.wait_for("replica-1 stopped")
         assert "died" not in running.output

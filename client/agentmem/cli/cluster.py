@@ -1,6 +1,7 @@
 """A cluster on this machine: one writer and some replicas in one data directory.
 
-writer/ replica-1/ replica-2/ ...   a folder for each node
+writer/ replica-1/ replica-2/ ...   a folder for each node, named after what it was first; a replica may
+                                    have been promoted since
 logs/<name>.log                     what each of them printed
 LOCK                                held while a command starts or stops nodes
 """
@@ -35,25 +36,31 @@ class LocalCluster:
 
     @property
     def writer(self) -> NodeFolder:
-        """The writer's folder."""
-        return NodeFolder(self.data_dir / "writer")
+        """The writer's folder: the one with the highest epoch."""
+        # The first of those that are equal.
+        return max(self._folders(), key=NodeFolder.writer_epoch)
 
-    def replica(self, number: int) -> NodeFolder:
-        """The folder of a replica."""
-        return NodeFolder(self.data_dir / f"replica-{number}")
+    def replicas(self, count: int = 0) -> list[NodeFolder]:
+        """The folders of all replicas that ever ran here, and of as many new ones as make up the count."""
+        writer = self.writer
+        found = [folder for folder in self._folders() if folder != writer]
+        number = 1
+        while len(found) < count:
+            folder = NodeFolder(self.data_dir / f"replica-{number}")
+            if folder != writer and folder not in found:
+                found.append(folder)
+            number += 1
+        return found
 
-    def replicas(self) -> dict[int, NodeFolder]:
-        """The folders of all replicas that ever ran here, by number."""
-        if not self.data_dir.is_dir():
-            return {}
-        numbers = sorted(
-            int(match[1]) for path in self.data_dir.iterdir() if (match := _REPLICA.fullmatch(path.name))
-        )
-        return {number: self.replica(number) for number in numbers}
+    def _folders(self) -> list[NodeFolder]:
+        """`writer`, whether it is there or not, and the others by their numbers."""
+        names = [path.name for path in self.data_dir.iterdir()] if self.data_dir.is_dir() else []
+        numbers = sorted(int(match[1]) for name in names if (match := _REPLICA.fullmatch(name)))
+        return [NodeFolder(self.data_dir / name) for name in ("writer", *(f"replica-{n}" for n in numbers))]
 
     def folders(self) -> list[NodeFolder]:
         """The folders of all nodes, the writer's first."""
-        return [self.writer, *self.replicas().values()]
+        return [self.writer, *self.replicas()]
 
     def owned(self) -> list[NodeFolder]:
         """The folders where a process lives."""
@@ -90,9 +97,8 @@ class LocalCluster:
         options = {"listen": f"{HOST}:{port}", "node-id": self.writer.name}
         return self._start("agentmem.server", self.writer, options)
 
-    def start_replica(self, number: int, port: int, writer_address: str) -> Child:
+    def start_replica(self, folder: NodeFolder, port: int, writer_address: str) -> Child:
         """Starts a replica; see wait_ready."""
-        folder = self.replica(number)
         options = {"listen": f"{HOST}:{port}", "writer": writer_address, "node-id": folder.name}
         return self._start("agentmem.replica", folder, options)
 
@@ -117,9 +123,9 @@ class LocalCluster:
             children.append(self.start_writer(ports[0]))
             processes.wait_ready(children, is_cancelled)
             writer_address = self.writer_address()
-            for number, port in enumerate(ports[1:], 1):
+            for folder, port in zip(self.replicas(len(ports) - 1), ports[1:], strict=False):
                 # One at a time: should one fail, those before it must be known.
-                children.append(self.start_replica(number, port, writer_address))
+                children.append(self.start_replica(folder, port, writer_address))
             processes.wait_ready(children, is_cancelled)
         except BaseException:
             processes.stop_children(list(reversed(children)))
@@ -135,7 +141,7 @@ class LocalCluster:
 
     def stop(self) -> list[str]:
         """Ends everything that lives here, replicas first; says what had to be killed."""
-        killed = processes.stop_folders(list(self.replicas().values()))
+        killed = processes.stop_folders(self.replicas())
         return killed + processes.stop_folders([self.writer])
 
 
@@ -147,7 +153,7 @@ def check_replicas(count: int) -> int:
 
 
 def scale(cluster: LocalCluster, replicas: int) -> tuple[list[str], list[str], list[str]]:
-    """Makes replica-1 to replica-N the ones that run, and the writer too if it crashed.
+    """Makes the first N replicas the ones that run, and the writer too if it crashed.
 
     Returns the nodes started, those stopped, and what had to be killed. The started ones serve then.
     """
@@ -158,16 +164,15 @@ def scale(cluster: LocalCluster, replicas: int) -> tuple[list[str], list[str], l
                 started.append(_restart_writer(cluster))
                 processes.wait_ready(started)
             writer_address = cluster.writer_address()
-            for number in range(1, replicas + 1):
-                if not cluster.replica(number).is_owned():
+            for number, folder in enumerate(cluster.replicas(replicas)[:replicas], 1):
+                if not folder.is_owned():
                     port = _free_port_near(int(writer_address.rpartition(":")[2]) + number)
-                    started.append(cluster.start_replica(number, port, writer_address))
+                    started.append(cluster.start_replica(folder, port, writer_address))
             processes.wait_ready(started)
         except BaseException:
             processes.stop_children(list(reversed(started)))
             raise
-        surplus = [folder for number, folder in cluster.replicas().items() if number > replicas]
-        surplus = [folder for folder in reversed(surplus) if folder.is_owned()]
+        surplus = [folder for folder in reversed(cluster.replicas()[replicas:]) if folder.is_owned()]
         killed = [message for folder in surplus for message in processes.stop_folders([folder])]
     names = [child.name for child in started]
     with Client(writer_address) as client:

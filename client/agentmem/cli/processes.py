@@ -31,6 +31,7 @@ class Announcement:
     """What a process says about itself when it is ready."""
 
     pid: int
+    role: str
     node_id: str
     address: str
     start_time: float
@@ -44,8 +45,19 @@ class NodeFolder:
 
     @property
     def name(self) -> str:
-        """`writer` or `replica-N`."""
+        """`writer` or `replica-N`, which is what the node was first."""
         return self.path.name
+
+    def writer_epoch(self) -> int:
+        """The epoch of which the node here is, or was last, the writer; 0 for a replica."""
+        path = self.path / "standing.json"
+        try:
+            standing = json.loads(path.read_bytes())
+            return int(standing["known_epoch"]) if standing["role"] == "writer" else 0
+        except FileNotFoundError:
+            return 0
+        except (ValueError, KeyError, TypeError) as error:
+            raise CommandError(f"{path} cannot be read: {error!r}") from error
 
     def is_owned(self) -> bool:
         """Whether a process lives here, ready or not."""
@@ -66,7 +78,11 @@ class NodeFolder:
         try:
             data = json.loads((self.path / "process.json").read_bytes())
             return Announcement(
-                int(data["pid"]), str(data["node_id"]), str(data["address"]), float(data["start_time"])
+                int(data["pid"]),
+                str(data["role"]),
+                str(data["node_id"]),
+                str(data["address"]),
+                float(data["start_time"]),
             )
         except FileNotFoundError:
             return None

@@ -27,7 +27,7 @@ class Watch:
     cluster: LocalCluster
     children: dict[int, Child]
     known: dict[str, Announcement] = field(default_factory=dict)
-    highest_replica: int = 0
+    replicas: int = 0
     crashed: set[str] = field(default_factory=set)
 
     def look(self) -> None:
@@ -35,8 +35,9 @@ class Watch:
         now = {folder.name: process for folder in self.cluster.folders() if (process := folder.live())}
         for name, process in now.items():
             if self.known.get(name) != process:
-                terminal.say(f"{name} serves at {process.address}")
-                self.highest_replica = max(self.highest_replica, _number(name))
+                # A node keeps the name of what it was first.
+                role = "" if name.startswith(process.role) else f" as the {process.role}"
+                terminal.say(f"{name} serves at {process.address}{role}")
                 self.crashed.discard(name)
         ended = [(name, process) for name, process in self.known.items() if now.get(name) != process]
         died = {
@@ -46,14 +47,19 @@ class Watch:
         }
         if died:
             self.crashed |= died - set(now)
-            command = f"scale {self.highest_replica}" if now else "up"
+            command = f"scale {self.replicas}" if now else "up"
             terminal.note(f"bring it back with: agentmem {command} --data-dir {self.cluster.data_dir}")
+        self.replicas = max(self.replicas, len(now) - 1)
         self.known = now
 
     def _say_end(self, folder: NodeFolder, process: Announcement) -> bool:
         """Says how a process ended, and returns whether nobody had asked for it."""
-        child = self.children.pop(process.pid, None)
+        child = self.children.get(process.pid)
         code = _exit_code(child) if child else None
+        if child is not None and code is None and not folder.is_stopping():
+            terminal.say(f"{folder.name} changes its role")
+            return False
+        self.children.pop(process.pid, None)
         if folder.is_stopping():
             how = ""
         elif code is None:
@@ -80,7 +86,7 @@ def serve(
             ports = cluster.free_ports(replicas, port)
             terminal.say(f"starting one writer and {replicas} {_noun(replicas)} in {data_dir}")
             children = cluster.start(ports, stop_asked.is_set)
-        watch = Watch(cluster, {child.process.pid: child for child in children}, highest_replica=replicas)
+        watch = Watch(cluster, {child.process.pid: child for child in children}, replicas=replicas)
         try:
             watch.look()
             if prepare is not None and not stop_asked.is_set():
@@ -130,10 +136,6 @@ def _exit_code(child: Child) -> int | None:
         return child.process.wait(_REAP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return None
-
-
-def _number(name: str) -> int:
-    return int(name.rpartition("-")[2]) if name.startswith("replica-") else 0
 
 
 def _noun(replicas: int) -> str:
