@@ -8,21 +8,29 @@
     ├── VersionMismatch       ABORTED
     ├── ResourceExhausted     RESOURCE_EXHAUSTED   come back later, or make room
     ├── Unavailable           UNAVAILABLE          another node, or this one later
-    └── DataLoss              DATA_LOSS            stored bytes fail their checksum
+    ├── DataLoss              DATA_LOSS            stored bytes fail their checksum
+    └── InternalError         INTERNAL             a mistake in the server
 
 On the wire an error is a google.rpc.Status with one ErrorInfo{reason, domain, metadata}, and a RetryInfo
-where waiting helps. The translation is done in one place, the interceptor of ``agentmem.core.serving``.
+where waiting helps. The translation is done in one place, the interceptor of ``agentmem.core.serving``. Of a
+request in a batch it is a Failure with the same contents.
 """
 
 from __future__ import annotations
+
+import logging
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from agentmem.v1 import failure_pb2
+
 DOMAIN = "agentmem"
 # Details travel in HTTP/2 headers, of which clients take 8 KiB; what a caller sent may be longer.
 MAX_DETAIL_CHARACTERS = 256
+
+_logger = logging.getLogger(__name__)
 
 
 class AgentMemError(Exception):
@@ -57,15 +65,33 @@ class AgentMemError(Exception):
             )
         )
         if self.retry_after_s is not None:
-            delay = duration_pb2.Duration()
-            delay.FromMilliseconds(int(self.retry_after_s * 1000))
             details.append(any_pb2.Any())
-            details[1].Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+            details[1].Pack(error_details_pb2.RetryInfo(retry_delay=_duration(self.retry_after_s)))
         return status_pb2.Status(code=self.code.value[0], message=self.message, details=details)
+
+    def to_failure(self) -> failure_pb2.Failure:
+        """The same as the outcome of one request of a batch."""
+        return failure_pb2.Failure(
+            code=self.code.value[0],
+            message=self.message,
+            reason=self.reason,
+            metadata={name: _cut(value) for name, value in self.metadata.items()},
+            retry_after=None if self.retry_after_s is None else _duration(self.retry_after_s),
+        )
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromMilliseconds(int(seconds * 1000))
+    return duration
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_DETAIL_CHARACTERS else f"{text[:MAX_DETAIL_CHARACTERS]}…"
+
+
+class InternalError(AgentMemError):
+    code = grpc.StatusCode.INTERNAL
 
 
 class InvalidArgument(AgentMemError):
@@ -103,3 +129,11 @@ class DataLoss(AgentMemError):
 def invalid_field(field: str, problem: str) -> InvalidArgument:
     """The error for a request field with a value that is not allowed."""
     return InvalidArgument("INVALID_FIELD", f"{field} {problem}", field=field)
+
+
+def answerable(error: Exception, method: str) -> AgentMemError:
+    """The error to answer with. What nobody expected is logged, and answered without its details."""
+    if isinstance(error, AgentMemError):
+        return error
+    _logger.error("%s failed unexpectedly", method, exc_info=error)
+    return InternalError("INTERNAL", f"unexpected {type(error).__name__}; the server's log has more")

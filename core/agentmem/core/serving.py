@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -14,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import _async as reflection_async
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from agentmem.core.errors import AgentMemError, InvalidArgument
+from agentmem.core.errors import InvalidArgument, answerable
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
 # More than a request, so that what one request wrote fits one frame to a replica, made embeddings included.
@@ -49,11 +48,8 @@ _SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.so_reuseport", 0),
 )
 
-_logger = logging.getLogger(__name__)
-
 # Takes the method of a call and its metadata.
 CallCheck: TypeAlias = Callable[[str, Iterable[tuple[str, str | bytes]]], None]
-
 
 class ListenError(Exception):
     """The address cannot be listened on."""
@@ -146,14 +142,11 @@ async def _all_parsed(parse: Callable[[bytes], Any], messages: AsyncIterator[byt
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: Any) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    if not isinstance(error, AgentMemError):
-        _logger.error("%s failed unexpectedly", method, exc_info=error)
-        error = AgentMemError("INTERNAL", f"unexpected {type(error).__name__}; the server's log has more")
-        error.code = grpc.StatusCode.INTERNAL
-    status: status_pb2.Status = error.to_status()
+    answer = answerable(error, method)
+    status: status_pb2.Status = answer.to_status()
     await context.abort(
-        error.code,
-        error.message,
+        answer.code,
+        answer.message,
         trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),),
     )
 
