@@ -239,7 +239,13 @@ def test_a_pid_that_belongs_to_somebody_else_is_left_alone(tmp_path: Path) -> No
     folder.mkdir()
     (folder / "LOCK").touch()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
-        process = {"pid": stranger.pid, "node_id": "writer", "address": "127.0.0.1:1", "start_time": 0.0}
+        process = {
+            "pid": stranger.pid,
+            "role": "writer",
+            "node_id": "writer",
+            "address": "127.0.0.1:1",
+            "start_time": 0.0,
+        }
         (folder / "process.json").write_text(json.dumps(process))
         assert cluster.writer.live() is None
         crashed = cluster.writer.crashed()

@@ -24,6 +24,7 @@ class ExportQuery:
 
     Attributes:
         moment: that of a revision which the store has.
+        epoch: of the history that leads to the revision.
         matcher: on the newest version; None for all memories, deleted ones too.
         newest_only: leaves out older versions and deleted memories.
     """
@@ -32,6 +33,7 @@ class ExportQuery:
     moment: Moment
     matcher: Filter | None
     newest_only: bool
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def export_frame(
     store: Store, query: ExportQuery, place: ExportPlace
 ) -> tuple[reader_pb2.ExportMemoriesResponse, ExportPlace | None]:
     """The versions behind a place, and the place behind them; None at the end."""
-    response = reader_pb2.ExportMemoriesResponse(applied_revision=query.moment.revision)
+    response = reader_pb2.ExportMemoriesResponse(applied_revision=query.moment.revision, epoch=query.epoch)
     size_bytes = 0
     reached = place.memory_id
     with store.read() as transaction:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
 
 from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.consistency import Demand, demand_of
+from agentmem.core.deadlines import allowed_wait_s
 from agentmem.core.errors import AgentMemError, Unavailable
 from agentmem.core.exporting import ExportPlace, ExportQuery, export_frame
 from agentmem.core.filters import compile_filter
@@ -13,12 +18,14 @@ from agentmem.core.reading import get_history, get_memories, get_stats, list_mem
 from agentmem.core.store import Store
 from agentmem.core.times import now_us
 from agentmem.core.validation import check_ids, check_namespace
-from agentmem.v1 import reader_pb2, reader_pb2_grpc
+from agentmem.v1 import consistency_pb2, reader_pb2, reader_pb2_grpc
 
 MAX_READ_THREADS = 2
 MAX_WAITING_READS = 256
 # Some hundred microseconds of the event loop; more ids go to a thread.
 MAX_INLINE_GETS = 32
+# A read that this node cannot answer now can be answered by another; so it does not wait for longer.
+MAX_STALE_WAIT_S = 0.5
 
 
 class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
@@ -44,12 +51,31 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
             field="as_of.revision",
         )
 
+    async def reach(self, demand: Demand, wait_s: float) -> None:
+        """Returns when the store shows what is demanded.
+
+        Raises:
+            FailedPrecondition: ``REVISION_LOST``, it never will.
+            Unavailable: it does not within ``wait_s``.
+            ResourceExhausted: ``OVERLOADED``, too many reads wait already.
+        """
+        raise NotImplementedError
+
+    async def _reached(
+        self, consistency: consistency_pb2.Consistency, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        """Returns when the store shows what the request demands; raises as ``reach``, and InvalidArgument."""
+        demand = demand_of(consistency)
+        if demand is not None:
+            await self.reach(demand, allowed_wait_s(context, MAX_STALE_WAIT_S))
+
     async def GetMemories(
-        self, request: reader_pb2.GetMemoriesRequest, context: object
+        self, request: reader_pb2.GetMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> reader_pb2.GetMemoriesResponse:
         self.check_serving()
         check_namespace(request.namespace)
         check_ids(request.ids, "ids")
+        await self._reached(request.consistency, context)
         self._check_reached(request.as_of)
         # As of then, a memory is looked for among its versions, however many these are.
         if len(request.ids) > MAX_INLINE_GETS or request.HasField("as_of"):
@@ -57,29 +83,35 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
         return get_memories(self._store, request, now_us())
 
     async def ListMemories(
-        self, request: reader_pb2.ListMemoriesRequest, context: object
+        self, request: reader_pb2.ListMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> reader_pb2.ListMemoriesResponse:
         self.check_serving()
+        await self._reached(request.consistency, context)
         self._check_reached(request.as_of)
         # In a thread: a page may read thousands of records.
         return await self._threads.run(list_memories, self._store, request, now_us())
 
     async def GetMemoryHistory(
-        self, request: reader_pb2.GetMemoryHistoryRequest, context: object
+        self, request: reader_pb2.GetMemoryHistoryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> reader_pb2.GetMemoryHistoryResponse:
         self.check_serving()
+        await self._reached(request.consistency, context)
         return await self._threads.run(get_history, self._store, request)
 
     async def ExportMemories(
-        self, request: reader_pb2.ExportMemoriesRequest, context: object
+        self, request: reader_pb2.ExportMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[reader_pb2.ExportMemoriesResponse]:
         self.check_serving()
         check_namespace(request.namespace)
+        matcher = compile_filter(request.filter)
+        await self._reached(request.consistency, context)
+        position = self._store.position()
         query = ExportQuery(
             namespace=request.namespace,
-            moment=Moment(now_us(), revision=self._store.position().revision),
-            matcher=compile_filter(request.filter),
+            moment=Moment(now_us(), revision=position.revision),
+            matcher=matcher,
             newest_only=request.newest_only,
+            epoch=position.epoch,
         )
         place: ExportPlace | None = ExportPlace()
         is_first = True
@@ -91,9 +123,10 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
             is_first = False
 
     async def GetStats(
-        self, request: reader_pb2.GetStatsRequest, context: object
+        self, request: reader_pb2.GetStatsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> reader_pb2.GetStatsResponse:
         self.check_serving()
+        await self._reached(request.consistency, context)
         return get_stats(self._store, request)
 
     def _check_reached(self, as_of: reader_pb2.AsOf) -> None:

@@ -37,7 +37,8 @@ def get_memories(
     """
     moment = moment_of(request.as_of, now_us)
     with store.read() as transaction:
-        response = reader_pb2.GetMemoriesResponse(applied_revision=transaction.revision)
+        position = transaction.position
+        response = reader_pb2.GetMemoriesResponse(applied_revision=position.revision, epoch=position.epoch)
         check_history(transaction.namespace(request.namespace), moment)
         size_bytes = 0
         walk = Walk()
@@ -93,7 +94,9 @@ def list_memories(
     while True:
         with store.read() as transaction:
             # The first of the snapshots: the later ones show at least as much.
-            response.applied_revision = response.applied_revision or transaction.revision
+            if not response.applied_revision:
+                position = transaction.position
+                response.applied_revision, response.epoch = position.revision, position.epoch
             check_history(transaction.namespace(request.namespace), moment)
             chunk = list(islice(transaction.ids(request.namespace, after), SCAN_CHUNK_RECORDS + 1))
             for memory_id, state in chunk[:SCAN_CHUNK_RECORDS]:
@@ -137,7 +140,10 @@ def get_history(
     if place and len(place) != KEY.size:
         raise foreign_token()
     with store.read() as transaction:
-        response = reader_pb2.GetMemoryHistoryResponse(applied_revision=transaction.revision)
+        position = transaction.position
+        response = reader_pb2.GetMemoryHistoryResponse(
+            applied_revision=position.revision, epoch=position.epoch
+        )
         state = transaction.id_state(request.namespace, request.id)
         if state is None:
             raise NotFound("MEMORY_NOT_FOUND", f"there is no memory {request.id!r}", id=request.id)
@@ -164,12 +170,14 @@ def get_stats(store: Store, request: reader_pb2.GetStatsRequest) -> reader_pb2.G
     use = store.file_use()
     with store.read() as transaction:
         space = transaction.namespace(request.namespace)
+        position = transaction.position
         response = reader_pb2.GetStatsResponse(
-            applied_revision=transaction.revision,
+            applied_revision=position.revision,
+            epoch=position.epoch,
             store=reader_pb2.StoreStats(
                 namespaces=transaction.namespace_count(),
                 log_first_revision=transaction.first_log_revision,
-                log_last_revision=transaction.revision,
+                log_last_revision=position.revision,
                 log_bytes=transaction.log_bytes,
                 used_bytes=use.used_bytes,
                 file_bytes=use.file_bytes,

@@ -51,6 +51,7 @@ _SERVER_OPTIONS: Sequence[tuple[str, int]] = (
 # Takes the method of a call and its metadata.
 CallCheck: TypeAlias = Callable[[str, Iterable[tuple[str, str | bytes]]], None]
 
+
 class ListenError(Exception):
     """The address cannot be listened on."""
 

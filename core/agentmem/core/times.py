@@ -7,6 +7,16 @@ import time
 from google.protobuf import duration_pb2, timestamp_pb2
 
 
+def boot_time_s() -> float:
+    """Seconds on a clock that never goes back and, where the system has one, goes on in suspend.
+
+    A machine that wakes up must not take for fresh what it knew before.
+    """
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 def now_us() -> int:
     return time.time_ns() // 1000
 

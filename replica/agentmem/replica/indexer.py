@@ -88,6 +88,7 @@ class Indexer:
         self._sealer = Sealer(directory / SEGMENTS_FOLDER, self.notify)
         self._cluster_id = b""
         self._revision = 0
+        self._epoch = 0
         self._namespaces: dict[str, NamespaceIndex] = {}
         self._changed: set[str] = set()  # not yet in the view
         self._sealable: set[str] = set()  # changed since they were last asked for a sealing job
@@ -155,7 +156,7 @@ class Indexer:
             live = np.fromiter(transaction.live_ordinals(), dtype=np.uint64)
             newest_ordinal = transaction.newest_ordinal
         live.sort()
-        self._revision = position.revision
+        self._revision, self._epoch = position.revision, position.epoch
         self._prepare_directory(position.cluster_id if position.revision else b"")
         text = self._text = TextIndex(self._directory / TEXT_FOLDER)
         segments = self._open_segments(states, newest_ordinal)
@@ -271,7 +272,7 @@ class Indexer:
                 for operation in entry.operations:
                     self._apply(transaction, operation, text)
                 operations += len(entry.operations)
-                self._revision = entry.revision
+                self._revision, self._epoch = entry.revision, entry.epoch
             return self._revision < position.revision
 
     def _apply(self, transaction: ReadTransaction, operation: Operation, text: TextIndex) -> None:
@@ -348,7 +349,7 @@ class Indexer:
         for name in self._changed:
             namespaces[name] = self._namespaces[name].view()
         self._changed.clear()
-        self._view = View(self._revision, MappingProxyType(namespaces), text.searcher())
+        self._view = View(self._revision, self._epoch, MappingProxyType(namespaces), text.searcher())
         self._on_publish(self._view)
 
 

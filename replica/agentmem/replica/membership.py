@@ -9,7 +9,9 @@ from collections.abc import Callable
 import grpc
 
 from agentmem.core.errors import Unavailable
+from agentmem.core.times import boot_time_s
 from agentmem.replica.follower import Follower
+from agentmem.replica.freshness import Freshness, Head
 from agentmem.replica.writer_link import WriterLink
 from agentmem.v1 import cluster_pb2, replication_pb2
 
@@ -21,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Decides the replica's state and tells the writer about it and about progress.
+    """Decides the replica's state, tells the writer about it and about progress, and learns how fresh it is.
 
     A replica is CATCHING_UP until its searches show what the writer had when the replica first reached it;
     then it is SERVING, also while the writer is away; DRAINING is the last state.
@@ -35,6 +37,8 @@ class Reporter:
         replica_id: str,
         searchable_revision: Callable[[], int],
         on_serving: Callable[[], None],
+        store_freshness: Freshness,
+        view_freshness: Freshness,
     ) -> None:
         self.state: cluster_pb2.NodeState = cluster_pb2.NODE_STATE_CATCHING_UP
         self._link = link
@@ -42,7 +46,12 @@ class Reporter:
         self._replica_id = replica_id
         self._searchable_revision = searchable_revision
         self._on_serving = on_serving
+        self._store_freshness = store_freshness
+        self._view_freshness = view_freshness
         self._goal_revision: int | None = None
+        # One report at a time. It is nobody's own: a caller that goes away takes it from none of the others.
+        self._report_task: asyncio.Task[None] | None = None
+        self._asked_at_s = 0.0
 
     def check_serving(self) -> None:
         """Raises Unavailable (``REPLICA_NOT_READY``) while the replica would show an old past."""
@@ -53,14 +62,18 @@ class Reporter:
 
     async def run(self) -> None:
         """Reports each change, and once a second, until cancelled."""
-        while True:
-            seen = self._follower.progress.count
-            self._advance()
-            if self._follower.is_connected:
-                await self._report()
-            # Under load many commits share one report.
-            await asyncio.sleep(MIN_REPORT_INTERVAL_S)
-            await self._follower.progress.wait_beyond(seen, REPORT_INTERVAL_S)
+        try:
+            while True:
+                seen = self._follower.progress.count
+                self._advance()
+                if self._follower.is_connected:
+                    await self.ask_writer(boot_time_s(), REPORT_TIMEOUT_S)
+                # Under load many commits share one report.
+                await asyncio.sleep(MIN_REPORT_INTERVAL_S)
+                await self._follower.progress.wait_beyond(seen, REPORT_INTERVAL_S)
+        finally:
+            if self._report_task is not None:
+                self._report_task.cancel()
 
     def _advance(self) -> None:
         if self._goal_revision is None:
@@ -74,9 +87,27 @@ class Reporter:
         """Tells the writer, and through it the clients, to send nothing more."""
         self.state = cluster_pb2.NODE_STATE_DRAINING
         if self._follower.is_connected:
-            await self._report()
+            await self.ask_writer(boot_time_s(), REPORT_TIMEOUT_S)
 
-    async def _report(self) -> None:
+    async def ask_writer(self, since_s: float, timeout_s: float) -> None:
+        """Returns after one report that began at or after a moment, or after the timeout.
+
+        Callers share reports: who comes while one is on its way waits for the next one, with all the others.
+        """
+        ends_s = boot_time_s() + timeout_s
+        while True:
+            if self._report_task is None or self._report_task.done():
+                self._asked_at_s = boot_time_s()
+                self._report_task = asyncio.create_task(self._report(self._asked_at_s))
+            task, is_new_enough = self._report_task, self._asked_at_s >= since_s
+            await asyncio.wait((task,), timeout=max(0.0, ends_s - boot_time_s()))
+            if not task.done():
+                return
+            task.result()
+            if is_new_enough:
+                return
+
+    async def _report(self, asked_at_s: float) -> None:
         request = replication_pb2.ReportProgressRequest(
             replica_id=self._replica_id,
             applied_revision=self._follower.applied_revision,
@@ -84,8 +115,14 @@ class Reporter:
             state=self.state,
             known_epoch=self._link.known_epoch,
         )
+        fresh_as_of_s = self._view_freshness.as_of_s
+        if fresh_as_of_s is not None:
+            request.staleness.FromMicroseconds(int((asked_at_s - fresh_as_of_s) * 1_000_000))
         try:
-            await self._link.replication.ReportProgress(request, timeout=REPORT_TIMEOUT_S)
+            answer = await self._link.replication.ReportProgress(request, timeout=REPORT_TIMEOUT_S)
+            head = Head(asked_at_s, answer.epoch, answer.head_revision)
+            self._store_freshness.learn(head)
+            self._view_freshness.learn(head)
         except grpc.aio.AioRpcError as error:
             # The next report says it all again, and the follower notices a writer that is gone.
             _logger.warning("progress was not reported: %s: %s", error.code().name, error.details())

@@ -20,7 +20,9 @@ from agentmem.core.store import Store
 from agentmem.core.times import now_us
 from agentmem.replica.bootstrap import fetch_snapshot
 from agentmem.replica.cluster_service import ClusterService
+from agentmem.replica.consistent_reads import ConsistentReads, Part
 from agentmem.replica.follower import Follower, SnapshotRequiredError, SupersededError
+from agentmem.replica.freshness import Freshness
 from agentmem.replica.indexer import Indexer
 from agentmem.replica.membership import Reporter
 from agentmem.replica.promotion import Promotion
@@ -118,6 +120,14 @@ async def _serve(
         on_failure=lambda error: _call_on(loop, fail, error),
     )
     follower = Follower(store, link, replica_id=node_id, address=address, on_applied=indexer.notify)
+    store_part = Part(
+        "store",
+        lambda: follower.applied_revision,
+        Freshness(store.position, lambda: follower.applied_revision),
+    )
+    view_part = Part(
+        "view", lambda: indexer.view.revision, Freshness(store.position, lambda: indexer.view.revision)
+    )
     is_serving = asyncio.Event()
     reporter = Reporter(
         link,
@@ -125,6 +135,8 @@ async def _serve(
         replica_id=node_id,
         searchable_revision=lambda: indexer.view.revision,
         on_serving=is_serving.set,
+        store_freshness=store_part.freshness,
+        view_freshness=view_part.freshness,
     )
     promotion = Promotion(store, link, follower, node_id=node_id, address=address, on_promoted=ended.set)
 
@@ -143,6 +155,9 @@ async def _serve(
         store,
         embedder,
         view=lambda: indexer.view,
+        consistent_reads=ConsistentReads(store, follower, reporter),
+        store_part=store_part,
+        view_part=view_part,
         check_serving=reporter.check_serving,
         search_threads=settings.search_threads,
     )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import grpc
 
 from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.consistency import Demand, demand_of
+from agentmem.core.deadlines import allowed_wait_s
 from agentmem.core.embedders import Embedder, embedding_required
 from agentmem.core.errors import FailedPrecondition, InvalidArgument, invalid_field
 from agentmem.core.filters import Filter, compile_filter
 from agentmem.core.layout import NamespaceState
-from agentmem.core.reader_service import StoreReader
+from agentmem.core.reader_service import MAX_STALE_WAIT_S, StoreReader
 from agentmem.core.reading import add_embedding, checked_size
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
@@ -23,6 +27,7 @@ from agentmem.core.validation import (
     check_query_text,
     decode_embedding,
 )
+from agentmem.replica.consistent_reads import ConsistentReads, Part
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.search import Mode, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.view import View
@@ -49,6 +54,9 @@ class ReplicaReader(StoreReader):
         embedder: Embedder,
         *,
         view: Callable[[], View],
+        consistent_reads: ConsistentReads,
+        store_part: Part,
+        view_part: Part,
         check_serving: Callable[[], None],
         search_threads: int,
     ) -> None:
@@ -58,6 +66,9 @@ class ReplicaReader(StoreReader):
         )
         self._embedder = embedder
         self._view = view
+        self._consistent_reads = consistent_reads
+        self._store_part = store_part
+        self._view_part = view_part
         self._check_serving = check_serving
 
     def close(self) -> None:
@@ -67,8 +78,11 @@ class ReplicaReader(StoreReader):
     def check_serving(self) -> None:
         self._check_serving()
 
+    async def reach(self, demand: Demand, wait_s: float) -> None:
+        await self._consistent_reads.reach(self._store_part, demand, wait_s)
+
     async def SearchMemories(
-        self, request: reader_pb2.SearchMemoriesRequest, context: object
+        self, request: reader_pb2.SearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> reader_pb2.SearchMemoriesResponse:
         self.check_serving()
         check_namespace(request.namespace)
@@ -84,6 +98,10 @@ class ReplicaReader(StoreReader):
                 "text", "must not be empty" + ("" if mode == "text" else ", or send an embedding")
             )
         matcher = compile_filter(request.filter)
+        demand = demand_of(request.consistency)
+        if demand is not None:
+            wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
+            await self._consistent_reads.reach(self._view_part, demand, wait_s)
         return await self._searches.run(self._search, request, mode, text, given, matcher, top_k)
 
     def _search(
@@ -96,7 +114,7 @@ class ReplicaReader(StoreReader):
         top_k: int,
     ) -> reader_pb2.SearchMemoriesResponse:
         view = self._view()
-        response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision)
+        response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
         namespace = view.namespaces.get(request.namespace)
         if namespace is None:
             return response
@@ -109,7 +127,7 @@ class ReplicaReader(StoreReader):
             # Retention or a purge removed what the view still had. The newest view may know.
             view = self._view()
             query = replace(query, excluded=query.excluded | gone)
-            response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision)
+            response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
         return response
 
     def _fill(

@@ -47,9 +47,11 @@ class View:
     """All namespaces at one revision.
 
     Attributes:
+        epoch: of the history that leads to the revision.
         text: None as long as nothing was indexed.
     """
 
     revision: int = 0
+    epoch: int = 0
     namespaces: Mapping[str, NamespaceView] = field(default_factory=lambda: MappingProxyType({}))
     text: TextSearcher | None = None

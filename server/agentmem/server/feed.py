@@ -107,13 +107,13 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         check_id(request.replica_id, "replica_id")
         if request.state not in cluster_pb2.NodeState.values() or not request.state:
             raise invalid_field("state", f"has no meaning for {request.state}")
-        self._hear_of(request.known_epoch)
-        known = self._membership.report(
-            request.replica_id, request.applied_revision, request.searchable_revision, request.state
-        )
-        if not known:
+        if self._hear_of(request.known_epoch):
+            raise FailedPrecondition("NOT_WRITER", "this node is the writer no more")
+        if not self._membership.report(request):
             raise NotFound("NOT_SUBSCRIBED", f"replica {request.replica_id!r} is not subscribed")
-        return replication_pb2.ReportProgressResponse()
+        # Of the store and now: what was acknowledged before the call came is on disk, and so up to here.
+        position = self._store.position()
+        return replication_pb2.ReportProgressResponse(epoch=position.epoch, head_revision=position.revision)
 
     async def FetchSnapshot(
         self, request: replication_pb2.FetchSnapshotRequest, context: object

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from agentmem.core.errors import AlreadyExists
 from agentmem.core.log import Position
 from agentmem.core.signals import Signal
-from agentmem.v1 import cluster_pb2
+from agentmem.v1 import cluster_pb2, replication_pb2
 
 # Replicas report each second. One that is silent for longer hangs, whatever its connection looks like.
 SILENCE_TIMEOUT_S = 4.0
@@ -82,22 +82,19 @@ class Membership:
             del self._members[member.node.id]
             self.changed.notify()
 
-    def report(
-        self,
-        replica_id: str,
-        applied_revision: int,
-        searchable_revision: int,
-        state: cluster_pb2.NodeState,
-    ) -> bool:
+    def report(self, request: replication_pb2.ReportProgressRequest) -> bool:
         """A replica told how far it is; False when it is not subscribed."""
-        member = self._members.get(replica_id)
+        member = self._members.get(request.replica_id)
         if member is None:
             return False
-        changed = member.node.state != state
+        changed = member.node.state != request.state
         member.reported_at_s = time.monotonic()
-        member.node.applied_revision = applied_revision
-        member.node.searchable_revision = searchable_revision
-        member.node.state = state
+        member.node.applied_revision = request.applied_revision
+        member.node.searchable_revision = request.searchable_revision
+        member.node.state = request.state
+        member.node.ClearField("staleness")
+        if request.HasField("staleness"):
+            member.node.staleness.CopyFrom(request.staleness)
         if changed:
             self.changed.notify()
         return True

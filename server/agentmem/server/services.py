@@ -7,12 +7,14 @@ from collections.abc import AsyncIterable, Sequence
 from typing import NoReturn
 
 from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.consistency import Demand, check_not_lost, revision_lost
 from agentmem.core.embedders import Embedder, embedding_required
 from agentmem.core.errors import (
     AgentMemError,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    Unavailable,
     invalid_field,
 )
 from agentmem.core.filters import compile_filter
@@ -276,6 +278,22 @@ def _masked_fields(request: writer_pb2.UpdateMemoryRequest) -> frozenset[str]:
 
 class WriterReader(StoreReader):
     """The reads of the writer: all but the search, for which it keeps no index."""
+
+    async def reach(self, demand: Demand, wait_s: float) -> None:
+        """Waits for nothing: what was acknowledged is in the store, and fresher than the writer is nobody."""
+        with self._store.read() as transaction:
+            position = transaction.position
+            check_not_lost(transaction, demand)
+        if demand.min_epoch > position.epoch:
+            raise Unavailable(
+                "STALE_EPOCH",
+                f"this writer is of epoch {position.epoch}; {demand.min_epoch} has begun elsewhere",
+                epoch=str(position.epoch),
+                field="consistency.min_epoch",
+            )
+        if demand.min_revision > position.revision:
+            # As after a restore of a backup: nobody will ever write that revision again.
+            raise revision_lost(demand, position.epoch, position.revision)
 
     def refuse_revision(self, asked: int, newest: int) -> AgentMemError:
         return invalid_field("as_of.revision", f"is {asked}; the newest revision is {newest}")
