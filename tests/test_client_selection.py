@@ -9,9 +9,10 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from agentmem.client import errors, selection, topology
-from agentmem.client.selection import IDLE, Load, Route, Verdict, WriteVerdict
+from agentmem.client import errors, selection, topology, verdicts
+from agentmem.client.selection import IDLE, Load, Route
 from agentmem.client.topology import Node, NodeRole, NodeState, Topology
+from agentmem.client.verdicts import Verdict, WriteVerdict
 from agentmem.v1 import cluster_pb2
 
 NOW_S = 1000.0
@@ -258,8 +259,8 @@ def test_open_calls_never_count_below_zero() -> None:
 
 def test_after_an_update_the_gone_are_forgotten_and_the_returned_forgiven() -> None:
     loads = {"a:1": FAILED, "b:1": FAILED, "c:1": FAILED}
-    after = selection.after_update(loads, nodes={"a:1", "b:1"}, newly_serving={"b:1"})
-    assert after == {"a:1": FAILED, "b:1": IDLE}
+    after = selection.after_update(loads, nodes={"a:1", "b:1"}, newly_serving={"b:1"}, now_s=NOW_S)
+    assert after == {"a:1": FAILED, "b:1": replace(IDLE, back_at_s=NOW_S)}
 
 
 @pytest.mark.parametrize(
@@ -318,7 +319,7 @@ def test_attempts_at_nodes_that_hang_leave_time_for_each_and_end_with_the_deadli
     ids=lambda case: f"{case.reason}" if isinstance(case, errors.AgentMemError) else case.name,
 )
 def test_verdict(error: errors.AgentMemError, expected: Verdict) -> None:
-    assert selection.verdict(error) is expected
+    assert verdicts.verdict(error) is expected
 
 
 LOST = errors.from_status(grpc.StatusCode.UNAVAILABLE, "socket closed", b"")
@@ -337,7 +338,7 @@ CANCELLED = errors.from_status(grpc.StatusCode.CANCELLED, "", b"")
         # Given before the writer looks whether it knows the request.
         (errors.Unavailable("", reason="EMBEDDER_FAILED"), WriteVerdict.FINAL, WriteVerdict.NOT_DONE),
         (errors.ResourceExhausted("", reason="OVERLOADED"), WriteVerdict.FINAL, WriteVerdict.NOT_DONE),
-        (errors.FailedPrecondition("", reason="NOT_WRITER"), WriteVerdict.FINAL, WriteVerdict.NOT_DONE),
+        (errors.FailedPrecondition("", reason="NOT_WRITER"), WriteVerdict.NOT_DONE, WriteVerdict.NOT_DONE),
         # Given after it.
         (errors.VersionMismatch("", reason="VERSION_MISMATCH"), WriteVerdict.FINAL, WriteVerdict.FINAL),
         (errors.ResourceExhausted("", reason="STORE_FULL"), WriteVerdict.FINAL, WriteVerdict.FINAL),
@@ -346,13 +347,13 @@ CANCELLED = errors.from_status(grpc.StatusCode.CANCELLED, "", b"")
     ids=lambda case: case.reason if isinstance(case, errors.AgentMemError) else "",
 )
 def test_write_verdict(error: errors.AgentMemError, first: WriteVerdict, in_doubt: WriteVerdict) -> None:
-    assert selection.write_verdict(error, in_doubt=False) is first
-    assert selection.write_verdict(error, in_doubt=True) is in_doubt
+    assert verdicts.write_verdict(error, in_doubt=False) is first
+    assert verdicts.write_verdict(error, in_doubt=True) is in_doubt
 
 
 def test_a_call_that_the_server_cancelled_goes_to_another_node() -> None:
     error = errors.from_status(grpc.StatusCode.CANCELLED, "", b"")
-    assert selection.verdict(error) is Verdict.ANOTHER_NODE
+    assert verdicts.verdict(error) is Verdict.ANOTHER_NODE
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, Node, wait_until
 
-from agentmem.client import AsyncClient, Client, NewMemory, Unavailable, routing
+from agentmem.client import AsyncClient, Client, NewMemory, Unavailable, calls
 from agentmem.v1 import cluster_pb2
 
 READERS = 8
@@ -154,7 +154,7 @@ def test_a_search_waits_for_a_replica_until_its_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounds in which nobody was asked do not count as attempts."""
-    monkeypatch.setattr(routing, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(calls, "MAX_ATTEMPTS", 1)
     with Cluster(tmp_path, replicas=0) as cluster, Client(cluster.writer.address) as client:
         client.add("ns", "memory 1")
         with pytest.raises(Unavailable, match=r"within 0\.5 s; no replica is serving"):
@@ -168,7 +168,7 @@ def test_a_search_waits_for_a_replica_until_its_deadline(
 def test_a_write_waits_for_the_writer_until_its_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(calls, "MAX_ATTEMPTS", 1)
     with Cluster(tmp_path, replicas=1) as cluster, Client(cluster.writer.address) as client:
         client.add("ns", "memory 1")
         cluster.writer.kill()
@@ -183,7 +183,7 @@ def test_a_write_waits_for_the_writer_until_its_deadline(
 def test_a_read_is_sent_a_bounded_number_of_times_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(calls, "MAX_ATTEMPTS", 1)
     with Cluster(tmp_path, replicas=1) as cluster, Client(cluster.writer.address) as client:
         (replica,) = cluster.replicas
         client.add("ns", "memory 1", id="m1")

@@ -3,6 +3,14 @@
 The module ``agentmem.client.errors`` draws the tree of errors; the generated stubs are in ``agentmem.v1``.
 """
 
+from agentmem.client.acknowledgement import (
+    LOCAL,
+    Acknowledged,
+    Acknowledgement,
+    AcknowledgementLevel,
+    applied,
+    replicated,
+)
 from agentmem.client.answers import (
     AddedMemory,
     AddOutcome,
@@ -17,9 +25,11 @@ from agentmem.client.answers import (
     PurgeStatus,
     SearchMode,
     SearchResult,
+    UpdatedMemory,
 )
 from agentmem.client.async_client import AsyncClient
 from agentmem.client.backup import Backup
+from agentmem.client.consistency import EVENTUAL, STRONG, Consistency, Position, at_least, max_staleness
 from agentmem.client.errors import (
     AgentMemError,
     AlreadyExists,
@@ -32,28 +42,46 @@ from agentmem.client.errors import (
     NotFound,
     OutcomeUnknown,
     ResourceExhausted,
+    RevisionLost,
     ServerError,
     Unavailable,
     VersionMismatch,
 )
 from agentmem.client.filters import Field, Filter
 from agentmem.client.models import Memory, MemoryType, NewMemory
-from agentmem.client.namespaces import NamespaceSettings, NamespaceStats, Stats, StoreStats, VectorPrecision
-from agentmem.client.sync_client import Client
+from agentmem.client.namespaces import (
+    NamespaceSettings,
+    NamespaceStats,
+    Stats,
+    StoreStats,
+    UpdatedSettings,
+    VectorPrecision,
+)
+from agentmem.client.session import AsyncSession
+from agentmem.client.statistics import Statistics
+from agentmem.client.sync_client import Client, Session
 from agentmem.client.times import NanosecondDatetime
 from agentmem.client.topology import Node, NodeRole, NodeState, Topology
 from agentmem.client.versions import HistoryPage, ImportConflict, ImportResult, MemoryVersion, VersionKind
 
 __all__ = [
+    "EVENTUAL",
+    "LOCAL",
+    "STRONG",
+    "Acknowledged",
+    "Acknowledgement",
+    "AcknowledgementLevel",
     "AddOutcome",
     "AddResult",
     "AddedMemory",
     "AgentMemError",
     "AlreadyExists",
     "AsyncClient",
+    "AsyncSession",
     "Backup",
     "Client",
     "ClientClosed",
+    "Consistency",
     "DataLoss",
     "DeadlineExceeded",
     "DeleteResult",
@@ -81,18 +109,28 @@ __all__ = [
     "NotFound",
     "OutcomeUnknown",
     "Page",
+    "Position",
     "PurgeProgress",
     "PurgeReceipt",
     "PurgeStatus",
     "ResourceExhausted",
+    "RevisionLost",
     "SearchMode",
     "SearchResult",
     "ServerError",
+    "Session",
+    "Statistics",
     "Stats",
     "StoreStats",
     "Topology",
     "Unavailable",
+    "UpdatedMemory",
+    "UpdatedSettings",
     "VectorPrecision",
     "VersionKind",
     "VersionMismatch",
+    "applied",
+    "at_least",
+    "max_staleness",
+    "replicated",
 ]

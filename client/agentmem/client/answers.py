@@ -1,6 +1,8 @@
 """What writes and reads answer, as callers see it, and the choices that they offer.
 
-Revisions count the commits of the writer.
+Revisions count the commits of the writer. An answer says of which epoch's history its revision is: the epoch
+is higher after each promotion, and 0 when the server did not say. ``acknowledged`` is None unless more than
+LOCAL was asked for.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from agentmem.client import models, values
+from agentmem.client.acknowledgement import Acknowledged, acknowledged_from_proto
 from agentmem.client.errors import ServerError
 from agentmem.client.models import Memory
+from agentmem.client.values import equal_to_base
 from agentmem.v1 import reader_pb2, writer_pb2
 
 
@@ -63,6 +67,22 @@ class AddResult:
 
     memories: tuple[AddedMemory, ...]
     revision: int
+    epoch: int = 0
+    acknowledged: Acknowledged | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UpdatedMemory(Memory):
+    """The new version of a memory, and the revision of the commit. Equals the Memory that is read later."""
+
+    revision: int
+    epoch: int = 0
+    acknowledged: Acknowledged | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return equal_to_base(self, other, Memory)
+
+    __hash__ = Memory.__hash__
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,8 @@ class DeleteResult:
     revision: int
     deleted_count: int
     receipt: PurgeReceipt | None
+    epoch: int = 0
+    acknowledged: Acknowledged | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +154,7 @@ class GetResult:
     memories: tuple[Memory, ...]
     missing_ids: tuple[str, ...]
     applied_revision: int
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,6 +164,7 @@ class Page:
     memories: tuple[Memory, ...]
     next_page_token: str
     applied_revision: int
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -161,6 +185,7 @@ class SearchResult:
 
     hits: tuple[Hit, ...]
     applied_revision: int
+    epoch: int = 0
 
 
 _MODE_TO_PROTO = {
@@ -192,7 +217,12 @@ def duplicate_policy_to_proto(value: object) -> writer_pb2.DuplicatePolicy:
 
 def add_result_from_proto(message: writer_pb2.AddMemoriesResponse) -> AddResult:
     """The answer to an add."""
-    return AddResult(tuple(map(_added_from_proto, message.memories)), message.revision)
+    return AddResult(
+        tuple(map(_added_from_proto, message.memories)),
+        message.revision,
+        message.epoch,
+        acknowledged_from_proto(message),
+    )
 
 
 def _added_from_proto(message: writer_pb2.AddedMemory) -> AddedMemory:
@@ -204,6 +234,16 @@ def _added_from_proto(message: writer_pb2.AddedMemory) -> AddedMemory:
     return AddedMemory(message.id, message.version, outcome)
 
 
+def updated_memory_from_proto(message: writer_pb2.UpdateMemoryResponse) -> UpdatedMemory:
+    """The answer to an update."""
+    return UpdatedMemory(
+        **vars(models.memory_from_proto(message.memory)),
+        revision=message.revision,
+        epoch=message.epoch,
+        acknowledged=acknowledged_from_proto(message),
+    )
+
+
 def delete_result_from_proto(message: writer_pb2.DeleteMemoriesResponse) -> DeleteResult:
     """The answer to a deletion or a purge."""
     return DeleteResult(
@@ -212,6 +252,8 @@ def delete_result_from_proto(message: writer_pb2.DeleteMemoriesResponse) -> Dele
         revision=message.revision,
         deleted_count=message.deleted_count,
         receipt=_receipt_from_proto(message.receipt) if message.HasField("receipt") else None,
+        epoch=message.epoch,
+        acknowledged=acknowledged_from_proto(message),
     )
 
 
@@ -232,7 +274,27 @@ def _receipt_from_proto(message: writer_pb2.PurgeReceipt) -> PurgeReceipt:
     )
 
 
+def get_result_from_proto(message: reader_pb2.GetMemoriesResponse) -> GetResult:
+    """The answer to a get."""
+    return GetResult(
+        models.memories_from_proto(message.memories),
+        tuple(message.missing_ids),
+        message.applied_revision,
+        message.epoch,
+    )
+
+
+def page_from_proto(message: reader_pb2.ListMemoriesResponse) -> Page:
+    """One page of a list."""
+    return Page(
+        models.memories_from_proto(message.memories),
+        message.next_page_token,
+        message.applied_revision,
+        message.epoch,
+    )
+
+
 def search_result_from_proto(message: reader_pb2.SearchMemoriesResponse) -> SearchResult:
     """The answer to a search."""
     hits = tuple(Hit(models.memory_from_proto(hit.memory), hit.score) for hit in message.hits)
-    return SearchResult(hits, message.applied_revision)
+    return SearchResult(hits, message.applied_revision, message.epoch)

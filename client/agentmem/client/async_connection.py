@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
+from typing import Any
 
+from agentmem.client import acknowledgement as acknowledgements
+from agentmem.client import consistency as consistencies
 from agentmem.client import values
+from agentmem.client.acknowledgement import LOCAL, Acknowledgement, AcknowledgementInput
+from agentmem.client.calls import Method, Request, Response
+from agentmem.client.consistency import EVENTUAL, NOWHERE, Consistency, Position
 from agentmem.client.errors import ClientClosed, invalid_field
 from agentmem.client.routing import Router
+from agentmem.client.selection import Bound, Route
 
 DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_PAGE_SIZE = 100
@@ -15,26 +23,38 @@ MAX_INT32 = 2**31 - 1
 MAX_UINT64 = 2**64 - 1
 
 
-class AsyncConnection:
-    """A connection to a cluster, for one event loop."""
+class Link:
+    """The way to a cluster, which a client shares with its sessions: for one event loop."""
 
-    def __init__(self, *endpoints: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        *endpoints: str,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        consistency: Consistency = EVENTUAL,
+        acknowledgement: AcknowledgementInput = LOCAL,
+        hedge_reads: bool = False,
+    ) -> None:
         if not endpoints:
             raise invalid_field("endpoints", "must name at least one node, as host:port")
-        self._endpoints = tuple(_endpoint(each) for each in endpoints)
-        self._timeout_s = _timeout_s(timeout_s)
-        self._router = Router(self._endpoints, rng=random.Random())
+        self.endpoints = tuple(_endpoint(each) for each in endpoints)
+        self.timeout_s = _timeout_s(timeout_s)
+        self.consistency = consistencies.checked(consistency)
+        self.acknowledgement = acknowledgements.checked_acknowledgement(acknowledgement)
+        self.router = Router(
+            self.endpoints, rng=random.Random(), hedge_reads=values.boolean("hedge_reads", hedge_reads)
+        )
+        self.closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
 
     async def close(self) -> None:
-        """Ends calls that are on their way with ClientClosed, and the connections. May be called twice."""
-        self._closed = True
-        await self._router.close()
+        """Ends calls that are on their way with ClientClosed, and the connections."""
+        self.closed = True
+        await self.router.close()
 
-    def _ready_router(self) -> Router:
+    def ready_router(self) -> Router:
+        """The router, on the event loop that it belongs to."""
         loop = asyncio.get_running_loop()
-        if self._closed:
+        if self.closed:
             raise ClientClosed("the client is closed")
         if self._loop is None:
             self._loop = loop
@@ -42,11 +62,105 @@ class AsyncConnection:
             raise RuntimeError(
                 "an AsyncClient belongs to the event loop of its first call; make one for each loop"
             )
-        self._router.start()
-        return self._router
+        self.router.start()
+        return self.router
+
+
+class AsyncConnection:
+    """What the calls of a client, and of a session of it, have in common."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @property
+    def _router(self) -> Router:
+        return self._link.router
+
+    @property
+    def _endpoints(self) -> tuple[str, ...]:
+        return self._link.endpoints
+
+    async def _floor(self, namespace: str, deadline_s: float) -> Position:
+        """What every read shows at least, until ``deadline_s`` of time.monotonic. A session has one."""
+        return NOWHERE
+
+    def _saw(self, position: Position) -> None:
+        """Takes in where an answer to a read was. A session keeps it."""
+
+    def _wrote(self, position: Position) -> None:
+        """Takes in where a write is. A session keeps it."""
+
+    def _ready_router(self) -> Router:
+        return self._link.ready_router()
 
     def _time(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else _timeout_s(timeout_s)
+        return self._link.timeout_s if timeout_s is None else _timeout_s(timeout_s)
+
+    async def _wanted(
+        self, namespace: str, consistency: Consistency | None, deadline_s: float
+    ) -> Consistency:
+        """The consistency of one read: what the caller or the client asks for, and what a session needs."""
+        given = self._link.consistency if consistency is None else consistencies.checked(consistency)
+        floor = await self._floor(namespace, deadline_s)
+        return given if floor == NOWHERE else given & Consistency(at_least=floor)
+
+    async def _read(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        consistency: Consistency | None,
+        timeout_s: float | None,
+        *,
+        hedged_as: str = "",
+    ) -> Response:
+        """The answer to a read that any node can give."""
+        router = self._ready_router()
+        time_s, begun_at_s = self._time(timeout_s), time.monotonic()
+        wanted = await self._require(request, consistency, begun_at_s + time_s)
+        response = await router.read(
+            method,
+            request,
+            route=read_route(wanted),
+            timeout_s=time_s,
+            bound=bound_of(wanted),
+            hedged_as=hedged_as,
+            begun_at_s=begun_at_s,
+        )
+        self._saw(position_of(response))
+        return response
+
+    async def _require(self, request: Any, consistency: Consistency | None, deadline_s: float) -> Consistency:
+        """Sets the consistency of a request, and returns it."""
+        wanted = await self._wanted(request.namespace, consistency, deadline_s)
+        message = consistencies.to_proto(wanted)
+        if message is not None:
+            request.consistency.CopyFrom(message)
+        return wanted
+
+    def _acknowledgement(self, given: AcknowledgementInput | None) -> Acknowledgement:
+        return (
+            self._link.acknowledgement if given is None else acknowledgements.checked_acknowledgement(given)
+        )
+
+
+def read_route(wanted: Consistency) -> Route:
+    """Who answers a read, other than a search: the writer alone knows of every write."""
+    return Route.WRITER if wanted.strong else Route.REPLICAS_THEN_WRITER
+
+
+def bound_of(wanted: Consistency, *, is_search: bool = False) -> Bound:
+    """What a node must have to answer, as far as the client can tell."""
+    return Bound(
+        revision=wanted.at_least.revision,
+        is_search=is_search,
+        is_fresh=wanted.strong or wanted.max_staleness is not None,
+    )
+
+
+def position_of(response: Any) -> Position:
+    """Where the answer to a read, or a write, is in the history."""
+    revision = getattr(response, "applied_revision", None)
+    return Position(response.epoch, response.revision if revision is None else revision)
 
 
 def _timeout_s(value: object) -> float:

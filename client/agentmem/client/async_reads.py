@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Unpack
 
-from agentmem.client import answers, models, namespaces, topology, values, versions
+from agentmem.client import answers, namespaces, topology, values, versions
 from agentmem.client.answers import GetResult, Page, SearchMode, SearchResult
-from agentmem.client.async_connection import DEFAULT_PAGE_SIZE, MAX_INT32, AsyncConnection
+from agentmem.client.async_connection import (
+    DEFAULT_PAGE_SIZE,
+    MAX_INT32,
+    AsyncConnection,
+    bound_of,
+    position_of,
+)
+from agentmem.client.consistency import Consistency
 from agentmem.client.filters import Filter, Scope, scoped
 from agentmem.client.models import Memory
 from agentmem.client.namespaces import Stats
@@ -22,6 +30,12 @@ DEFAULT_TOP_K = 10
 class AsyncReads(AsyncConnection):
     """What finds memories and tells about the cluster.
 
+    ``consistency`` says how new the answer must be: EVENTUAL, STRONG, ``at_least(result)``,
+    ``max_staleness(seconds)``, or several joined by ``&``; None is the client's own. A node that cannot meet
+    it waits for a moment; then others are asked, until the deadline. Strong reads other than searches are
+    those of the writer. With at_least they may raise:
+        RevisionLost: a promotion left that revision behind.
+
     ``as_of`` asks for the store as it was: after the commit of a revision, or after every commit up to an
     aware datetime; None is now. A memory whose time was over counts as there until the commit that deleted it
     for a revision, and not for a datetime. Purged memories were never there. For a datetime a replica answers
@@ -31,10 +45,18 @@ class AsyncReads(AsyncConnection):
     """
 
     async def get(
-        self, namespace: str, id: str, *, as_of: AsOf = None, timeout_s: float | None = None
+        self,
+        namespace: str,
+        id: str,
+        *,
+        as_of: AsOf = None,
+        consistency: Consistency | None = None,
+        timeout_s: float | None = None,
     ) -> Memory | None:
         """The newest version of a memory, without its embedding; None when there is no such memory."""
-        found = await self.get_many(namespace, [values.text("id", id)], as_of=as_of, timeout_s=timeout_s)
+        found = await self.get_many(
+            namespace, [values.text("id", id)], as_of=as_of, consistency=consistency, timeout_s=timeout_s
+        )
         return found.memories[0] if found.memories else None
 
     async def get_many(
@@ -44,6 +66,7 @@ class AsyncReads(AsyncConnection):
         *,
         include_embedding: bool = False,
         as_of: AsOf = None,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
     ) -> GetResult:
         """The newest versions of 1 to 1,000 memories, in the order of their ids in the call."""
@@ -53,14 +76,10 @@ class AsyncReads(AsyncConnection):
             include_embedding=values.boolean("include_embedding", include_embedding),
             as_of=versions.as_of_to_proto(as_of),
         )
-        response = await self._ready_router().read(
-            lambda endpoint: endpoint.reader.GetMemories,
-            request,
-            route=Route.REPLICAS_THEN_WRITER,
-            timeout_s=self._time(timeout_s),
+        response = await self._read(
+            lambda endpoint: endpoint.reader.GetMemories, request, consistency, timeout_s, hedged_as="get"
         )
-        memories = models.memories_from_proto(response.memories)
-        return GetResult(memories, tuple(response.missing_ids), response.applied_revision)
+        return answers.get_result_from_proto(response)
 
     async def list(
         self,
@@ -71,6 +90,7 @@ class AsyncReads(AsyncConnection):
         page_token: str = "",
         include_embedding: bool = False,
         as_of: AsOf = None,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
     ) -> Page:
@@ -91,14 +111,10 @@ class AsyncReads(AsyncConnection):
         narrowed = scoped(filter, scope)
         if narrowed is not None:
             request.filter.CopyFrom(narrowed.to_proto())
-        response = await self._ready_router().read(
-            lambda endpoint: endpoint.reader.ListMemories,
-            request,
-            route=Route.REPLICAS_THEN_WRITER,
-            timeout_s=self._time(timeout_s),
+        response = await self._read(
+            lambda endpoint: endpoint.reader.ListMemories, request, consistency, timeout_s, hedged_as="list"
         )
-        memories = models.memories_from_proto(response.memories)
-        return Page(memories, response.next_page_token, response.applied_revision)
+        return answers.page_from_proto(response)
 
     async def iterate(
         self,
@@ -108,6 +124,7 @@ class AsyncReads(AsyncConnection):
         page_size: int = DEFAULT_PAGE_SIZE,
         include_embedding: bool = False,
         as_of: AsOf = None,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
     ) -> AsyncIterator[Memory]:
@@ -121,6 +138,7 @@ class AsyncReads(AsyncConnection):
             page_size=page_size,
             include_embedding=include_embedding,
             as_of=as_of,
+            consistency=consistency,
             timeout_s=timeout_s,
             **scope,
         )
@@ -138,6 +156,7 @@ class AsyncReads(AsyncConnection):
         top_k: int = DEFAULT_TOP_K,
         filter: Filter | None = None,
         include_embedding: bool = False,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
     ) -> SearchResult:
@@ -161,12 +180,7 @@ class AsyncReads(AsyncConnection):
         narrowed = scoped(filter, scope)
         if narrowed is not None:
             request.filter.CopyFrom(narrowed.to_proto())
-        response = await self._ready_router().read(
-            lambda endpoint: endpoint.reader.SearchMemories,
-            request,
-            route=Route.REPLICAS,
-            timeout_s=self._time(timeout_s),
-        )
+        response = await self._searched(request, consistency, timeout_s)
         return answers.search_result_from_proto(response)
 
     async def history(
@@ -177,6 +191,7 @@ class AsyncReads(AsyncConnection):
         page_size: int = DEFAULT_PAGE_SIZE,
         page_token: str = "",
         include_embedding: bool = False,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
     ) -> HistoryPage:
         """One page of the versions of a memory, newest first; also of one that was deleted.
@@ -195,11 +210,8 @@ class AsyncReads(AsyncConnection):
             page_token=values.text("page_token", page_token),
             include_embedding=values.boolean("include_embedding", include_embedding),
         )
-        response = await self._ready_router().read(
-            lambda endpoint: endpoint.reader.GetMemoryHistory,
-            request,
-            route=Route.REPLICAS_THEN_WRITER,
-            timeout_s=self._time(timeout_s),
+        response = await self._read(
+            lambda endpoint: endpoint.reader.GetMemoryHistory, request, consistency, timeout_s
         )
         return versions.history_page_from_proto(response)
 
@@ -210,23 +222,29 @@ class AsyncReads(AsyncConnection):
         *,
         page_size: int = DEFAULT_PAGE_SIZE,
         include_embedding: bool = False,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
     ) -> AsyncIterator[MemoryVersion]:
         """Every version that ``history`` has, page by page; ``timeout_s`` is for each page."""
         pages = self._history_pages(
-            namespace, id, page_size=page_size, include_embedding=include_embedding, timeout_s=timeout_s
+            namespace,
+            id,
+            page_size=page_size,
+            include_embedding=include_embedding,
+            consistency=consistency,
+            timeout_s=timeout_s,
         )
         async for page in pages:
             for version in page.versions:
                 yield version
 
-    async def stats(self, namespace: str, *, timeout_s: float | None = None) -> Stats:
+    async def stats(
+        self, namespace: str, *, consistency: Consistency | None = None, timeout_s: float | None = None
+    ) -> Stats:
         """What a namespace and the store of one node hold; zeros before the first write to it."""
-        response = await self._ready_router().read(
-            lambda endpoint: endpoint.reader.GetStats,
-            reader_pb2.GetStatsRequest(namespace=values.text("namespace", namespace)),
-            route=Route.REPLICAS_THEN_WRITER,
-            timeout_s=self._time(timeout_s),
+        request = reader_pb2.GetStatsRequest(namespace=values.text("namespace", namespace))
+        response = await self._read(
+            lambda endpoint: endpoint.reader.GetStats, request, consistency, timeout_s
         )
         return namespaces.stats_from_proto(response)
 
@@ -240,6 +258,28 @@ class AsyncReads(AsyncConnection):
         )
         return topology.from_proto(response.topology)
 
+    async def _searched(
+        self,
+        request: reader_pb2.SearchMemoriesRequest,
+        consistency: Consistency | None,
+        timeout_s: float | None,
+    ) -> reader_pb2.SearchMemoriesResponse:
+        router = self._ready_router()
+        time_s, begun_at_s = self._time(timeout_s), time.monotonic()
+        wanted = await self._require(request, consistency, begun_at_s + time_s)
+        response = await router.read(
+            lambda endpoint: endpoint.reader.SearchMemories,
+            request,
+            # The writer cannot search; a replica asks it what a strong search has to show.
+            route=Route.REPLICAS,
+            timeout_s=time_s,
+            bound=bound_of(wanted, is_search=True),
+            hedged_as="search",
+            begun_at_s=begun_at_s,
+        )
+        self._saw(position_of(response))
+        return response
+
     async def _pages(
         self,
         namespace: str,
@@ -248,6 +288,7 @@ class AsyncReads(AsyncConnection):
         page_size: int,
         include_embedding: bool,
         as_of: AsOf,
+        consistency: Consistency | None,
         timeout_s: float | None,
         **scope: Unpack[Scope],
     ) -> AsyncIterator[Page]:
@@ -260,6 +301,7 @@ class AsyncReads(AsyncConnection):
                 page_token=page_token,
                 include_embedding=include_embedding,
                 as_of=as_of,
+                consistency=consistency,
                 timeout_s=timeout_s,
                 **scope,
             )
@@ -275,6 +317,7 @@ class AsyncReads(AsyncConnection):
         *,
         page_size: int,
         include_embedding: bool,
+        consistency: Consistency | None,
         timeout_s: float | None,
     ) -> AsyncIterator[HistoryPage]:
         page_token = ""
@@ -285,6 +328,7 @@ class AsyncReads(AsyncConnection):
                 page_size=page_size,
                 page_token=page_token,
                 include_embedding=include_embedding,
+                consistency=consistency,
                 timeout_s=timeout_s,
             )
             yield page

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Unpack
 
 from agentmem.client import values, versions
-from agentmem.client.async_connection import AsyncConnection
+from agentmem.client.acknowledgement import AcknowledgementInput
+from agentmem.client.async_connection import AsyncConnection, bound_of, position_of, read_route
 from agentmem.client.backup import Backup, Progress, fetch_backup
+from agentmem.client.consistency import Consistency
 from agentmem.client.errors import invalid_field
 from agentmem.client.filters import Filter, Scope, scoped
 from agentmem.client.importing import MessageBuilder, VersionImport
-from agentmem.client.selection import Route
 from agentmem.client.versions import ImportConflict, ImportResult, MemoryVersion
 from agentmem.v1 import reader_pb2
 
@@ -31,6 +33,7 @@ class AsyncTransfers(AsyncConnection):
         *,
         filter: Filter | None = None,
         newest_only: bool = False,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
     ) -> AsyncIterator[MemoryVersion]:
@@ -48,7 +51,12 @@ class AsyncTransfers(AsyncConnection):
             Unavailable: the node that sent them was lost in the middle; begin anew.
         """
         frames = self._export_frames(
-            namespace, filter=filter, newest_only=newest_only, timeout_s=timeout_s, **scope
+            namespace,
+            filter=filter,
+            newest_only=newest_only,
+            consistency=consistency,
+            timeout_s=timeout_s,
+            **scope,
         )
         async with aclosing(frames):
             async for frame in frames:
@@ -61,6 +69,7 @@ class AsyncTransfers(AsyncConnection):
         versions: Iterable[MemoryVersion] | AsyncIterable[MemoryVersion],
         *,
         on_conflict: ImportConflict | str = ImportConflict.FAIL,
+        acknowledgement: AcknowledgementInput | None = None,
         timeout_s: float | None = None,
     ) -> ImportResult:
         """Takes in versions as ``export`` gave them, with their ids, times, numbers and embeddings.
@@ -71,13 +80,14 @@ class AsyncTransfers(AsyncConnection):
             versions: those of one memory together and in ascending order. The namespace they had and their
                 revisions do not matter.
             on_conflict: what to do with one that is there, or is older than what is there.
+            acknowledgement: of each message; see AsyncWrites.
             timeout_s: for each message of up to 1,000 versions.
 
         Raises:
             AlreadyExists: with "fail", a version is there.
             OutcomeUnknown: no answer for a message came in time. With "skip" the import can be repeated.
         """
-        builder = MessageBuilder(namespace, on_conflict)
+        builder = MessageBuilder(namespace, on_conflict, self._acknowledgement(acknowledgement))
         if not isinstance(versions, Iterable | AsyncIterable):
             raise invalid_field("versions", f"must be versions, not {values.kind(versions)}")
         sending = await self._begin_import(timeout_s)
@@ -121,7 +131,7 @@ class AsyncTransfers(AsyncConnection):
         )
 
     async def _begin_import(self, timeout_s: float | None) -> VersionImport:
-        return VersionImport(self._ready_router(), self._time(timeout_s))
+        return VersionImport(self._ready_router(), self._time(timeout_s), self._wrote)
 
     async def _export_frames(
         self,
@@ -129,6 +139,7 @@ class AsyncTransfers(AsyncConnection):
         *,
         filter: Filter | None,
         newest_only: bool,
+        consistency: Consistency | None,
         timeout_s: float | None,
         **scope: Unpack[Scope],
     ) -> AsyncGenerator[tuple[MemoryVersion, ...], None]:
@@ -139,12 +150,18 @@ class AsyncTransfers(AsyncConnection):
         narrowed = scoped(filter, scope)
         if narrowed is not None:
             request.filter.CopyFrom(narrowed.to_proto())
-        responses = self._ready_router().stream(
+        router = self._ready_router()
+        time_s = self._time(timeout_s)
+        wanted = await self._require(request, consistency, time.monotonic() + time_s)
+        responses = router.stream(
             lambda endpoint: endpoint.reader.ExportMemories,
             request,
-            route=Route.REPLICAS_THEN_WRITER,
-            timeout_s=self._time(timeout_s),
+            route=read_route(wanted),
+            timeout_s=time_s,
+            bound=bound_of(wanted),
         )
         async with aclosing(responses):
             async for response in responses:
+                router.learn(response)
+                self._saw(position_of(response))
                 yield tuple(map(versions.version_from_proto, response.versions))

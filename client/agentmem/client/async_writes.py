@@ -9,13 +9,14 @@ from typing import TypeVar, Unpack
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from agentmem.client import answers, models, namespaces, values
-from agentmem.client.answers import AddResult, DeleteResult, DuplicatePolicy, PurgeStatus
-from agentmem.client.async_connection import MAX_UINT64, AsyncConnection
+from agentmem.client.acknowledgement import AcknowledgementInput, acknowledgement_to_proto
+from agentmem.client.answers import AddResult, DeleteResult, DuplicatePolicy, PurgeStatus, UpdatedMemory
+from agentmem.client.async_connection import MAX_UINT64, AsyncConnection, position_of
+from agentmem.client.calls import Method, Response
 from agentmem.client.errors import invalid_field
 from agentmem.client.filters import Field, Filter, Scope, scoped
-from agentmem.client.models import AddFields, Memory, NewMemory, UpdateFields
-from agentmem.client.namespaces import NamespaceSettings, SettingsFields
-from agentmem.client.routing import Method, Response
+from agentmem.client.models import AddFields, NewMemory, UpdateFields
+from agentmem.client.namespaces import SettingsFields, UpdatedSettings
 from agentmem.client.selection import Route
 from agentmem.v1 import writer_pb2
 
@@ -26,6 +27,10 @@ class AsyncWrites(AsyncConnection):
     Each write bears a request id: a fresh one, or the caller's ``request_id`` (up to 128 bytes, unique in the
     namespace). The same call with the same id within 24 hours is done once and answered alike; that is how
     writes are repeated here when a connection breaks.
+
+    ``acknowledgement`` says when a write is answered: "local" (on the writer's disk), ``replicated(k)``,
+    ``applied(k)``; None is the client's own. The result's ``acknowledged`` tells how far it was. A level that
+    was not reached in time is no error: the write is done.
 
     Every write may raise, besides what every call may:
         OutcomeUnknown: no answer came in time; it may or may not have been done. The same call with the
@@ -40,6 +45,7 @@ class AsyncWrites(AsyncConnection):
         /,
         *,
         on_duplicate: DuplicatePolicy | str = DuplicatePolicy.ADD,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
         **fields: Unpack[AddFields],
@@ -58,6 +64,7 @@ class AsyncWrites(AsyncConnection):
             namespace,
             [models.new_memory(memory, fields)],
             on_duplicate=on_duplicate,
+            acknowledgement=acknowledgement,
             request_id=request_id,
             timeout_s=timeout_s,
         )
@@ -68,6 +75,7 @@ class AsyncWrites(AsyncConnection):
         memories: Sequence[str | NewMemory],
         *,
         on_duplicate: DuplicatePolicy | str = DuplicatePolicy.ADD,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> AddResult:
@@ -80,7 +88,7 @@ class AsyncWrites(AsyncConnection):
             on_duplicate=answers.duplicate_policy_to_proto(on_duplicate),
         )
         response = await self._write(
-            lambda endpoint: endpoint.writer.AddMemories, request, request_id, timeout_s
+            lambda endpoint: endpoint.writer.AddMemories, request, acknowledgement, request_id, timeout_s
         )
         return answers.add_result_from_proto(response)
 
@@ -90,10 +98,11 @@ class AsyncWrites(AsyncConnection):
         id: str,
         *,
         expected_version: int | None = None,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
         **fields: Unpack[UpdateFields],
-    ) -> Memory:
+    ) -> UpdatedMemory:
         """Makes a new version of a memory with the fields given; the others stay.
 
         New content is embedded again by the server, unless a new embedding is given with it.
@@ -117,9 +126,9 @@ class AsyncWrites(AsyncConnection):
         if expected_version is not None:
             request.expected_version = _version(expected_version)
         response = await self._write(
-            lambda endpoint: endpoint.writer.UpdateMemory, request, request_id, timeout_s
+            lambda endpoint: endpoint.writer.UpdateMemory, request, acknowledgement, request_id, timeout_s
         )
-        return models.memory_from_proto(response.memory)
+        return answers.updated_memory_from_proto(response)
 
     async def delete(
         self,
@@ -128,6 +137,7 @@ class AsyncWrites(AsyncConnection):
         *,
         purge: bool = False,
         expected_version: int | None = None,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> DeleteResult:
@@ -149,7 +159,7 @@ class AsyncWrites(AsyncConnection):
             request.expected_version = _version(expected_version)
             if len(request.ids) != 1:
                 raise invalid_field("expected_version", "needs exactly one id")
-        return await self._delete(request, request_id, timeout_s)
+        return await self._delete(request, acknowledgement, request_id, timeout_s)
 
     async def delete_matching(
         self,
@@ -158,6 +168,7 @@ class AsyncWrites(AsyncConnection):
         filter: Filter | None = None,
         everything: bool = False,
         purge: bool = False,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
@@ -185,7 +196,7 @@ class AsyncWrites(AsyncConnection):
             filter=narrowed.to_proto(),
             purge=values.boolean("purge", purge),
         )
-        return await self._delete(request, request_id, timeout_s)
+        return await self._delete(request, acknowledgement, request_id, timeout_s)
 
     async def purge_receipt(
         self, namespace: str, revision: int, *, timeout_s: float | None = None
@@ -211,10 +222,11 @@ class AsyncWrites(AsyncConnection):
         self,
         namespace: str,
         *,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
         **settings: Unpack[SettingsFields],
-    ) -> NamespaceSettings:
+    ) -> UpdatedSettings:
         """Changes the settings given; the others stay. Returns all of them.
 
         Retention removes what is too much or too old within seconds, and for good.
@@ -225,15 +237,19 @@ class AsyncWrites(AsyncConnection):
             update_mask=FieldMask(paths=settings),
         )
         response = await self._write(
-            lambda endpoint: endpoint.writer.UpdateNamespace, request, request_id, timeout_s
+            lambda endpoint: endpoint.writer.UpdateNamespace, request, acknowledgement, request_id, timeout_s
         )
-        return namespaces.settings_from_proto(response.settings)
+        return namespaces.updated_settings_from_proto(response)
 
     async def _delete(
-        self, request: writer_pb2.DeleteMemoriesRequest, request_id: str | None, timeout_s: float | None
+        self,
+        request: writer_pb2.DeleteMemoriesRequest,
+        acknowledgement: AcknowledgementInput | None,
+        request_id: str | None,
+        timeout_s: float | None,
     ) -> DeleteResult:
         response = await self._write(
-            lambda endpoint: endpoint.writer.DeleteMemories, request, request_id, timeout_s
+            lambda endpoint: endpoint.writer.DeleteMemories, request, acknowledgement, request_id, timeout_s
         )
         return answers.delete_result_from_proto(response)
 
@@ -241,13 +257,19 @@ class AsyncWrites(AsyncConnection):
         self,
         method: Method[WriteRequest, Response],
         request: WriteRequest,
+        acknowledgement: AcknowledgementInput | None,
         request_id: str | None,
         timeout_s: float | None,
     ) -> Response:
         request.request_id = _request_id(request_id)
-        return await self._ready_router().write(
+        message = acknowledgement_to_proto(self._acknowledgement(acknowledgement))
+        if message is not None:
+            request.acknowledgement.CopyFrom(message)
+        response = await self._ready_router().write(
             method, request, request_id=request.request_id, timeout_s=self._time(timeout_s)
         )
+        self._wrote(position_of(response))
+        return response
 
 
 WriteRequest = TypeVar(

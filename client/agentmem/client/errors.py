@@ -3,7 +3,8 @@
     AgentMemError
     ├── InvalidArgument       the request can never work as it is (also raised before anything is sent)
     ├── FailedPrecondition    the node or the namespace that was asked cannot do it
-    │   └── HistoryPruned     retention has removed what was asked for
+    │   ├── HistoryPruned     retention has removed what was asked for
+    │   └── RevisionLost      a promotion left behind what a session, or at_least(...), asks for
     ├── NotFound              there is no such memory, receipt or snapshot
     ├── AlreadyExists         a memory with this id exists
     ├── VersionMismatch       the memory is not at the expected version any more
@@ -27,6 +28,8 @@ from collections.abc import Iterable, Mapping
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
+
+from agentmem.v1 import failure_pb2
 
 DOMAIN = "agentmem"
 _STATUS_KEY = "grpc-status-details-bin"
@@ -76,6 +79,13 @@ class FailedPrecondition(AgentMemError):
 
 class HistoryPruned(FailedPrecondition):
     """Retention has removed a version that would be in the answer: ``as_of`` reaches too far back."""
+
+
+class RevisionLost(FailedPrecondition):
+    """A promotion left behind a revision that the read must show: what was seen there is not in the cluster.
+
+    The caller decides what that means; a new session begins with what is there now.
+    """
 
 
 class NotFound(AgentMemError):
@@ -178,7 +188,10 @@ _CLASS_OF_CODE: Mapping[grpc.StatusCode, type[AgentMemError]] = {
 
 
 # Where a program acts otherwise than on the other errors of the code.
-_CLASS_OF_REASON: Mapping[str, type[AgentMemError]] = {"HISTORY_PRUNED": HistoryPruned}
+_CLASS_OF_REASON: Mapping[str, type[AgentMemError]] = {
+    "HISTORY_PRUNED": HistoryPruned,
+    "REVISION_LOST": RevisionLost,
+}
 
 
 def invalid_field(field: str, problem: str) -> InvalidArgument:
@@ -220,6 +233,23 @@ def from_status(code: grpc.StatusCode, details: str, status_bytes: bytes) -> Age
     message = status.message or details or code.name
     kind = _CLASS_OF_REASON.get(reason, kind)
     return kind(message, reason=reason, metadata=metadata, code=code, retry_after_s=retry_after_s)
+
+
+_CODE_OF_NUMBER: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def from_failure(failure: failure_pb2.Failure) -> AgentMemError:
+    """The error for one request of a batch that failed: the one that the call alone would have raised."""
+    code = _CODE_OF_NUMBER.get(failure.code, grpc.StatusCode.UNKNOWN)
+    kind = _CLASS_OF_REASON.get(failure.reason, _CLASS_OF_CODE.get(code, ServerError))
+    has_retry = failure.HasField("retry_after")
+    return kind(
+        failure.message or code.name,
+        reason=failure.reason,
+        metadata=dict(failure.metadata),
+        code=code,
+        retry_after_s=failure.retry_after.ToTimedelta().total_seconds() if has_retry else None,
+    )
 
 
 def from_server(error: AgentMemError) -> bool:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from agentmem.client import values, versions
+from agentmem.client.acknowledgement import (
+    LOCAL,
+    Acknowledgement,
+    acknowledged_from_proto,
+    acknowledgement_to_proto,
+)
+from agentmem.client.calls import Call, Metadata
 from agentmem.client.channels import Endpoint
+from agentmem.client.consistency import Position
 from agentmem.client.errors import AgentMemError, AlreadyExists, OutcomeUnknown
-from agentmem.client.routing import Call, Router
+from agentmem.client.routing import Router
 from agentmem.client.versions import ImportResult
 from agentmem.v1 import writer_pb2
 
@@ -30,10 +38,13 @@ class MessageBuilder:
     end, or the writer would give it another.
     """
 
-    def __init__(self, namespace: object, on_conflict: object) -> None:
+    def __init__(
+        self, namespace: object, on_conflict: object, acknowledgement: Acknowledgement = LOCAL
+    ) -> None:
         self._head = writer_pb2.ImportMemoriesRequest(
             namespace=values.text("namespace", namespace),
             on_conflict=versions.import_conflict_to_proto(on_conflict),
+            acknowledgement=acknowledgement_to_proto(acknowledgement),
         )
         self._message = self._new()
         self._sizes_bytes: list[int] = []
@@ -90,10 +101,11 @@ class VersionImport:
     can be sent again.
     """
 
-    def __init__(self, router: Router, timeout_s: float) -> None:
-        """``timeout_s`` is for each message."""
+    def __init__(self, router: Router, timeout_s: float, on_written: Callable[[Position], None]) -> None:
+        """``timeout_s`` is for each message; ``on_written`` is told where each that is in is."""
         self._router = router
         self._timeout_s = timeout_s
+        self._on_written = on_written
         self._running: asyncio.Task[None] | None = None
         self._begun_versions = 0
         self._result = ImportResult(0, 0, 0)
@@ -131,7 +143,10 @@ class VersionImport:
             self._result.imported_versions + response.imported_versions,
             self._result.skipped_versions + response.skipped_versions,
             response.revision,
+            response.epoch,
+            acknowledged_from_proto(response),
         )
+        self._on_written(Position(response.epoch, response.revision))
 
     def _locate(self, error: AgentMemError, first: int) -> None:
         """Makes positions in a message positions in the import, and says what is in."""
@@ -159,7 +174,10 @@ class VersionImport:
         if response.imported_versions and response.skipped_versions:
             raise AlreadyExists("some of the versions were there already", reason="MEMORY_EXISTS")
         return writer_pb2.ImportMemoriesResponse(
-            imported_versions=len(message.versions), revision=response.revision
+            imported_versions=len(message.versions),
+            revision=response.revision,
+            epoch=response.epoch,
+            acknowledged=response.acknowledged if response.HasField("acknowledged") else None,
         )
 
     async def _sent(
@@ -177,8 +195,8 @@ def _import_method(endpoint: Endpoint) -> Call[Any, writer_pb2.ImportMemoriesRes
     """ImportMemories with a stream of one message."""
 
     def call(
-        request: writer_pb2.ImportMemoriesRequest, *, timeout: float
+        request: writer_pb2.ImportMemoriesRequest, *, timeout: float, metadata: Metadata = ()
     ) -> Awaitable[writer_pb2.ImportMemoriesResponse]:
-        return endpoint.writer.ImportMemories(iter([request]), timeout=timeout)
+        return endpoint.writer.ImportMemories(iter([request]), timeout=timeout, metadata=metadata)
 
     return call

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TypedDict
 
 from agentmem.client import values
+from agentmem.client.acknowledgement import Acknowledged, acknowledged_from_proto
 from agentmem.client.errors import ServerError, invalid_field
 from agentmem.v1 import reader_pb2, writer_pb2
 
@@ -35,6 +36,20 @@ class NamespaceSettings:
     max_versions: int
     max_version_age: timedelta | None
     vector_precision: VectorPrecision
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UpdatedSettings(NamespaceSettings):
+    """All settings after a change, and the revision of the commit. Equal to the same NamespaceSettings."""
+
+    revision: int
+    epoch: int = 0
+    acknowledged: Acknowledged | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return values.equal_to_base(self, other, NamespaceSettings)
+
+    __hash__ = NamespaceSettings.__hash__
 
 
 class SettingsFields(TypedDict, total=False):
@@ -101,6 +116,7 @@ class Stats:
     namespace: NamespaceStats
     store: StoreStats
     applied_revision: int
+    epoch: int = 0
 
 
 _PRECISION_TO_PROTO = {
@@ -144,6 +160,16 @@ def settings_from_proto(message: writer_pb2.NamespaceSettings) -> NamespaceSetti
     return NamespaceSettings(message.max_versions, age, precision)
 
 
+def updated_settings_from_proto(message: writer_pb2.UpdateNamespaceResponse) -> UpdatedSettings:
+    """The answer to a change of settings."""
+    return UpdatedSettings(
+        **vars(settings_from_proto(message.settings)),
+        revision=message.revision,
+        epoch=message.epoch,
+        acknowledged=acknowledged_from_proto(message),
+    )
+
+
 def stats_from_proto(message: reader_pb2.GetStatsResponse) -> Stats:
     """What a node holds."""
     space, store = message.namespace, message.store
@@ -168,4 +194,5 @@ def stats_from_proto(message: reader_pb2.GetStatsResponse) -> Stats:
             max_bytes=store.max_bytes,
         ),
         message.applied_revision,
+        message.epoch,
     )

@@ -3,51 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import grpc
-from google.protobuf.message import Message
 
-from agentmem.client import errors, selection
-from agentmem.client.channels import CONNECT_TIMEOUT_S, Channels, Endpoint
-from agentmem.client.errors import AgentMemError, ClientClosed, DeadlineExceeded, OutcomeUnknown, Unavailable
-from agentmem.client.selection import IDLE, Load, Route, Verdict, WriteVerdict
-from agentmem.client.topology import Topology, newly_serving
-from agentmem.client.watch import TopologyWatch
+from agentmem.client import calls, selection, verdicts
+from agentmem.client.calls import Call, Calls, Method, NotSent, Request, Response, StreamMethod
+from agentmem.client.channels import Endpoint
+from agentmem.client.errors import AgentMemError, DeadlineExceeded, Unavailable
+from agentmem.client.hedging import Hedging
+from agentmem.client.selection import IDLE, UNBOUND, Bound, Load, Route
+from agentmem.client.statistics import Counters
+from agentmem.client.topology import Node, Topology, newly_serving
+from agentmem.client.verdicts import Verdict
+from agentmem.client.write_path import Doubt, WritePath
 
-Request = TypeVar("Request", bound=Message)
-Response = TypeVar("Response", bound=Message)
-RequestIn = TypeVar("RequestIn", bound=Message, contravariant=True)
-ResponseOut = TypeVar("ResponseOut", bound=Message, covariant=True)
+__all__ = ["Call", "Method", "Request", "Response", "Router", "StreamMethod"]
+
 Answer = TypeVar("Answer")
-
-
-class Call(Protocol[RequestIn, ResponseOut]):
-    """A method of a stub that sends one request and gets one answer."""
-
-    def __call__(self, request: RequestIn, /, *, timeout: float) -> Awaitable[ResponseOut]: ...
-
-
-Method: TypeAlias = Callable[[Endpoint], Call[Request, Response]]
-StreamMethod: TypeAlias = Callable[[Endpoint], grpc.aio.UnaryStreamMultiCallable[Request, Response]]
 # One try of a read on one node, until a time of time.monotonic().
 Attempt: TypeAlias = Callable[[Endpoint, float], Awaitable[Answer]]
-
-# One call of the API is sent to nodes this often at most. The waits in between end with its deadline.
-MAX_ATTEMPTS = 100
-# The wait after every node was tried, the first time and at most. A change of the topology ends it early.
-FIRST_WAIT_S = 0.05
-MAX_WAIT_S = 1.0
-
-
-class NotSent(Unavailable):
-    """There is no connection, so nothing was sent."""
 
 
 @dataclass(slots=True)
@@ -60,34 +42,86 @@ class _Stream(Generic[Response]):
     held: ExitStack
 
 
+@dataclass(slots=True)
+class _Reading(Generic[Answer]):
+    """A read that is going on.
+
+    Attributes:
+        hedged_as: the method whose latencies tell when to hedge; empty when it is not hedged.
+        tried: the addresses asked in this round.
+        said: what each node asked said last, by address.
+        sent: how often it was sent to a node.
+        refusal: what one node would not do; one other is asked.
+    """
+
+    attempt: Attempt[Answer]
+    route: Route
+    bound: Bound
+    deadline_s: float
+    hedged_as: str
+    tried: set[str] = field(default_factory=set)
+    said: dict[str, str] = field(default_factory=dict)
+    sent: int = 0
+    rounds: int = 0
+    refusal: AgentMemError | None = None
+    owes_a_retry: bool = False
+
+
 class Router:
     """Sends reads to replicas and writes to the writer, over the channels and by the topology that it keeps.
 
     All of its state belongs to one event loop and changes only between awaits.
     """
 
-    def __init__(self, contact_points: Sequence[str], *, rng: random.Random) -> None:
-        self._contact_points = contact_points
-        self._rng = rng
-        self._channels = Channels(contact_points)
-        self._watch = TopologyWatch(self._channels, contact_points, rng=rng, on_change=self._topology_changed)
+    def __init__(
+        self, contact_points: Sequence[str], *, rng: random.Random, hedge_reads: bool = False
+    ) -> None:
+        self._calls = Calls(contact_points, rng=rng, on_change=self._topology_changed)
+        self._writes = WritePath(self._calls)
+        self._hedging = Hedging() if hedge_reads else None
         self._loads: dict[str, Load] = {}
-        self._closed = False
+        self._topology_at_s = -math.inf
+        self._channels = self._calls.channels
+        self.translated = self._calls.translated
+        self.received = self._calls.received
+        self.learn = self._calls.learn
+
+    @property
+    def counters(self) -> Counters:
+        """What was done besides the calls."""
+        return self._calls.counters
 
     def start(self) -> None:
         """Begins to follow the topology, on the running event loop. Does nothing the second time."""
-        self._watch.start()
+        self._calls.watch.start()
 
     async def close(self) -> None:
         """Ends every call with ClientClosed and closes the channels. Does nothing the second time."""
-        self._closed = True
-        await self._watch.close()
-        await self._channels.close()
+        await self._calls.close()
+
+    async def topology(self, deadline_s: float) -> Topology:
+        """The last known topology; waits for the first one until the deadline (of time.monotonic)."""
+        return await self._calls.watch.current(deadline_s)
 
     async def read(
-        self, method: Method[Request, Response], request: Request, *, route: Route, timeout_s: float
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        *,
+        route: Route,
+        timeout_s: float,
+        bound: Bound = UNBOUND,
+        hedged_as: str = "",
+        is_retry: bool = False,
+        begun_at_s: float | None = None,
     ) -> Response:
         """The answer of one node of the route, whichever can give it.
+
+        Args:
+            bound: what the answer must show, as a hint which node to ask.
+            hedged_as: a name for reads that take equally long; empty for one that shall not be hedged.
+            is_retry: it was sent already, in a batch.
+            begun_at_s: of time.monotonic, when the time began; now when None.
 
         Raises:
             Unavailable: no node could answer within the deadline and MAX_ATTEMPTS.
@@ -95,9 +129,12 @@ class Router:
         """
 
         async def attempt(endpoint: Endpoint, deadline_s: float) -> Response:
-            return await self._call(endpoint, method, request, deadline_s)
+            return await self._calls.call(endpoint, method, request, deadline_s)
 
-        return await self._read(attempt, route, timeout_s)
+        deadline_s = (time.monotonic() if begun_at_s is None else begun_at_s) + timeout_s
+        reading = _Reading(attempt, route, bound, deadline_s, hedged_as)
+        reading.owes_a_retry = is_retry
+        return await self._read(reading, timeout_s)
 
     async def stream(
         self,
@@ -106,6 +143,7 @@ class Router:
         *,
         route: Route,
         timeout_s: float,
+        bound: Bound = UNBOUND,
     ) -> AsyncGenerator[Response, None]:
         """The messages of one node of the route, which is found as for ``read``.
 
@@ -126,21 +164,16 @@ class Router:
                     async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
                         first = await self.received(endpoint.address, call)
                 except TimeoutError as error:
-                    raise _late(endpoint.address) from error
+                    raise calls.late(endpoint.address) from error
                 return _Stream(endpoint.address, call, first, held.pop_all())
 
-        stream = await self._read(begin, route, timeout_s)
+        reading = _Reading(begin, route, bound, time.monotonic() + timeout_s, "")
+        stream = await self._read(reading, timeout_s)
         with stream.held:
             message = stream.first
             while message is not None:
                 yield message
                 message = await self.received(stream.address, stream.call)
-
-    async def received(self, address: str, call: grpc.aio.UnaryStreamCall[Any, Response]) -> Response | None:
-        """The next message of a stream; None at its end."""
-        with self.translated(address):
-            message = await call.read()
-        return None if message is grpc.aio.EOF else cast(Response, message)
 
     async def write(
         self,
@@ -150,259 +183,224 @@ class Router:
         timeout_s: float,
         is_repeatable: bool = True,
         request_id: str = "",
+        doubt: Doubt | None = None,
     ) -> Response:
         """The writer's answer.
 
         A request is sent until it is answered: to the writer that the topology names then, which may have
-        been restarted meanwhile.
+        been restarted meanwhile, or be another one since a promotion.
 
         Args:
             is_repeatable: the writer carries it out once, however often it comes, such as by its request_id.
                 Otherwise it is not sent again once it may have been carried out.
             request_id: for the error that names it.
+            doubt: tells whether it may have been done before, and is told when an attempt was not answered.
 
         Raises:
             Unavailable: the write was not done; the writer could not be reached within the deadline.
             OutcomeUnknown: it may have been done; no answer came.
             AgentMemError: what the writer answered.
         """
-        deadline_s = time.monotonic() + timeout_s
-        said: dict[str, str] = {}
-        redirected_to = ""
-        redirected = in_doubt = False
-        rounds = sent = 0
-        while sent < MAX_ATTEMPTS:
-            topology = await self._watch.current(deadline_s)
-            if time.monotonic() >= deadline_s:
-                break
-            address = redirected_to or (topology.writer.address if topology.writer is not None else "")
-            redirected_to = ""
-            if address:
-                try:
-                    return await self._send_write(address, method, request, deadline_s)
-                except AgentMemError as error:
-                    said[address] = error.message
-                    sent += not isinstance(error, NotSent)
-                    redirected_to = _redirection(error)
-                    if redirected_to and not redirected:
-                        redirected = True
-                        continue
-                    redirected_to = ""
-                    verdict = selection.write_verdict(error, in_doubt=in_doubt)
-                    if verdict is WriteVerdict.FINAL:
-                        raise
-                    in_doubt = in_doubt or verdict is WriteVerdict.IN_DOUBT
-                    if in_doubt and not is_repeatable:
-                        break
-            await self._pause(rounds, deadline_s)
-            rounds += 1
-        if in_doubt:
-            raise _unanswered(said, timeout_s, sent, request_id)
-        raise _nobody_answered(
-            "the write was not done: no writer took it", said, "the cluster has no writer", timeout_s, sent
+        return await self._writes.write(
+            method,
+            request,
+            timeout_s=timeout_s,
+            is_repeatable=is_repeatable,
+            request_id=request_id,
+            doubt=Doubt() if doubt is None else doubt,
         )
 
-    @asynccontextmanager
-    async def writer(self, timeout_s: float) -> AsyncIterator[Endpoint]:
+    def writer(self, timeout_s: float) -> AbstractAsyncContextManager[Endpoint]:
         """The writer, with a connection to it, for calls that are not simply repeated.
 
         Raises:
             Unavailable: it could not be reached in time.
         """
-        deadline_s = time.monotonic() + timeout_s
-        said: dict[str, str] = {}
-        rounds = 0
-        while True:
-            topology = await self._watch.current(deadline_s)
-            if topology.writer is not None and topology.writer.address:
-                with self._channels.use(topology.writer.address) as endpoint:
-                    try:
-                        await _connect(endpoint, deadline_s)
-                    except NotSent as error:
-                        said[endpoint.address] = error.message
-                    else:
-                        yield endpoint
-                        return
-            if time.monotonic() >= deadline_s:
-                raise _nobody_answered(
-                    "the writer could not be reached", said, "the cluster has no writer", timeout_s, 0
-                )
-            await self._pause(rounds, deadline_s)
-            rounds += 1
+        return self._writes.writer(timeout_s)
 
-    @contextmanager
-    def translated(self, address: str) -> Iterator[None]:
-        """Raises what grpc raises as an AgentMemError."""
-        try:
-            yield
-        except grpc.aio.AioRpcError as error:
-            failure = errors.from_rpc_error(error)
-            if self._closed and not errors.from_server(failure):
-                raise _closed() from error
-            if isinstance(failure, DeadlineExceeded) and not errors.from_server(failure):
-                failure = _late(address)
-            raise failure from error
-        except asyncio.CancelledError:
-            # Closing a channel cancels its calls; the caller's task itself was not cancelled.
-            task = asyncio.current_task()
-            if self._closed and task is not None and not task.cancelling():
-                raise _closed() from None
-            raise
-
-    async def _read(self, attempt: Attempt[Answer], route: Route, timeout_s: float) -> Answer:
+    async def _read(self, reading: _Reading[Answer], timeout_s: float) -> Answer:
         """What an attempt returns on one node of the route.
 
         A read changes nothing, so it goes to node after node, and round after round, until the deadline.
         """
-        deadline_s = time.monotonic() + timeout_s
-        tried: set[str] = set()
-        said: dict[str, str] = {}
-        rounds = sent = 0
-        refusal: AgentMemError | None = None
-        groups = route
-        while sent < MAX_ATTEMPTS:
-            topology = await self._watch.current(deadline_s)
-            now_s = time.monotonic()
-            if now_s >= deadline_s:
+        self._calls.begin()
+        out_of_retries = False
+        while reading.sent < calls.MAX_ATTEMPTS:
+            # A refusal is an answer: what another node says is not waited for.
+            until_s = reading.deadline_s if reading.refusal is None else 0.0
+            if reading.owes_a_retry and not await self._calls.retries.take(until_s):
+                if reading.refusal is not None:
+                    raise reading.refusal
+                out_of_retries = True
                 break
-            node = selection.choose(
-                topology, self._loads, route=groups, tried=tried, now_s=now_s, rng=self._rng
-            )
+            reading.owes_a_retry = False
+            topology = await self._calls.watch.current(reading.deadline_s)
+            if time.monotonic() >= reading.deadline_s:
+                break
+            node = self._choose(topology, reading)
             if node is None:
-                if refusal is not None:
-                    raise refusal
-                await self._pause(rounds, deadline_s)
-                rounds += 1
-                tried.clear()
+                if reading.refusal is not None:
+                    raise reading.refusal
+                await self._calls.pause(reading.rounds, reading.deadline_s)
+                reading.rounds += 1
+                reading.tried.clear()
                 continue
-            tried.add(node.address)
-            alternative = selection.choose(
-                topology, self._loads, route=groups, tried=tried, now_s=now_s, rng=self._rng
-            )
-            attempt_deadline_s = selection.attempt_deadline_s(
-                now_s=now_s, deadline_s=deadline_s, has_alternative=alternative is not None
-            )
             try:
-                return await self._ask(node.address, attempt, attempt_deadline_s, deadline_s)
+                return await self._attempt(node, topology, reading)
             except AgentMemError as error:
-                said[node.address] = error.message
-                if not isinstance(error, NotSent):
-                    sent += 1
-                verdict = selection.verdict(error)
-                if verdict is Verdict.FINAL or (
-                    verdict is Verdict.ANOTHER_REPLICA_ONCE and (refusal is not None or route is Route.WRITER)
-                ):
-                    raise
-                if verdict is Verdict.ANOTHER_REPLICA_ONCE:
-                    # From now on only another replica is asked: the writer's work is to write.
-                    refusal, groups = error, Route.REPLICAS
-        nobody = "the cluster has no writer" if route is Route.WRITER else "no replica is serving"
-        raise _nobody_answered("no node could answer", said, nobody, timeout_s, sent)
+                self._judge(node.address, error, reading)
+        nobody = "the cluster has no writer" if reading.route is Route.WRITER else "no replica is serving"
+        raise calls.nobody_answered(
+            "no node could answer",
+            reading.said,
+            nobody,
+            timeout_s,
+            reading.sent,
+            out_of_retries=out_of_retries,
+        )
 
-    async def _ask(
-        self, address: str, attempt: Attempt[Answer], attempt_deadline_s: float, deadline_s: float
+    def _choose(
+        self, topology: Topology, reading: _Reading[Answer], route: Route | None = None
+    ) -> Node | None:
+        now_s = time.monotonic()
+        return selection.choose(
+            topology,
+            self._loads,
+            route=route or reading.route,
+            tried=reading.tried,
+            now_s=now_s,
+            rng=self._calls.rng,
+            bound=reading.bound,
+            topology_age_s=now_s - self._topology_at_s,
+        )
+
+    def _judge(self, address: str, error: AgentMemError, reading: _Reading[Answer]) -> None:
+        """Takes in the end of an attempt. Raises the error when it is the end of the read."""
+        reading.said[address] = error.message
+        reading.sent += not isinstance(error, NotSent)
+        reading.owes_a_retry = verdicts.costs_a_retry(error)
+        verdict = verdicts.verdict(error)
+        is_once = verdict in (Verdict.ANOTHER_REPLICA_ONCE, Verdict.ANOTHER_NODE_ONCE)
+        if verdict is Verdict.FINAL or (
+            is_once and (reading.refusal is not None or reading.route is Route.WRITER)
+        ):
+            raise error
+        if is_once:
+            reading.refusal = error
+        if verdict is Verdict.ANOTHER_REPLICA_ONCE:
+            # From now on only another replica is asked: the writer's work is to write.
+            reading.route = Route.REPLICAS
+
+    async def _attempt(self, node: Node, topology: Topology, reading: _Reading[Answer]) -> Answer:
+        """One try of a read on a node, and if that is slow, on another."""
+        reading.tried.add(node.address)
+        self._calls.counters.retries += reading.sent > 0
+        attempt_deadline_s = selection.attempt_deadline_s(
+            now_s=time.monotonic(),
+            deadline_s=reading.deadline_s,
+            has_alternative=self._choose(topology, reading) is not None,
+        )
+        if self._hedging is None or not reading.hedged_as:
+            return await self._ask(node.address, reading, attempt_deadline_s)
+        slow_s = self._hedging.begun(reading.hedged_as)
+        begun_at_s = time.monotonic()
+        answer = await self._hedged(self._hedging, node, topology, reading, attempt_deadline_s, slow_s)
+        self._hedging.answered(reading.hedged_as, time.monotonic() - begun_at_s)
+        return answer
+
+    async def _hedged(
+        self,
+        hedging: Hedging,
+        node: Node,
+        topology: Topology,
+        reading: _Reading[Answer],
+        attempt_deadline_s: float,
+        slow_s: float,
     ) -> Answer:
+        """The first good answer of a node and, when it takes longer than ``slow_s``, another replica."""
+
+        def asked(address: str) -> asyncio.Task[Answer]:
+            return asyncio.create_task(self._ask(address, reading, attempt_deadline_s))
+
+        first = asked(node.address)
+        pending = {first}
+        try:
+            await asyncio.wait(pending, timeout=min(slow_s, attempt_deadline_s - time.monotonic()))
+            # Never the writer: its work is to write.
+            other = None if first.done() else self._choose(topology, reading, Route.REPLICAS)
+            if other is not None and node.role is other.role and hedging.may_hedge(time.monotonic()):
+                reading.tried.add(other.address)
+                self._calls.counters.hedges += 1
+                pending.add(asked(other.address))
+            done: set[asyncio.Task[Answer]] = set()
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    error = task.exception()
+                    if error is None or (
+                        isinstance(error, AgentMemError) and verdicts.verdict(error) is Verdict.FINAL
+                    ):
+                        return task.result()
+            return done.pop().result()
+        finally:
+            for task in pending | {first}:
+                task.cancel()
+            # Whatever comes of them: there is an answer, or nobody waits for one any more.
+            await asyncio.gather(*pending, first, return_exceptions=True)
+
+    async def _ask(self, address: str, reading: _Reading[Answer], attempt_deadline_s: float) -> Answer:
         """One try of a read, and what it says about the node's load."""
         with self._channels.use(address) as endpoint:
             self._loads[address] = selection.started(self._loads.get(address, IDLE), now_s=time.monotonic())
-            ended = selection.abandoned
+            ended: Callable[..., Load] = selection.abandoned
+            sent_at_s = time.monotonic()
             try:
-                await _connect(endpoint, attempt_deadline_s)
+                await calls.connect(endpoint, attempt_deadline_s)
                 sent_at_s = time.monotonic()
                 try:
-                    answer = await attempt(endpoint, attempt_deadline_s)
+                    answer = await reading.attempt(endpoint, attempt_deadline_s)
                 except DeadlineExceeded as error:
-                    if attempt_deadline_s < deadline_s:
+                    if attempt_deadline_s < reading.deadline_s:
                         raise Unavailable(error.message, reason="NO_ANSWER") from error
-                    raise
-                except AgentMemError as error:
-                    if selection.verdict(error) is not Verdict.ANOTHER_NODE:
-                        ended = partial(selection.answered, sent_at_s=sent_at_s)
                     raise
                 ended = partial(selection.answered, sent_at_s=sent_at_s)
                 return answer
             except AgentMemError as error:
-                if selection.verdict(error) is Verdict.ANOTHER_NODE:
-                    ended = partial(selection.failed, rng=self._rng)
+                ended = self._ended(error, sent_at_s)
                 raise
             finally:
                 # Not there when the node left the cluster meanwhile.
                 if address in self._loads:
-                    self._loads[address] = ended(self._loads[address], now_s=time.monotonic())
+                    self._load_changed(address, ended(self._loads[address], now_s=time.monotonic()))
 
-    async def _send_write(
-        self, address: str, method: Method[Request, Response], request: Request, deadline_s: float
-    ) -> Response:
-        """One try of a write."""
-        with self._channels.use(address) as endpoint:
-            await _connect(endpoint, deadline_s)
-            return await self._call(endpoint, method, request, deadline_s)
+    def _ended(self, error: AgentMemError, sent_at_s: float) -> Callable[..., Load]:
+        """What an error of a node says about its load."""
+        verdict = verdicts.verdict(error)
+        if verdict is Verdict.ANOTHER_NODE:
+            return partial(selection.failed, rng=self._calls.rng)
+        if verdict is Verdict.FRESHER_NODE:
+            return selection.stale
+        if verdict is Verdict.ANOTHER_NODE_ONCE:
+            return partial(selection.faulty, sent_at_s=sent_at_s, rng=self._calls.rng)
+        if isinstance(error, DeadlineExceeded):
+            return selection.abandoned
+        return partial(selection.answered, sent_at_s=sent_at_s)
 
-    async def _call(
-        self,
-        endpoint: Endpoint,
-        method: Method[Request, Response],
-        request: Request,
-        deadline_s: float,
-    ) -> Response:
-        """One RPC, its errors translated."""
-        with self.translated(endpoint.address):
-            return await method(endpoint)(request, timeout=max(0.0, deadline_s - time.monotonic()))
-
-    async def _pause(self, rounds: int, deadline_s: float) -> None:
-        """Waits before the next round, until the topology changes, or until the deadline."""
-        wait_s = selection.backoff_s(rounds, first_s=FIRST_WAIT_S, cap_s=MAX_WAIT_S, rng=self._rng)
-        await self._watch.wait_for_change(min(wait_s, max(0.0, deadline_s - time.monotonic())))
+    def _load_changed(self, address: str, load: Load) -> None:
+        now_s = time.monotonic()
+        before = self._loads[address]
+        was_out = selection.blocked(before, now_s) or selection.ejected(before, now_s)
+        is_out = selection.blocked(load, now_s) or selection.ejected(load, now_s)
+        self._calls.counters.ejections += is_out and not was_out
+        self._loads[address] = load
 
     def _topology_changed(self, before: Topology | None, after: Topology) -> None:
         addresses = {node.address for node in after.nodes}
-        self._channels.want({*addresses, *self._contact_points})
+        self._calls.learn(after)
+        self._topology_at_s = time.monotonic()
+        self._channels.want({*addresses, *self._calls.contact_points})
+        # At first all of them are new to this client, and none is cold for that.
+        back = newly_serving(before, after) if before is not None else frozenset[str]()
         self._loads = selection.after_update(
-            self._loads, nodes=addresses, newly_serving=newly_serving(before, after)
+            self._loads, nodes=addresses, newly_serving=back, now_s=time.monotonic()
         )
-
-
-async def _connect(endpoint: Endpoint, deadline_s: float) -> None:
-    timeout_s = min(CONNECT_TIMEOUT_S, max(0.0, deadline_s - time.monotonic()))
-    if not await endpoint.connected(timeout_s):
-        raise NotSent("could not connect", reason="NOT_CONNECTED")
-
-
-def _redirection(error: AgentMemError) -> str:
-    """The address of the writer, when a node that is not said so."""
-    return error.metadata.get("writer_address", "") if error.reason == "NOT_WRITER" else ""
-
-
-def _late(address: str) -> DeadlineExceeded:
-    return DeadlineExceeded(f"{address} did not answer in time")
-
-
-def _closed() -> ClientClosed:
-    return ClientClosed("the client was closed during the call")
-
-
-def _nobody_answered(
-    problem: str, said: Mapping[str, str], nobody: str, timeout_s: float, sent: int
-) -> Unavailable:
-    return Unavailable(
-        f"{problem} {_bound(timeout_s, sent)}; {f'tried {_joined(said)}' if said else nobody}",
-        reason="NO_NODE_AVAILABLE",
-        attempts=said,
-    )
-
-
-def _unanswered(said: Mapping[str, str], timeout_s: float, sent: int, request_id: str) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        f"the write may or may not have been done: no answer {_bound(timeout_s, sent)}; {_joined(said)}",
-        reason="OUTCOME_UNKNOWN",
-        metadata={"request_id": request_id} if request_id else {},
-        attempts=said,
-    )
-
-
-def _bound(timeout_s: float, sent: int) -> str:
-    return f"within {timeout_s:g} s" if sent < MAX_ATTEMPTS else f"in {sent} attempts"
-
-
-def _joined(said: Mapping[str, str]) -> str:
-    return "; ".join(f"{address}: {message}" for address, message in said.items())

@@ -11,6 +11,10 @@ and calls go elsewhere long before the first of them fails. Of two replicas draw
 taken ("power of two choices"): always taking the cheapest would send every client to the same one. A node
 that failed is passed over for a short time that grows with each failure, unless nothing else is left: the
 mark is a guess, and a call should not fail because of a guess.
+
+A node that answers, but with faults of its own time after time, is ejected for longer, though never more than
+half of the nodes at once. One that comes back is cold: its cost is multiplied at first, so that its share
+grows by and by.
 """
 
 from __future__ import annotations
@@ -21,9 +25,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-import grpc
-
-from agentmem.client.errors import AgentMemError, DeadlineExceeded, Unavailable, from_server
 from agentmem.client.topology import Node, NodeRole, NodeState, Topology
 
 # What a replica that has not answered yet is taken to need.
@@ -37,6 +38,18 @@ LATENCY_DECAY_S = 2.0
 FIRST_BLOCK_S = 0.1
 MAX_BLOCK_S = 5.0
 
+# After this many failures or faults in a row a node comes back slowly, and for faults it is ejected: for so
+# long the first time, and at most.
+EJECTED_AFTER = 3
+FIRST_EJECTION_S = 1.0
+MAX_EJECTION_S = 30.0
+# In this time a node that is back gets from this share of the calls to all of its own.
+SLOW_START_S = 10.0
+SLOW_START_SHARE = 0.1
+
+# What is known of how far a node is behind is true for so long.
+BEHIND_S = 0.5
+
 
 class Route(Enum):
     """The nodes that may answer a read, in groups; a later group serves when the earlier ones are used up."""
@@ -45,30 +58,6 @@ class Route(Enum):
     REPLICAS_THEN_WRITER = ((NodeRole.REPLICA,), (NodeRole.WRITER,))
     WRITER_THEN_REPLICAS = ((NodeRole.WRITER,), (NodeRole.REPLICA,))
     WRITER = ((NodeRole.WRITER,),)
-
-
-class Verdict(Enum):
-    """What a failed read means for what comes next."""
-
-    # The node cannot serve now: pass it over for a while, ask another.
-    ANOTHER_NODE = "another node"
-    # The node is well and does not have the revision that was asked for yet: another may, the writer has it.
-    FRESHER_NODE = "fresher node"
-    # The node is well but cannot do this: one other replica may.
-    ANOTHER_REPLICA_ONCE = "another replica once"
-    # Any node would say so.
-    FINAL = "final"
-
-
-class WriteVerdict(Enum):
-    """What a failed attempt of a write means for what comes next."""
-
-    # It was surely not done: send it again, to whoever is the writer then.
-    NOT_DONE = "not done"
-    # It may have been done. Sent again with its request_id, it is done once and answered alike.
-    IN_DOUBT = "in doubt"
-    # This is the answer.
-    FINAL = "final"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +70,11 @@ class Load:
         silent_since_s: the last answer, or the first of the open calls if that is later.
         failures: how often it failed since its last answer; failures while it is blocked count as one.
         blocked_until_s: it is passed over until then.
+        faults: how often in a row it answered with a fault of its own.
+        ejections: how often in a row it was ejected for that.
+        ejected_until_s: it is passed over until then, while no more than half of the nodes are.
+        back_at_s: when it came back, or will; it gets its share of calls by and by.
+        behind_until_s: it did not have what a read asked for; reads that ask for much try others before.
     """
 
     latency_s: float | None = None
@@ -90,14 +84,44 @@ class Load:
     failures: int = 0
     failed_at_s: float = -math.inf
     blocked_until_s: float = -math.inf
+    faults: int = 0
+    ejections: int = 0
+    ejected_until_s: float = -math.inf
+    back_at_s: float = -math.inf
+    behind_until_s: float = -math.inf
 
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What the answer to a read must show, as far as it tells which node to ask.
+
+    Attributes:
+        revision: every write up to it.
+        is_search: of searches, which show a write later than gets do.
+        is_fresh: it must also be new in another way.
+    """
+
+    revision: int = 0
+    is_search: bool = False
+    is_fresh: bool = False
+
+
+UNBOUND = Bound()
 
 IDLE = Load()
 
 
 def cost(load: Load, now_s: float) -> float:
-    """What a further call to the node would cost, in seconds."""
-    return _latency_s(load, now_s) * (load.outstanding + 1)
+    """What a further call to the node would cost, in seconds; more while it is just back."""
+    return _latency_s(load, now_s) * (load.outstanding + 1) / _share(load, now_s)
+
+
+def _share(load: Load, now_s: float) -> float:
+    """The share of its calls that a node gets, which grows from when it is back."""
+    back_for_s = now_s - load.back_at_s
+    if back_for_s >= SLOW_START_S:
+        return 1.0
+    return SLOW_START_SHARE + (1 - SLOW_START_SHARE) * max(0.0, back_for_s) / SLOW_START_S
 
 
 def _latency_s(load: Load, now_s: float) -> float:
@@ -111,6 +135,11 @@ def _latency_s(load: Load, now_s: float) -> float:
 def blocked(load: Load, now_s: float) -> bool:
     """Whether the node is passed over now."""
     return now_s < load.blocked_until_s
+
+
+def ejected(load: Load, now_s: float) -> bool:
+    """Whether the node is passed over for its faults, if not too many are."""
+    return now_s < load.ejected_until_s
 
 
 def started(load: Load, *, now_s: float) -> Load:
@@ -145,13 +174,37 @@ def answered(load: Load, *, sent_at_s: float, now_s: float) -> Load:
     return forgiven(after) if sent_at_s >= load.failed_at_s else after
 
 
+def stale(load: Load, *, now_s: float) -> Load:
+    """The load after a node said that it does not have what was asked for yet.
+
+    It has waited for that, so the time says nothing about how quick it is.
+    """
+    return replace(load, outstanding=_one_less(load), silent_since_s=now_s, behind_until_s=now_s + BEHIND_S)
+
+
+def faulty(load: Load, *, sent_at_s: float, now_s: float, rng: random.Random) -> Load:
+    """The load after an answer that says that something is wrong with the node."""
+    after = replace(
+        answered(load, sent_at_s=sent_at_s, now_s=now_s),
+        faults=load.faults + 1,
+        ejections=load.ejections,
+    )
+    if after.faults < EJECTED_AFTER or ejected(load, now_s):
+        return after
+    out_s = backoff_s(load.ejections, first_s=FIRST_EJECTION_S, cap_s=MAX_EJECTION_S, rng=rng)
+    until_s = now_s + out_s
+    return replace(after, ejections=load.ejections + 1, ejected_until_s=until_s, back_at_s=until_s)
+
+
 def failed(load: Load, *, now_s: float, rng: random.Random) -> Load:
     """The load after a call found the node out of reach or unable to serve."""
     after = replace(abandoned(load, now_s=now_s), failed_at_s=now_s)
     if blocked(load, now_s):
         return after
     block_s = backoff_s(load.failures, first_s=FIRST_BLOCK_S, cap_s=MAX_BLOCK_S, rng=rng)
-    return replace(after, failures=load.failures + 1, blocked_until_s=now_s + block_s)
+    failures, until_s = load.failures + 1, now_s + block_s
+    back_at_s = until_s if failures >= EJECTED_AFTER else load.back_at_s
+    return replace(after, failures=failures, blocked_until_s=until_s, back_at_s=back_at_s)
 
 
 def _one_less(load: Load) -> int:
@@ -161,9 +214,17 @@ def _one_less(load: Load) -> int:
 
 def forgiven(load: Load) -> Load:
     """The load of a node that is known to be well again."""
-    if not load.failures:
+    if not load.failures and not load.faults:
         return load
-    return replace(load, failures=0, failed_at_s=-math.inf, blocked_until_s=-math.inf)
+    return replace(
+        load,
+        failures=0,
+        failed_at_s=-math.inf,
+        blocked_until_s=-math.inf,
+        faults=0,
+        ejections=0,
+        ejected_until_s=-math.inf,
+    )
 
 
 def backoff_s(failures: int, *, first_s: float, cap_s: float, rng: random.Random) -> float:
@@ -204,18 +265,50 @@ def choose(
     tried: Collection[str],
     now_s: float,
     rng: random.Random,
+    bound: Bound = UNBOUND,
+    topology_age_s: float = math.inf,
 ) -> Node | None:
-    """The node to ask next; None when every eligible one was tried."""
+    """The node to ask next; None when every eligible one was tried.
+
+    Args:
+        bound: nodes that are known not to have it yet come after the others of their group.
+        topology_age_s: for how long the revisions in the topology have been known.
+    """
     groups = [
         [node for role in roles for node in eligible(topology, role) if node.address not in tried]
         for roles in route.value
     ]
     for wanted in (False, True):
         for group in groups:
-            pool = [node for node in group if blocked(loads.get(node.address, IDLE), now_s) is wanted]
+            out = passed_over(group, loads, now_s)
+            pool = [node for node in group if (node.address in out) is wanted]
+            level = [node for node in pool if not _behind(node, loads, bound, now_s, topology_age_s)]
             if pool:
-                return cheaper_of_two(pool, loads, now_s=now_s, rng=rng)
+                return cheaper_of_two(level or pool, loads, now_s=now_s, rng=rng)
     return None
+
+
+def passed_over(group: Sequence[Node], loads: Mapping[str, Load], now_s: float) -> frozenset[str]:
+    """The addresses of a group that are asked only when the others were.
+
+    Those that cannot be reached, however many; and of those ejected for their faults no more than half of the
+    group, the last ones first: if most nodes have faults, then it is not the nodes.
+    """
+    known = {node.address: loads.get(node.address, IDLE) for node in group}
+    out = {address for address, load in known.items() if blocked(load, now_s)}
+    others = [address for address, load in known.items() if address not in out and ejected(load, now_s)]
+    others.sort(key=lambda address: known[address].ejected_until_s, reverse=True)
+    return frozenset(out.union(others[: max(0, len(group) // 2 - len(out))]))
+
+
+def _behind(node: Node, loads: Mapping[str, Load], bound: Bound, now_s: float, topology_age_s: float) -> bool:
+    """Whether a node is known not to have what a read asks for. Mostly it is not: replicas are quick."""
+    if not bound.revision and not bound.is_fresh:
+        return False
+    if now_s < loads.get(node.address, IDLE).behind_until_s:
+        return True
+    shown = node.searchable_revision if bound.is_search else node.applied_revision
+    return topology_age_s < BEHIND_S and shown < bound.revision
 
 
 def cheaper_of_two(
@@ -229,51 +322,17 @@ def cheaper_of_two(
     return second if cost(loads.get(second.address, IDLE), now_s) < first_cost else first
 
 
-def verdict(error: AgentMemError) -> Verdict:
-    """What a read does after this error of one node."""
-    if error.reason in ("OVERLOADED", "EMBEDDER_FAILED"):
-        return Verdict.ANOTHER_REPLICA_ONCE
-    if error.reason == "REPLICA_STALE":
-        return Verdict.FRESHER_NODE
-    # NOT_REPLICA: the node changed its role and the topology that says so is still on its way.
-    if isinstance(error, Unavailable) or error.reason == "NOT_REPLICA":
-        return Verdict.ANOTHER_NODE
-    return Verdict.FINAL
-
-
-def write_verdict(error: AgentMemError, *, in_doubt: bool) -> WriteVerdict:
-    """What a write does after this error of one attempt.
-
-    Args:
-        in_doubt: an earlier attempt may have been carried out. Then an error that a writer gives before it
-            looks for the request_id is no answer: only the answer to the repeated request is.
-    """
-    # A commit that failed may have reached the disk, as may a write whose answer was lost or came too late.
-    if isinstance(error, DeadlineExceeded) or error.reason == "COMMIT_FAILED":
-        return WriteVerdict.IN_DOUBT
-    # grpc gives the last two for some broken connections.
-    lost = (
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-    )
-    if error.code in lost and not from_server(error):
-        return WriteVerdict.IN_DOUBT
-    if isinstance(error, Unavailable):
-        again = in_doubt or error.reason in ("NOT_CONNECTED", "SHUTTING_DOWN")
-        return WriteVerdict.NOT_DONE if again else WriteVerdict.FINAL
-    if in_doubt and error.reason in ("OVERLOADED", "NOT_WRITER"):
-        return WriteVerdict.NOT_DONE
-    return WriteVerdict.FINAL
-
-
 def after_update(
-    loads: Mapping[str, Load], *, nodes: Collection[str], newly_serving: Collection[str]
+    loads: Mapping[str, Load], *, nodes: Collection[str], newly_serving: Collection[str], now_s: float
 ) -> dict[str, Load]:
-    """The loads under a new topology: nodes that left are forgotten, those freshly back are forgiven."""
-    return {
-        address: forgiven(load) if address in newly_serving else load
-        for address, load in loads.items()
+    """The loads under a new topology: nodes that left are forgotten, those freshly back are forgiven.
+
+    These begin slowly, whether they were here before or not.
+    """
+    kept = {address: load for address, load in loads.items() if address in nodes}
+    back = {
+        address: replace(forgiven(loads.get(address, IDLE)), back_at_s=now_s)
+        for address in newly_serving
         if address in nodes
     }
+    return kept | back

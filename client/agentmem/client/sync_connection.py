@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from agentmem.client.async_client import AsyncClient
-from agentmem.client.async_connection import DEFAULT_TIMEOUT_S
+from agentmem.client.async_connection import Link
 from agentmem.client.errors import ClientClosed
+from agentmem.client.session import AsyncSession
 
 Result = TypeVar("Result")
 
@@ -17,33 +18,30 @@ Result = TypeVar("Result")
 _CLOSE_GRACE_S = 1.0
 
 
-class SyncConnection:
-    """A connection to a cluster, for any number of threads."""
+class ClientThread:
+    """An event loop on a thread of its own, for the calls of any number of threads."""
 
-    def __init__(self, *endpoints: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._client = AsyncClient(*endpoints, timeout_s=timeout_s)
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="agentmem client", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Ends calls that are on their way with ClientClosed, the connections and the thread.
-
-        May be called twice, and from any thread.
-        """
+    def close(self, link: Link) -> None:
+        """Ends calls that are on their way with ClientClosed, the connections and the thread."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            closing = asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop)
+            closing = asyncio.run_coroutine_threadsafe(self._shut_down(link), self._loop)
         closing.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    def _run(self, call: Coroutine[Any, Any, Result]) -> Result:
+    def run(self, call: Coroutine[Any, Any, Result]) -> Result:
+        """Waits for a call. Raises what it raises, and ClientClosed."""
         # Under the lock, so that nothing is handed to a loop that is about to stop.
         with self._lock:
             if self._closed:
@@ -57,21 +55,32 @@ class SyncConnection:
             future.cancel()
             raise
 
-    def _end(self, call: Coroutine[Any, Any, None]) -> None:
-        """Runs what ends a stream; there is nothing left to end when the client is closed."""
-        try:
-            self._run(call)
-        except ClientClosed:
-            return
-
-    async def _shut_down(self) -> None:
-        await self._client.close()
+    async def _shut_down(self, link: Link) -> None:
+        await link.close()
         calls = asyncio.all_tasks() - {asyncio.current_task()}
         if calls:
             _, late = await asyncio.wait(calls, timeout=_CLOSE_GRACE_S)
             for call in late:
                 call.cancel()
         await self._loop.shutdown_asyncgens()
+
+
+class SyncConnection:
+    """What the calls of a client, and of a session of it, have in common; for any number of threads."""
+
+    def __init__(self, client: AsyncSession | AsyncClient, thread: ClientThread) -> None:
+        self._client = client
+        self._thread = thread
+
+    def _run(self, call: Coroutine[Any, Any, Result]) -> Result:
+        return self._thread.run(call)
+
+    def _end(self, call: Coroutine[Any, Any, None]) -> None:
+        """Runs what ends a stream; there is nothing left to end when the client is closed."""
+        try:
+            self._run(call)
+        except ClientClosed:
+            return
 
 
 async def following(items: AsyncIterator[Result]) -> Result | None:

@@ -8,6 +8,7 @@ from typing import Unpack
 from agentmem.client.answers import GetResult, Page, SearchMode, SearchResult
 from agentmem.client.async_connection import DEFAULT_PAGE_SIZE
 from agentmem.client.async_reads import DEFAULT_TOP_K
+from agentmem.client.consistency import Consistency
 from agentmem.client.filters import Filter, Scope
 from agentmem.client.models import Memory
 from agentmem.client.namespaces import Stats
@@ -20,10 +21,18 @@ class SyncReads(SyncConnection):
     """What finds memories and tells about the cluster; see AsyncReads."""
 
     def get(
-        self, namespace: str, id: str, *, as_of: AsOf = None, timeout_s: float | None = None
+        self,
+        namespace: str,
+        id: str,
+        *,
+        as_of: AsOf = None,
+        consistency: Consistency | None = None,
+        timeout_s: float | None = None,
     ) -> Memory | None:
         """The newest version of a memory, or None; see AsyncClient.get."""
-        return self._run(self._client.get(namespace, id, as_of=as_of, timeout_s=timeout_s))
+        return self._run(
+            self._client.get(namespace, id, as_of=as_of, consistency=consistency, timeout_s=timeout_s)
+        )
 
     def get_many(
         self,
@@ -32,12 +41,18 @@ class SyncReads(SyncConnection):
         *,
         include_embedding: bool = False,
         as_of: AsOf = None,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
     ) -> GetResult:
         """The newest versions of memories; see AsyncClient.get_many."""
         return self._run(
             self._client.get_many(
-                namespace, ids, include_embedding=include_embedding, as_of=as_of, timeout_s=timeout_s
+                namespace,
+                ids,
+                include_embedding=include_embedding,
+                as_of=as_of,
+                consistency=consistency,
+                timeout_s=timeout_s,
             )
         )
 
@@ -50,6 +65,7 @@ class SyncReads(SyncConnection):
         page_token: str = "",
         include_embedding: bool = False,
         as_of: AsOf = None,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
     ) -> Page:
@@ -62,6 +78,7 @@ class SyncReads(SyncConnection):
                 page_token=page_token,
                 include_embedding=include_embedding,
                 as_of=as_of,
+                consistency=consistency,
                 timeout_s=timeout_s,
                 **scope,
             )
@@ -75,6 +92,7 @@ class SyncReads(SyncConnection):
         page_size: int = DEFAULT_PAGE_SIZE,
         include_embedding: bool = False,
         as_of: AsOf = None,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
     ) -> Iterator[Memory]:
@@ -86,6 +104,7 @@ class SyncReads(SyncConnection):
             page_size=page_size,
             include_embedding=include_embedding,
             as_of=as_of,
+            consistency=consistency,
             timeout_s=timeout_s,
             **scope,
         )
@@ -102,6 +121,7 @@ class SyncReads(SyncConnection):
         top_k: int = DEFAULT_TOP_K,
         filter: Filter | None = None,
         include_embedding: bool = False,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
     ) -> SearchResult:
@@ -115,6 +135,7 @@ class SyncReads(SyncConnection):
                 top_k=top_k,
                 filter=filter,
                 include_embedding=include_embedding,
+                consistency=consistency,
                 timeout_s=timeout_s,
                 **scope,
             )
@@ -128,6 +149,7 @@ class SyncReads(SyncConnection):
         page_size: int = DEFAULT_PAGE_SIZE,
         page_token: str = "",
         include_embedding: bool = False,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
     ) -> HistoryPage:
         """One page of the versions of a memory, newest first; see AsyncClient.history."""
@@ -138,6 +160,7 @@ class SyncReads(SyncConnection):
                 page_size=page_size,
                 page_token=page_token,
                 include_embedding=include_embedding,
+                consistency=consistency,
                 timeout_s=timeout_s,
             )
         )
@@ -149,18 +172,30 @@ class SyncReads(SyncConnection):
         *,
         page_size: int = DEFAULT_PAGE_SIZE,
         include_embedding: bool = False,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[MemoryVersion]:
         """Every version that ``history`` has, page by page; see AsyncClient.iterate_history."""
         pages = self._client._history_pages(
-            namespace, id, page_size=page_size, include_embedding=include_embedding, timeout_s=timeout_s
+            namespace,
+            id,
+            page_size=page_size,
+            include_embedding=include_embedding,
+            consistency=consistency,
+            timeout_s=timeout_s,
         )
         while (page := self._run(following(pages))) is not None:
             yield from page.versions
 
-    def stats(self, namespace: str, *, timeout_s: float | None = None) -> Stats:
+    def stats(
+        self,
+        namespace: str,
+        *,
+        consistency: Consistency | None = None,
+        timeout_s: float | None = None,
+    ) -> Stats:
         """What a namespace and the store hold; see AsyncClient.stats."""
-        return self._run(self._client.stats(namespace, timeout_s=timeout_s))
+        return self._run(self._client.stats(namespace, consistency=consistency, timeout_s=timeout_s))
 
     def topology(self, *, timeout_s: float | None = None) -> Topology:
         """The cluster as the writer sees it now; see AsyncClient.topology."""

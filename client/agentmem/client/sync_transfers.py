@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Unpack
 
 from agentmem.client import values
+from agentmem.client.acknowledgement import AcknowledgementInput
 from agentmem.client.backup import Backup, Progress
+from agentmem.client.consistency import Consistency
 from agentmem.client.errors import invalid_field
 from agentmem.client.filters import Filter, Scope
 from agentmem.client.importing import MessageBuilder
@@ -24,12 +26,18 @@ class SyncTransfers(SyncConnection):
         *,
         filter: Filter | None = None,
         newest_only: bool = False,
+        consistency: Consistency | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
     ) -> Iterator[MemoryVersion]:
         """Every version of a namespace, all as of one revision; see AsyncClient.export."""
         frames = self._client._export_frames(
-            namespace, filter=filter, newest_only=newest_only, timeout_s=timeout_s, **scope
+            namespace,
+            filter=filter,
+            newest_only=newest_only,
+            consistency=consistency,
+            timeout_s=timeout_s,
+            **scope,
         )
         try:
             while (frame := self._run(following(frames))) is not None:
@@ -43,13 +51,15 @@ class SyncTransfers(SyncConnection):
         versions: Iterable[MemoryVersion],
         *,
         on_conflict: ImportConflict | str = ImportConflict.FAIL,
+        acknowledgement: AcknowledgementInput | None = None,
         timeout_s: float | None = None,
     ) -> ImportResult:
         """Takes in versions as ``export`` gave them; see AsyncClient.import_versions.
 
         ``versions`` is iterated over in the calling thread.
         """
-        builder = MessageBuilder(namespace, on_conflict)
+        wanted = self._client._acknowledgement(acknowledgement)
+        builder = MessageBuilder(namespace, on_conflict, wanted)
         if not isinstance(versions, Iterable):
             raise invalid_field("versions", f"must be versions, not {values.kind(versions)}")
         sending = self._run(self._client._begin_import(timeout_s))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
-from agentmem.client.answers import AddResult, DeleteResult, DuplicatePolicy, PurgeStatus
+from agentmem.client.acknowledgement import AcknowledgementInput
+from agentmem.client.answers import AddResult, DeleteResult, DuplicatePolicy, PurgeStatus, UpdatedMemory
 from agentmem.client.filters import Filter, Scope
-from agentmem.client.models import AddFields, Memory, NewMemory, UpdateFields
-from agentmem.client.namespaces import NamespaceSettings, SettingsFields
+from agentmem.client.models import AddFields, NewMemory, UpdateFields
+from agentmem.client.namespaces import SettingsFields, UpdatedSettings
 from agentmem.client.sync_connection import SyncConnection
 
 
@@ -22,6 +23,7 @@ class SyncWrites(SyncConnection):
         /,
         *,
         on_duplicate: DuplicatePolicy | str = DuplicatePolicy.ADD,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
         **fields: Unpack[AddFields],
@@ -32,6 +34,7 @@ class SyncWrites(SyncConnection):
                 namespace,
                 memory,
                 on_duplicate=on_duplicate,
+                acknowledgement=acknowledgement,
                 request_id=request_id,
                 timeout_s=timeout_s,
                 **fields,
@@ -44,13 +47,19 @@ class SyncWrites(SyncConnection):
         memories: Sequence[str | NewMemory],
         *,
         on_duplicate: DuplicatePolicy | str = DuplicatePolicy.ADD,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> AddResult:
         """Adds memories in one commit; see AsyncClient.add_many."""
         return self._run(
             self._client.add_many(
-                namespace, memories, on_duplicate=on_duplicate, request_id=request_id, timeout_s=timeout_s
+                namespace,
+                memories,
+                on_duplicate=on_duplicate,
+                acknowledgement=acknowledgement,
+                request_id=request_id,
+                timeout_s=timeout_s,
             )
         )
 
@@ -60,16 +69,18 @@ class SyncWrites(SyncConnection):
         id: str,
         *,
         expected_version: int | None = None,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
         **fields: Unpack[UpdateFields],
-    ) -> Memory:
+    ) -> UpdatedMemory:
         """Makes a new version of a memory; see AsyncClient.update."""
         return self._run(
             self._client.update(
                 namespace,
                 id,
                 expected_version=expected_version,
+                acknowledgement=acknowledgement,
                 request_id=request_id,
                 timeout_s=timeout_s,
                 **fields,
@@ -83,6 +94,7 @@ class SyncWrites(SyncConnection):
         *,
         purge: bool = False,
         expected_version: int | None = None,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> DeleteResult:
@@ -93,6 +105,7 @@ class SyncWrites(SyncConnection):
                 ids,
                 purge=purge,
                 expected_version=expected_version,
+                acknowledgement=acknowledgement,
                 request_id=request_id,
                 timeout_s=timeout_s,
             )
@@ -105,6 +118,7 @@ class SyncWrites(SyncConnection):
         filter: Filter | None = None,
         everything: bool = False,
         purge: bool = False,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
@@ -116,6 +130,7 @@ class SyncWrites(SyncConnection):
                 filter=filter,
                 everything=everything,
                 purge=purge,
+                acknowledgement=acknowledgement,
                 request_id=request_id,
                 timeout_s=timeout_s,
                 **scope,
@@ -130,11 +145,18 @@ class SyncWrites(SyncConnection):
         self,
         namespace: str,
         *,
+        acknowledgement: AcknowledgementInput | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
         **settings: Unpack[SettingsFields],
-    ) -> NamespaceSettings:
+    ) -> UpdatedSettings:
         """Changes what a namespace keeps; see AsyncClient.update_namespace."""
         return self._run(
-            self._client.update_namespace(namespace, request_id=request_id, timeout_s=timeout_s, **settings)
+            self._client.update_namespace(
+                namespace,
+                acknowledgement=acknowledgement,
+                request_id=request_id,
+                timeout_s=timeout_s,
+                **settings,
+            )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
 from agentmem.v1 import cluster_pb2
@@ -34,6 +35,8 @@ class Node:
         address: host:port for clients.
         applied_revision: up to here its store has every write; at most about a second old when it was sent.
         searchable_revision: up to here its searches show every write.
+        staleness: of a replica: its searches show every write that was acknowledged longer ago than this;
+            None when that is not known.
     """
 
     id: str
@@ -42,6 +45,7 @@ class Node:
     state: NodeState
     applied_revision: int
     searchable_revision: int
+    staleness: timedelta | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ def from_proto(message: cluster_pb2.Topology) -> Topology:
             state=_STATES.get(node.state, NodeState.UNKNOWN),
             applied_revision=node.applied_revision,
             searchable_revision=node.searchable_revision,
+            staleness=node.staleness.ToTimedelta() if node.HasField("staleness") else None,
         )
         for node in message.nodes
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from numbers import Real
@@ -199,3 +200,11 @@ def _to_scalar(message: memory_pb2.MetadataValue) -> Scalar:
     if kind == "bool_value":
         return message.bool_value
     raise ServerError("the server sent a metadata value of a kind that this client does not know")
+
+
+def equal_to_base(value: object, other: object, base: type) -> bool:
+    """Whether two results are equal: in all fields if they are of one class, else in those of the base."""
+    if not isinstance(other, base):
+        return False
+    of = type(value) if type(other) is type(value) else base
+    return all(getattr(value, each.name) == getattr(other, each.name) for each in fields(of))

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from agentmem.client import models, values
+from agentmem.client.acknowledgement import Acknowledged, acknowledged_from_proto
 from agentmem.client.errors import ServerError, invalid_field
 from agentmem.client.models import Memory, MemoryType
 from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2
@@ -55,6 +56,7 @@ class HistoryPage:
     next_page_token: str
     pruned: bool
     applied_revision: int
+    epoch: int = 0
 
 
 class ImportConflict(StrEnum):
@@ -69,11 +71,16 @@ class ImportConflict(StrEnum):
 
 @dataclass(frozen=True)
 class ImportResult:
-    """How many versions were taken in and left out, and the revision of the last commit."""
+    """How many versions were taken in and left out, and the revision of the last commit.
+
+    ``acknowledged`` is of what was taken in last.
+    """
 
     imported_versions: int
     skipped_versions: int
     revision: int
+    epoch: int = 0
+    acknowledged: Acknowledged | None = None
 
 
 _KIND_TO_PROTO = {
@@ -187,9 +194,16 @@ def history_page_from_proto(message: reader_pb2.GetMemoryHistoryResponse) -> His
         message.next_page_token,
         message.pruned,
         message.applied_revision,
+        message.epoch,
     )
 
 
 def import_result_from_proto(message: writer_pb2.ImportMemoriesResponse) -> ImportResult:
     """The answer to an import."""
-    return ImportResult(message.imported_versions, message.skipped_versions, message.revision)
+    return ImportResult(
+        message.imported_versions,
+        message.skipped_versions,
+        message.revision,
+        message.epoch,
+        acknowledged_from_proto(message),
+    )

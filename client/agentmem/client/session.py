@@ -1,0 +1,131 @@
+"""Sessions: reads that show what the session wrote and what it read before, on whatever node."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import struct
+import time
+import uuid
+
+from agentmem.client import consistency as consistencies
+from agentmem.client import values
+from agentmem.client.async_connection import Link, position_of
+from agentmem.client.async_reads import AsyncReads
+from agentmem.client.async_transfers import AsyncTransfers
+from agentmem.client.async_writes import AsyncWrites
+from agentmem.client.consistency import NOWHERE, Consistency, Position
+from agentmem.client.errors import invalid_field
+from agentmem.client.selection import Bound, Route
+from agentmem.v1 import reader_pb2
+
+TOKEN_PREFIX = "am1."
+# Cluster id, epoch, revision; then the digest of these and the prefix.
+_BODY = struct.Struct(">16sQQ")
+_DIGEST_BYTES = 4
+_TOKEN = re.compile(re.escape(TOKEN_PREFIX) + r"[A-Za-z0-9_-]{48}")
+_NO_CLUSTER = uuid.UUID(int=0)
+
+
+class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
+    """Calls of a client that build on each other.
+
+        session = client.session()
+        await session.add("demo", "Ana moved to Lisbon")
+        await session.search("demo", "where does Ana live?")  # finds it, whichever replica answers
+
+    Each read, a search too, shows every write of the session before it (read your writes) and no less than
+    each read before it (monotonic reads), though replicas are behind, die, or a promotion makes another one
+    the writer. A replica that is behind waits a moment; then the client asks another.
+
+    It has the methods of the client and shares its connections; there may be many, and none needs closing.
+    Calls may run at the same time: a call builds on those that were answered before it began.
+
+    Reads may raise:
+        RevisionLost: a promotion left behind a write that the session saw. It goes on saying so: a new
+            session begins with what is there now.
+        InvalidArgument: the session began with a token of another cluster.
+
+    ``token`` hands the session over to another process: ``client.session(token)`` goes on from there. It is
+    text that is safe in a URL: "am1." and the URL-safe base64, 48 characters, of the cluster's UUID (16
+    bytes), the epoch and the revision (8 bytes each, big-endian), and a BLAKE2b of 4 bytes of "am1." and
+    those. It is no secret and grants nothing.
+    """
+
+    def __init__(self, link: Link, token: str | None = None) -> None:
+        super().__init__(link)
+        self._cluster_id, self._position = (_NO_CLUSTER, NOWHERE) if token is None else parse_token(token)
+        # Seen in an earlier epoch, and not known to be in the history of the later one yet.
+        self._unproven: Position | None = None
+
+    @property
+    def token(self) -> str:
+        """Where the session is, for another process. It changes with each answer."""
+        return format_token(self._cluster_id, self._position)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.token!r})"
+
+    async def _floor(self, namespace: str, deadline_s: float) -> Position:
+        topology = await self._ready_router().topology(deadline_s)
+        cluster_id = uuid.UUID(topology.cluster_id)
+        if self._cluster_id not in (_NO_CLUSTER, cluster_id):
+            raise invalid_field("token", f"is of cluster {self._cluster_id}, and this is {cluster_id}")
+        self._cluster_id = cluster_id
+        if self._unproven is not None:
+            await self._prove(self._unproven, namespace, deadline_s)
+        return self._position
+
+    def _saw(self, position: Position) -> None:
+        self._position = consistencies.later(self._position, position)
+
+    def _wrote(self, position: Position) -> None:
+        before, self._position = self._position, consistencies.later(self._position, position)
+        if self._unproven is None and before.revision and before.epoch < self._position.epoch:
+            self._unproven = before
+
+    async def _prove(self, position: Position, namespace: str, deadline_s: float) -> None:
+        """Finds out whether what was seen before a promotion is still there.
+
+        A write after it says nothing of that, unlike a read, which asks for what was seen.
+        """
+        request = reader_pb2.GetStatsRequest(namespace=namespace)
+        message = consistencies.to_proto(Consistency(at_least=position))
+        if message is not None:
+            request.consistency.CopyFrom(message)
+        response = await self._ready_router().read(
+            lambda endpoint: endpoint.reader.GetStats,
+            request,
+            # The writer took the write after the promotion, so it knows.
+            route=Route.WRITER_THEN_REPLICAS,
+            timeout_s=max(0.0, deadline_s - time.monotonic()),
+            bound=Bound(revision=position.revision),
+        )
+        if position_of(response).epoch >= self._position.epoch and self._unproven == position:
+            self._unproven = None
+
+
+def format_token(cluster_id: uuid.UUID, position: Position) -> str:
+    """The token for a position in a cluster."""
+    body = _BODY.pack(cluster_id.bytes, position.epoch, position.revision)
+    return TOKEN_PREFIX + base64.urlsafe_b64encode(body + _digest(body)).decode()
+
+
+def parse_token(token: object) -> tuple[uuid.UUID, Position]:
+    """The cluster and the position of a token. Raises InvalidArgument naming ``token``."""
+    text = values.text("token", token)
+    if not _TOKEN.fullmatch(text):
+        raise invalid_field(
+            "token", f"is not the token of a session, which is {TOKEN_PREFIX} and 48 characters"
+        )
+    raw = base64.urlsafe_b64decode(text.removeprefix(TOKEN_PREFIX))
+    body, digest = raw[: _BODY.size], raw[_BODY.size :]
+    if digest != _digest(body):
+        raise invalid_field("token", "was changed since a session gave it out")
+    cluster_bytes, epoch, revision = _BODY.unpack(body)
+    return uuid.UUID(bytes=cluster_bytes), Position(epoch, revision)
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(TOKEN_PREFIX.encode() + body, digest_size=_DIGEST_BYTES).digest()
