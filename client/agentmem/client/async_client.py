@@ -40,6 +40,7 @@ class AsyncClient(AsyncWrites, AsyncReads, AsyncTransfers):
         acknowledgement: when writes are answered that do not say so themselves.
         hedge_reads: send a get, list or search that takes longer than 95 % of the last ones to a second
             replica, too, and take the first answer; at most one in twenty.
+        coalesce: let concurrent gets, searches and adds travel together, which costs less than each alone.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class AsyncClient(AsyncWrites, AsyncReads, AsyncTransfers):
         consistency: Consistency = EVENTUAL,
         acknowledgement: AcknowledgementInput = LOCAL,
         hedge_reads: bool = False,
+        coalesce: bool = True,
     ) -> None:
         link = Link(
             *endpoints,
@@ -56,6 +58,7 @@ class AsyncClient(AsyncWrites, AsyncReads, AsyncTransfers):
             consistency=consistency,
             acknowledgement=acknowledgement,
             hedge_reads=hedge_reads,
+            coalesce=coalesce,
         )
         super().__init__(link)
 

@@ -11,11 +11,11 @@ from agentmem.client import acknowledgement as acknowledgements
 from agentmem.client import consistency as consistencies
 from agentmem.client import values
 from agentmem.client.acknowledgement import LOCAL, Acknowledgement, AcknowledgementInput
+from agentmem.client.batches import Batches, bound_of, read_route
 from agentmem.client.calls import Method, Request, Response
 from agentmem.client.consistency import EVENTUAL, NOWHERE, Consistency, Position
 from agentmem.client.errors import ClientClosed, invalid_field
 from agentmem.client.routing import Router
-from agentmem.client.selection import Bound, Route
 
 DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_PAGE_SIZE = 100
@@ -33,6 +33,7 @@ class Link:
         consistency: Consistency = EVENTUAL,
         acknowledgement: AcknowledgementInput = LOCAL,
         hedge_reads: bool = False,
+        coalesce: bool = True,
     ) -> None:
         if not endpoints:
             raise invalid_field("endpoints", "must name at least one node, as host:port")
@@ -43,6 +44,7 @@ class Link:
         self.router = Router(
             self.endpoints, rng=random.Random(), hedge_reads=values.boolean("hedge_reads", hedge_reads)
         )
+        self.batches = Batches(self.router, coalesce=values.boolean("coalesce", coalesce))
         self.closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -141,20 +143,6 @@ class AsyncConnection:
         return (
             self._link.acknowledgement if given is None else acknowledgements.checked_acknowledgement(given)
         )
-
-
-def read_route(wanted: Consistency) -> Route:
-    """Who answers a read, other than a search: the writer alone knows of every write."""
-    return Route.WRITER if wanted.strong else Route.REPLICAS_THEN_WRITER
-
-
-def bound_of(wanted: Consistency, *, is_search: bool = False) -> Bound:
-    """What a node must have to answer, as far as the client can tell."""
-    return Bound(
-        revision=wanted.at_least.revision,
-        is_search=is_search,
-        is_fresh=wanted.strong or wanted.max_staleness is not None,
-    )
 
 
 def position_of(response: Any) -> Position:

@@ -12,10 +12,9 @@ from agentmem.client.async_connection import (
     DEFAULT_PAGE_SIZE,
     MAX_INT32,
     AsyncConnection,
-    bound_of,
-    position_of,
 )
-from agentmem.client.consistency import Consistency
+from agentmem.client.batches import get_entry, search_entry
+from agentmem.client.consistency import Consistency, Position
 from agentmem.client.filters import Filter, Scope, scoped
 from agentmem.client.models import Memory
 from agentmem.client.namespaces import Stats
@@ -76,10 +75,12 @@ class AsyncReads(AsyncConnection):
             include_embedding=values.boolean("include_embedding", include_embedding),
             as_of=versions.as_of_to_proto(as_of),
         )
-        response = await self._read(
-            lambda endpoint: endpoint.reader.GetMemories, request, consistency, timeout_s, hedged_as="get"
-        )
-        return answers.get_result_from_proto(response)
+        self._ready_router()
+        time_s, begun_at_s = self._time(timeout_s), time.monotonic()
+        wanted = await self._require(request, consistency, begun_at_s + time_s)
+        result = await self._link.batches.gets.call(get_entry(request, wanted, time_s, begun_at_s))
+        self._saw(Position(result.epoch, result.applied_revision))
+        return result
 
     async def list(
         self,
@@ -180,8 +181,12 @@ class AsyncReads(AsyncConnection):
         narrowed = scoped(filter, scope)
         if narrowed is not None:
             request.filter.CopyFrom(narrowed.to_proto())
-        response = await self._searched(request, consistency, timeout_s)
-        return answers.search_result_from_proto(response)
+        self._ready_router()
+        time_s, begun_at_s = self._time(timeout_s), time.monotonic()
+        wanted = await self._require(request, consistency, begun_at_s + time_s)
+        result = await self._link.batches.searches.call(search_entry(request, wanted, time_s, begun_at_s))
+        self._saw(Position(result.epoch, result.applied_revision))
+        return result
 
     async def history(
         self,
@@ -257,28 +262,6 @@ class AsyncReads(AsyncConnection):
             timeout_s=self._time(timeout_s),
         )
         return topology.from_proto(response.topology)
-
-    async def _searched(
-        self,
-        request: reader_pb2.SearchMemoriesRequest,
-        consistency: Consistency | None,
-        timeout_s: float | None,
-    ) -> reader_pb2.SearchMemoriesResponse:
-        router = self._ready_router()
-        time_s, begun_at_s = self._time(timeout_s), time.monotonic()
-        wanted = await self._require(request, consistency, begun_at_s + time_s)
-        response = await router.read(
-            lambda endpoint: endpoint.reader.SearchMemories,
-            request,
-            # The writer cannot search; a replica asks it what a strong search has to show.
-            route=Route.REPLICAS,
-            timeout_s=time_s,
-            bound=bound_of(wanted, is_search=True),
-            hedged_as="search",
-            begun_at_s=begun_at_s,
-        )
-        self._saw(position_of(response))
-        return response
 
     async def _pages(
         self,

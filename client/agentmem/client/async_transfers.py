@@ -10,8 +10,9 @@ from typing import Unpack
 
 from agentmem.client import values, versions
 from agentmem.client.acknowledgement import AcknowledgementInput
-from agentmem.client.async_connection import AsyncConnection, bound_of, position_of, read_route
+from agentmem.client.async_connection import AsyncConnection, position_of
 from agentmem.client.backup import Backup, Progress, fetch_backup
+from agentmem.client.batches import bound_of, read_route
 from agentmem.client.consistency import Consistency
 from agentmem.client.errors import invalid_field
 from agentmem.client.filters import Filter, Scope, scoped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Sequence
 from typing import TypeVar, Unpack
@@ -12,7 +13,9 @@ from agentmem.client import answers, models, namespaces, values
 from agentmem.client.acknowledgement import AcknowledgementInput, acknowledgement_to_proto
 from agentmem.client.answers import AddResult, DeleteResult, DuplicatePolicy, PurgeStatus, UpdatedMemory
 from agentmem.client.async_connection import MAX_UINT64, AsyncConnection, position_of
+from agentmem.client.batches import add_entry
 from agentmem.client.calls import Method, Response
+from agentmem.client.consistency import Position
 from agentmem.client.errors import invalid_field
 from agentmem.client.filters import Field, Filter, Scope, scoped
 from agentmem.client.models import AddFields, NewMemory, UpdateFields
@@ -87,10 +90,13 @@ class AsyncWrites(AsyncConnection):
             memories=[models.new_memory_to_proto(models.new_memory(each, {})) for each in memories],
             on_duplicate=answers.duplicate_policy_to_proto(on_duplicate),
         )
-        response = await self._write(
-            lambda endpoint: endpoint.writer.AddMemories, request, acknowledgement, request_id, timeout_s
+        self._ready_router()
+        self._prepare(request, acknowledgement, request_id)
+        result = await self._link.batches.adds.call(
+            add_entry(request, self._time(timeout_s), time.monotonic())
         )
-        return answers.add_result_from_proto(response)
+        self._wrote(Position(result.epoch, result.revision))
+        return result
 
     async def update(
         self,
@@ -261,15 +267,20 @@ class AsyncWrites(AsyncConnection):
         request_id: str | None,
         timeout_s: float | None,
     ) -> Response:
-        request.request_id = _request_id(request_id)
-        message = acknowledgement_to_proto(self._acknowledgement(acknowledgement))
-        if message is not None:
-            request.acknowledgement.CopyFrom(message)
+        self._prepare(request, acknowledgement, request_id)
         response = await self._ready_router().write(
             method, request, request_id=request.request_id, timeout_s=self._time(timeout_s)
         )
         self._wrote(position_of(response))
         return response
+
+    def _prepare(
+        self, request: WriteRequest, acknowledgement: AcknowledgementInput | None, request_id: str | None
+    ) -> None:
+        request.request_id = _request_id(request_id)
+        message = acknowledgement_to_proto(self._acknowledgement(acknowledgement))
+        if message is not None:
+            request.acknowledgement.CopyFrom(message)
 
 
 WriteRequest = TypeVar(

@@ -184,6 +184,8 @@ class Router:
         is_repeatable: bool = True,
         request_id: str = "",
         doubt: Doubt | None = None,
+        is_retry: bool = False,
+        begun_at_s: float | None = None,
     ) -> Response:
         """The writer's answer.
 
@@ -195,6 +197,7 @@ class Router:
                 Otherwise it is not sent again once it may have been carried out.
             request_id: for the error that names it.
             doubt: tells whether it may have been done before, and is told when an attempt was not answered.
+            is_retry, begun_at_s: as of ``read``.
 
         Raises:
             Unavailable: the write was not done; the writer could not be reached within the deadline.
@@ -208,6 +211,8 @@ class Router:
             is_repeatable=is_repeatable,
             request_id=request_id,
             doubt=Doubt() if doubt is None else doubt,
+            is_retry=is_retry,
+            begun_at_s=begun_at_s,
         )
 
     def writer(self, timeout_s: float) -> AbstractAsyncContextManager[Endpoint]:

@@ -51,6 +51,7 @@ class Client(SyncWrites, SyncReads, SyncTransfers):
         consistency: Consistency = EVENTUAL,
         acknowledgement: AcknowledgementInput = LOCAL,
         hedge_reads: bool = False,
+        coalesce: bool = True,
     ) -> None:
         client = AsyncClient(
             *endpoints,
@@ -58,6 +59,7 @@ class Client(SyncWrites, SyncReads, SyncTransfers):
             consistency=consistency,
             acknowledgement=acknowledgement,
             hedge_reads=hedge_reads,
+            coalesce=coalesce,
         )
         super().__init__(client, ClientThread())
 

@@ -52,11 +52,13 @@ class WritePath:
         is_repeatable: bool,
         request_id: str,
         doubt: Doubt,
+        is_retry: bool,
+        begun_at_s: float | None,
     ) -> Response:
         """See Router.write."""
         self._calls.begin()
-        deadline_s = time.monotonic() + timeout_s
-        progress = _Progress()
+        deadline_s = (time.monotonic() if begun_at_s is None else begun_at_s) + timeout_s
+        progress = _Progress(owes_a_retry=is_retry)
         while progress.sent < calls.MAX_ATTEMPTS:
             topology = await self._calls.watch.current(deadline_s)
             if time.monotonic() >= deadline_s:

@@ -1,0 +1,304 @@
+"""How gets, searches and adds of one client travel together."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from agentmem.client import answers, errors, models, verdicts
+from agentmem.client.answers import AddResult, GetResult, SearchResult
+from agentmem.client.coalescing import Again, Coalescer, Entry
+from agentmem.client.consistency import Consistency
+from agentmem.client.errors import AgentMemError, DeadlineExceeded, OutcomeUnknown, ServerError
+from agentmem.client.routing import Router
+from agentmem.client.selection import Bound, Route
+from agentmem.client.verdicts import Verdict, WriteVerdict
+from agentmem.client.write_path import Doubt
+from agentmem.v1 import reader_pb2, writer_pb2
+
+# After a node did not know a batch, none is sent for so long: until the cluster is upgraded.
+UNKNOWN_S = 60.0
+
+Request = TypeVar("Request", bound=Message)
+Result = TypeVar("Result")
+
+
+def read_route(wanted: Consistency) -> Route:
+    """Who answers a read, other than a search: the writer alone knows of every write."""
+    return Route.WRITER if wanted.strong else Route.REPLICAS_THEN_WRITER
+
+
+def bound_of(wanted: Consistency, *, is_search: bool = False) -> Bound:
+    """What a node must have to answer, as far as the client can tell."""
+    return Bound(
+        revision=wanted.at_least.revision,
+        is_search=is_search,
+        is_fresh=wanted.strong or wanted.max_staleness is not None,
+    )
+
+
+class Batches:
+    """The gets, searches and adds of one client."""
+
+    def __init__(self, router: Router, *, coalesce: bool) -> None:
+        counters = router.counters
+        self.gets = Coalescer(_Gets(router), counters, is_enabled=coalesce)
+        self.searches = Coalescer(_Searches(router), counters, is_enabled=coalesce)
+        self.adds = Coalescer(_Adds(router), counters, is_enabled=coalesce)
+
+
+def get_entry(
+    request: reader_pb2.GetMemoriesRequest, wanted: Consistency, timeout_s: float, begun_at_s: float
+) -> Entry[reader_pb2.GetMemoriesRequest, GetResult]:
+    """A get. Those that differ in their ids alone, and in how far an answer must be, travel together."""
+    at_least = wanted.at_least
+    lane = (
+        request.namespace,
+        request.include_embedding,
+        request.as_of.SerializeToString() if request.HasField("as_of") else None,
+        wanted.strong,
+        wanted.max_staleness,
+        at_least.revision > 0,
+        at_least.epoch,
+    )
+    return Entry(request, lane, len(request.ids), timeout_s, begun_at_s, wanted)
+
+
+def search_entry(
+    request: reader_pb2.SearchMemoriesRequest, wanted: Consistency, timeout_s: float, begun_at_s: float
+) -> Entry[reader_pb2.SearchMemoriesRequest, SearchResult]:
+    """A search. One that has to wait for a fresh answer holds up only others that do."""
+    lane = (wanted.strong, wanted.max_staleness is not None, wanted.at_least.revision > 0)
+    return Entry(request, lane, request.top_k, timeout_s, begun_at_s, wanted)
+
+
+def add_entry(
+    request: writer_pb2.AddMemoriesRequest, timeout_s: float, begun_at_s: float
+) -> Entry[writer_pb2.AddMemoriesRequest, AddResult]:
+    """An add. One that waits for replicas holds up only others that do."""
+    lane = request.acknowledgement.SerializeToString() if request.HasField("acknowledgement") else None
+    return Entry(request, lane, len(request.memories), timeout_s, begun_at_s)
+
+
+class _Reads(Generic[Request, Result]):
+    """What gets and searches have in common."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._unknown_until_s = 0.0
+
+    def can_send_together(self) -> bool:
+        return time.monotonic() >= self._unknown_until_s
+
+    def overdue(self, entry: Entry[Request, Result]) -> AgentMemError:
+        return DeadlineExceeded(f"no answer within {entry.timeout_s:g} s")
+
+    def of_its_own(self, entry: Entry[Request, Result], error: AgentMemError) -> AgentMemError:
+        return copy.copy(error)
+
+
+class _Gets(_Reads[reader_pb2.GetMemoriesRequest, GetResult]):
+    async def alone(self, entry: Entry[reader_pb2.GetMemoriesRequest, GetResult]) -> GetResult:
+        response = await self._read(entry.request, entry.consistency, entry.timeout_s, entry.begun_at_s)
+        return answers.get_result_from_proto(response)
+
+    async def together(
+        self, entries: Sequence[Entry[reader_pb2.GetMemoriesRequest, GetResult]], deadline_s: float
+    ) -> Sequence[GetResult | AgentMemError | Again]:
+        request = reader_pb2.GetMemoriesRequest()
+        request.CopyFrom(entries[0].request)
+        request.ids[:] = dict.fromkeys(id for entry in entries for id in entry.request.ids)
+        wanted = entries[0].consistency
+        for entry in entries[1:]:
+            wanted &= entry.consistency
+        if wanted.at_least.revision:
+            request.consistency.min_revision = wanted.at_least.revision
+        begun_at_s = time.monotonic()
+        response = await self._read(request, wanted, max(0.0, deadline_s - begun_at_s), begun_at_s)
+        found = {memory.id: memory for memory in response.memories}
+        return [
+            _outcome(
+                lambda ids=entry.request.ids: GetResult(  # type: ignore[misc]
+                    models.memories_from_proto(found[id] for id in ids if id in found),
+                    tuple(id for id in ids if id not in found),
+                    response.applied_revision,
+                    response.epoch,
+                )
+            )
+            for entry in entries
+        ]
+
+    async def _read(
+        self,
+        request: reader_pb2.GetMemoriesRequest,
+        wanted: Consistency,
+        timeout_s: float,
+        begun_at_s: float,
+    ) -> reader_pb2.GetMemoriesResponse:
+        return await self._router.read(
+            lambda endpoint: endpoint.reader.GetMemories,
+            request,
+            route=read_route(wanted),
+            timeout_s=timeout_s,
+            bound=bound_of(wanted),
+            hedged_as="get",
+            begun_at_s=begun_at_s,
+        )
+
+
+class _Searches(_Reads[reader_pb2.SearchMemoriesRequest, SearchResult]):
+    async def alone(self, entry: Entry[reader_pb2.SearchMemoriesRequest, SearchResult]) -> SearchResult:
+        response = await self._router.read(
+            lambda endpoint: endpoint.reader.SearchMemories,
+            entry.request,
+            # The writer cannot search; a replica asks it what a strong search has to show.
+            route=Route.REPLICAS,
+            timeout_s=entry.timeout_s,
+            bound=bound_of(entry.consistency, is_search=True),
+            hedged_as="search",
+            is_retry=entry.is_retry,
+            begun_at_s=entry.begun_at_s,
+        )
+        return answers.search_result_from_proto(response)
+
+    async def together(
+        self, entries: Sequence[Entry[reader_pb2.SearchMemoriesRequest, SearchResult]], deadline_s: float
+    ) -> Sequence[SearchResult | AgentMemError | Again]:
+        furthest = entries[0].consistency
+        for entry in entries[1:]:
+            furthest &= entry.consistency
+        begun_at_s = time.monotonic()
+        try:
+            response = await self._router.read(
+                lambda endpoint: endpoint.reader.BatchSearchMemories,
+                reader_pb2.BatchSearchMemoriesRequest(requests=[entry.request for entry in entries]),
+                route=Route.REPLICAS,
+                timeout_s=max(0.0, deadline_s - begun_at_s),
+                bound=bound_of(furthest, is_search=True),
+                hedged_as="searches",
+                begun_at_s=begun_at_s,
+            )
+        except ServerError as error:
+            self._unknown_until_s = _unknown_until_s(error)
+            raise
+        return [
+            self._found(entry, result)
+            for entry, result in zip(entries, _checked(response.results, entries), strict=True)
+        ]
+
+    def _found(
+        self,
+        entry: Entry[reader_pb2.SearchMemoriesRequest, SearchResult],
+        result: reader_pb2.BatchSearchResult,
+    ) -> SearchResult | AgentMemError | Again:
+        if result.WhichOneof("outcome") == "response":
+            self._router.learn(result.response)
+            return _outcome(lambda: answers.search_result_from_proto(result.response))
+        error = errors.from_failure(result.failure)
+        if verdicts.verdict(error) is Verdict.FINAL:
+            return error
+        # Another replica may have what it asks for, or be able to do it.
+        entry.is_retry = verdicts.costs_a_retry(error)
+        return Again.AGAIN
+
+
+class _Adds:
+    """Each has a request id of its own, so a batch may be repeated as each of them may."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._unknown_until_s = 0.0
+
+    def can_send_together(self) -> bool:
+        return time.monotonic() >= self._unknown_until_s
+
+    async def alone(self, entry: Entry[writer_pb2.AddMemoriesRequest, AddResult]) -> AddResult:
+        response = await self._router.write(
+            lambda endpoint: endpoint.writer.AddMemories,
+            entry.request,
+            timeout_s=entry.timeout_s,
+            request_id=entry.request.request_id,
+            doubt=Doubt(entry.in_doubt),
+            is_retry=entry.is_retry,
+            begun_at_s=entry.begun_at_s,
+        )
+        return answers.add_result_from_proto(response)
+
+    async def together(
+        self, entries: Sequence[Entry[writer_pb2.AddMemoriesRequest, AddResult]], deadline_s: float
+    ) -> Sequence[AddResult | AgentMemError | Again]:
+        doubt = Doubt()
+        begun_at_s = time.monotonic()
+        try:
+            response = await self._router.write(
+                lambda endpoint: endpoint.writer.BatchAddMemories,
+                writer_pb2.BatchAddMemoriesRequest(requests=[entry.request for entry in entries]),
+                timeout_s=max(0.0, deadline_s - begun_at_s),
+                doubt=doubt,
+                begun_at_s=begun_at_s,
+            )
+        except AgentMemError as error:
+            self._unknown_until_s = _unknown_until_s(error)
+            for entry in entries:
+                entry.in_doubt = doubt.exists
+            raise
+        return [
+            self._added(entry, result, doubt)
+            for entry, result in zip(entries, _checked(response.results, entries), strict=True)
+        ]
+
+    def _added(
+        self,
+        entry: Entry[writer_pb2.AddMemoriesRequest, AddResult],
+        result: writer_pb2.BatchAddResult,
+        doubt: Doubt,
+    ) -> AddResult | AgentMemError | Again:
+        if result.WhichOneof("outcome") == "response":
+            self._router.learn(result.response)
+            return _outcome(lambda: answers.add_result_from_proto(result.response))
+        error = errors.from_failure(result.failure)
+        verdict = verdicts.write_verdict(error, in_doubt=doubt.exists)
+        if verdict is WriteVerdict.FINAL:
+            return error
+        entry.in_doubt = doubt.exists or verdict is WriteVerdict.IN_DOUBT
+        entry.is_retry = verdicts.costs_a_retry(error)
+        return Again.AGAIN
+
+    def overdue(self, entry: Entry[writer_pb2.AddMemoriesRequest, AddResult]) -> AgentMemError:
+        return OutcomeUnknown(
+            f"the write may or may not have been done: no answer within {entry.timeout_s:g} s",
+            reason="OUTCOME_UNKNOWN",
+            metadata={"request_id": entry.request.request_id},
+        )
+
+    def of_its_own(
+        self, entry: Entry[writer_pb2.AddMemoriesRequest, AddResult], error: AgentMemError
+    ) -> AgentMemError:
+        own = copy.copy(error)
+        if isinstance(own, OutcomeUnknown):
+            own.metadata = {**own.metadata, "request_id": entry.request.request_id}
+        return own
+
+
+def _unknown_until_s(error: AgentMemError) -> float:
+    """Until when no batch is sent after this error of one."""
+    return time.monotonic() + UNKNOWN_S if error.code is grpc.StatusCode.UNIMPLEMENTED else 0.0
+
+
+def _checked(results: Sequence[Result], entries: Sequence[object]) -> Sequence[Result]:
+    if len(results) != len(entries):
+        raise ServerError(f"the server answered {len(results)} requests of a batch of {len(entries)}")
+    return results
+
+
+def _outcome(convert: Callable[[], Result]) -> Result | AgentMemError:
+    """The result, or the error of what this client does not understand."""
+    try:
+        return convert()
+    except AgentMemError as error:
+        return error
