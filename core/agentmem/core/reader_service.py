@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -18,6 +19,7 @@ from agentmem.core.reading import get_history, get_memories, get_stats, list_mem
 from agentmem.core.store import Store
 from agentmem.core.times import now_us
 from agentmem.core.validation import check_ids, check_namespace
+from agentmem.core.watching import Watches
 from agentmem.v1 import consistency_pb2, reader_pb2, reader_pb2_grpc
 
 MAX_READ_THREADS = 2
@@ -29,15 +31,17 @@ MAX_STALE_WAIT_S = 0.5
 
 
 class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
-    """Gets, lists, histories, exports and stats over a store."""
+    """Gets, lists, histories, exports, watches and stats over a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, watches: Watches) -> None:
         self._store = store
+        self._watches = watches
         self._threads = BoundedThreads("reads", threads=MAX_READ_THREADS, max_calls=MAX_WAITING_READS)
 
     def close(self) -> None:
         """Drops the reads that wait for a thread."""
         self._threads.close()
+        self._watches.close()
 
     def check_serving(self) -> None:
         """Raises when this node takes no reads now."""
@@ -121,6 +125,14 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
             if frame.versions or is_first:
                 yield frame
             is_first = False
+
+    async def WatchMemories(
+        self, request: reader_pb2.WatchMemoriesRequest, context: object
+    ) -> AsyncIterator[reader_pb2.WatchMemoriesResponse]:
+        self.check_serving()
+        async with aclosing(self._watches.watch(request)) as messages:
+            async for message in messages:
+                yield message
 
     async def GetStats(
         self, request: reader_pb2.GetStatsRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -18,6 +18,7 @@ from agentmem.core.set_aside import set_aside
 from agentmem.core.standing import StandingFile
 from agentmem.core.store import Store
 from agentmem.core.times import now_us
+from agentmem.core.watching import Watches
 from agentmem.replica.bootstrap import fetch_snapshot
 from agentmem.replica.cluster_service import ClusterService
 from agentmem.replica.consistent_reads import ConsistentReads, Part
@@ -151,8 +152,10 @@ async def _serve(
         )
 
     cluster = ClusterService(store, link, promotion, node_id=node_id, own_node=own_node)
+    watches = Watches(store, follower.progress, is_writer=False)
     reader = ReplicaReader(
         store,
+        watches,
         embedder,
         view=lambda: indexer.view,
         consistent_reads=ConsistentReads(store, follower, reporter),
@@ -235,6 +238,7 @@ async def _serve(
         await reporter.drain()
         await asyncio.sleep(DRAIN_NOTICE_S)
     cluster.close()
+    watches.drain()
     await server.stop(settings.drain_s)
     for task in tasks:
         task.cancel()

@@ -27,6 +27,7 @@ from agentmem.core.validation import (
     check_query_text,
     decode_embedding,
 )
+from agentmem.core.watching import Watches
 from agentmem.replica.consistent_reads import ConsistentReads, Part
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.search import Mode, ScoredOrdinal, SearchQuery, search
@@ -51,6 +52,7 @@ class ReplicaReader(StoreReader):
     def __init__(
         self,
         store: Store,
+        watches: Watches,
         embedder: Embedder,
         *,
         view: Callable[[], View],
@@ -60,7 +62,7 @@ class ReplicaReader(StoreReader):
         check_serving: Callable[[], None],
         search_threads: int,
     ) -> None:
-        super().__init__(store)
+        super().__init__(store, watches)
         self._searches = BoundedThreads(
             "searches", threads=search_threads, max_calls=search_threads + MAX_WAITING_SEARCHES
         )

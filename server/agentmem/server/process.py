@@ -14,6 +14,7 @@ from agentmem.core.serving import GrpcServer
 from agentmem.core.standing import StandingFile
 from agentmem.core.store import Store
 from agentmem.core.times import now_us
+from agentmem.core.watching import Watches
 from agentmem.server.cluster_service import ClusterService
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.feed import ReplicationService
@@ -117,7 +118,8 @@ async def _serve(
         max_log_age_s=settings.max_log_age_s,
     )
     writer = WriterService(store, queue, embedder, membership, sweeper)
-    reader = WriterReader(store)
+    watches = Watches(store, replication.committed, is_writer=True)
+    reader = WriterReader(store, watches)
     writer_pb2_grpc.add_WriterServiceServicer_to_server(writer, server.grpc)
     reader_pb2_grpc.add_ReaderServiceServicer_to_server(reader, server.grpc)
     replication_pb2_grpc.add_ReplicationServiceServicer_to_server(replication, server.grpc)
@@ -143,6 +145,7 @@ async def _serve(
         task.cancel()
     replication.close()
     cluster.close()
+    watches.drain()
     # Everything that waits is committed and answered; what comes now is told so, for as long as clients need
     # to hear it.
     await queue.close()
