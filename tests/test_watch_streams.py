@@ -235,7 +235,10 @@ def _raise(error: Exception | None) -> None:
 
 
 def test_termination_is_quick_with_open_watches(tmp_path: Path) -> None:
-    with Cluster(tmp_path, replicas=1, writer_flags=("--embedder", "none")) as cluster:
+    # The time for those that take nothing.
+    flags = ("--embedder", "none", "--drain-s", "1")
+    with Cluster(tmp_path, replicas=0, writer_flags=flags) as cluster:
+        cluster.begin_replica(*flags).wait_ready()
         stubs = [Stubs(node.address) for node in cluster.nodes]
         large = [Memory(content="x" * 200_000) for _ in range(40)]
         add(stubs[0], "ns", *large)
@@ -283,7 +286,9 @@ def test_watchers_that_take_nothing_cost_no_memory(tmp_path: Path) -> None:
         # All of it for each would be 384 MiB.
         assert anonymous_bytes(cluster.writer) - before < 64 * MIB
         # And they get it when they take it.
-        assert sum(len(message.changes) for message, _ in zip(idle[0], range(128), strict=False)) == 128
+        taken = 0
+        while taken < 128:
+            taken += len(next(iter(idle[0])).changes)
         for call in idle:
             call.cancel()
         stubs.channel.close()
@@ -346,8 +351,8 @@ def test_watches_that_are_given_up_leave_nothing_behind(tmp_path: Path) -> None:
                 call.cancel()
 
             tasks: list[int] = []
-            for round in range(10):
-                await asyncio.gather(*(watch(number % 4) for number in range(200)))
+            for round in range(5):
+                await asyncio.gather(*(watch(number % 4) for number in range(240)))
                 local.put(f"n{round}")
                 await until(lambda: not local.watches._open, "every watch is over")
                 gc.collect()
