@@ -28,7 +28,9 @@ from agentmem.client.answers import (
     UpdatedMemory,
 )
 from agentmem.client.async_client import AsyncClient
+from agentmem.client.async_watches import AsyncWatch
 from agentmem.client.backup import Backup
+from agentmem.client.changes import ChangeKind, MemoryChange, WatchPosition, id_digest
 from agentmem.client.consistency import EVENTUAL, STRONG, Consistency, Position, at_least, max_staleness
 from agentmem.client.errors import (
     AgentMemError,
@@ -60,6 +62,7 @@ from agentmem.client.namespaces import (
 from agentmem.client.session import AsyncSession
 from agentmem.client.statistics import Statistics
 from agentmem.client.sync_client import Client, Session
+from agentmem.client.sync_watches import Watch
 from agentmem.client.times import NanosecondDatetime
 from agentmem.client.topology import Node, NodeRole, NodeState, Topology
 from agentmem.client.versions import HistoryPage, ImportConflict, ImportResult, MemoryVersion, VersionKind
@@ -78,7 +81,9 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncSession",
+    "AsyncWatch",
     "Backup",
+    "ChangeKind",
     "Client",
     "ClientClosed",
     "Consistency",
@@ -97,6 +102,7 @@ __all__ = [
     "ImportResult",
     "InvalidArgument",
     "Memory",
+    "MemoryChange",
     "MemoryType",
     "MemoryVersion",
     "NamespaceSettings",
@@ -129,8 +135,11 @@ __all__ = [
     "VectorPrecision",
     "VersionKind",
     "VersionMismatch",
+    "Watch",
+    "WatchPosition",
     "applied",
     "at_least",
+    "id_digest",
     "max_staleness",
     "replicated",
 ]

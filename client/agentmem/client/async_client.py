@@ -9,13 +9,14 @@ from agentmem.client.acknowledgement import LOCAL, AcknowledgementInput
 from agentmem.client.async_connection import DEFAULT_TIMEOUT_S, Link
 from agentmem.client.async_reads import AsyncReads
 from agentmem.client.async_transfers import AsyncTransfers
+from agentmem.client.async_watches import AsyncWatches
 from agentmem.client.async_writes import AsyncWrites
 from agentmem.client.consistency import EVENTUAL, Consistency
 from agentmem.client.session import AsyncSession
 from agentmem.client.statistics import Statistics
 
 
-class AsyncClient(AsyncWrites, AsyncReads, AsyncTransfers):
+class AsyncClient(AsyncWrites, AsyncReads, AsyncTransfers, AsyncWatches):
     """A client of an AgentMem cluster, for one event loop.
 
         async with AsyncClient("127.0.0.1:7600") as client:

@@ -144,14 +144,16 @@ class Router:
         route: Route,
         timeout_s: float,
         bound: Bound = UNBOUND,
+        silence_s: float | None = None,
     ) -> AsyncGenerator[Response, None]:
         """The messages of one node of the route, which is found as for ``read``.
 
         Args:
-            timeout_s: for the first message; there is no bound for the others.
+            timeout_s: for the first message.
+            silence_s: for each of the others; None for no bound.
 
         Raises:
-            Unavailable: no node sent a first message in time, or the node was lost in the middle.
+            Unavailable: no node sent a first message in time, or the node was lost in the middle, or silent.
             AgentMemError: what the node answered.
         """
 
@@ -173,7 +175,25 @@ class Router:
             message = stream.first
             while message is not None:
                 yield message
-                message = await self.received(stream.address, stream.call)
+                message = await self._following(stream, silence_s)
+
+    async def _following(self, stream: _Stream[Response], silence_s: float | None) -> Response | None:
+        """The next message of a stream; a node that is lost in the middle is passed over for a while."""
+        try:
+            try:
+                async with asyncio.timeout(silence_s):
+                    return await self.received(stream.address, stream.call)
+            except TimeoutError as error:
+                silent = f"{stream.address} sent nothing for {silence_s:g} s"
+                raise Unavailable(silent, reason="NO_ANSWER") from error
+        except AgentMemError as error:
+            load = self._loads.get(stream.address)
+            if load is not None and verdicts.verdict(error) is Verdict.ANOTHER_NODE:
+                now_s = time.monotonic()
+                # The call that was counted has ended with its first message; what failed now is another one.
+                again = selection.started(load, now_s=now_s)
+                self._loads[stream.address] = selection.failed(again, now_s=now_s, rng=self._calls.rng)
+            raise
 
     async def write(
         self,

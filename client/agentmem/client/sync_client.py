@@ -14,6 +14,7 @@ from agentmem.client.statistics import Statistics
 from agentmem.client.sync_connection import ClientThread
 from agentmem.client.sync_reads import SyncReads
 from agentmem.client.sync_transfers import SyncTransfers
+from agentmem.client.sync_watches import SyncWatches
 from agentmem.client.sync_writes import SyncWrites
 
 
@@ -31,7 +32,7 @@ class Session(SyncWrites, SyncReads, SyncTransfers):
         return repr(self._client).removeprefix("Async")
 
 
-class Client(SyncWrites, SyncReads, SyncTransfers):
+class Client(SyncWrites, SyncReads, SyncTransfers, SyncWatches):
     """A client of an AgentMem cluster, for any number of threads.
 
         with Client("127.0.0.1:7600") as client:
