@@ -28,6 +28,8 @@ from agentmem.core.records import FloatVector
 from agentmem.v1 import memory_pb2, writer_pb2
 
 DAY_US = 24 * 3600 * 1_000_000
+# Nobody is promoted here.
+EPOCH = 1
 
 Stored: TypeAlias = tuple[memory_pb2.Memory, bytes | None]
 
@@ -62,7 +64,7 @@ class Model(State):
         if known.version is None or not known.version.is_gone:
             return known.answer
         assert isinstance(known.answer, writer_pb2.UpdateMemoryResponse)
-        answer = writer_pb2.UpdateMemoryResponse(revision=known.answer.revision)
+        answer = writer_pb2.UpdateMemoryResponse(revision=known.answer.revision, epoch=EPOCH)
         memory = known.answer.memory
         answer.memory.CopyFrom(
             memory_pb2.Memory(id=memory.id, namespace=memory.namespace, version=memory.version)
@@ -94,7 +96,7 @@ class Model(State):
             self.write(request.namespace, memory, vector)
             self.keep_count(request.namespace, memory.id)
         self.end_entry(time_us, bool(batch.written or request.request_id))
-        answer.revision = self.revision
+        answer.revision, answer.epoch = self.revision, EPOCH
         return answer
 
     def update(
@@ -130,7 +132,7 @@ class Model(State):
         self.write(request.namespace, memory, stored)
         self.keep_count(request.namespace, memory.id)
         self.end_entry(time_us)
-        return writer_pb2.UpdateMemoryResponse(memory=memory, revision=self.revision)
+        return writer_pb2.UpdateMemoryResponse(memory=memory, revision=self.revision, epoch=EPOCH)
 
     def _expected(
         self, namespace: str, memory_id: str, expected_version: int | None, time_us: int
@@ -192,7 +194,7 @@ class Model(State):
     ) -> writer_pb2.DeleteMemoriesResponse:
         self.end_entry(time_us, has_changes or bool(request.request_id))
         answer = writer_pb2.DeleteMemoriesResponse(
-            deleted_ids=ids, deleted_count=len(ids), revision=self.revision
+            deleted_ids=ids, deleted_count=len(ids), revision=self.revision, epoch=EPOCH
         )
         if request.purge and ids:
             joined = b"".join(memory_id.encode() + b"\x00" for memory_id in in_order(ids))
@@ -261,12 +263,12 @@ class Model(State):
         )
         if space.max_version_age_us:
             settings.max_version_age.FromMicroseconds(space.max_version_age_us)
-        return writer_pb2.UpdateNamespaceResponse(settings=settings, revision=self.revision)
+        return writer_pb2.UpdateNamespaceResponse(settings=settings, revision=self.revision, epoch=EPOCH)
 
     def import_versions(
         self, namespace: str, versions: Sequence[memory_pb2.MemoryVersion], time_us: int, *, skips: bool
-    ) -> tuple[int, int, int]:
-        """How many were imported and left out, and the revision. Embeddings are of unit length."""
+    ) -> tuple[int, int, int, int]:
+        """How many were imported and left out, the revision and the epoch. Embeddings are of unit length."""
         space = self.space(namespace)
         known = (space.dimension, space.embedding_model)
         newest = {memory_id: stored[-1].memory for memory_id, stored in space.memories.items()}
@@ -294,7 +296,7 @@ class Model(State):
             memory.ClearField("embedding")
             self.write(namespace, memory, version.memory.embedding or None, version.kind)
         self.end_entry(time_us, bool(taken))
-        return len(taken), len(versions) - len(taken), self.revision
+        return len(taken), len(versions) - len(taken), self.revision, EPOCH
 
 
 class _Batch:

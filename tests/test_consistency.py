@@ -331,6 +331,20 @@ def test_a_revision_that_is_not_there(cluster: Cluster) -> None:
         assert (code, reason, metadata["epoch"]) == (grpc.StatusCode.UNAVAILABLE, "STALE_EPOCH", "2")
 
 
+def test_a_read_waits_no_longer_than_its_deadline_allows(replica: Stubs, namespace: str) -> None:
+    request = reader_pb2.GetMemoriesRequest(namespace=namespace, ids=["a"], consistency=at_least(2**60))
+
+    def is_refused() -> bool:
+        try:
+            replica.reader.GetMemories(request, timeout=0.3)
+        except grpc.RpcError as error:
+            # Unless the machine is very busy.
+            return error.code() is grpc.StatusCode.UNAVAILABLE
+        return False
+
+    wait_until(is_refused, "an answer within the deadline")
+
+
 def test_a_revision_that_a_promotion_left_behind_is_not_taken_for_another(cluster: Cluster) -> None:
     (replica_node,) = cluster.replicas
     cluster.wait_settled()

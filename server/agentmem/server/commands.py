@@ -89,7 +89,7 @@ class AddMemories:
             ]
         )
         batch.check_size()
-        response.revision = transaction.revision
+        response.revision, response.epoch = transaction.revision, transaction.position.epoch
         if batch.changes or self.request:
             response.revision += 1
             transaction.append(
@@ -265,6 +265,7 @@ class UpdateMemory:
         response = writer_pb2.UpdateMemoryResponse(
             memory=memory_pb2.Memory(id=updated.id, namespace=self.namespace, version=updated.version),
             revision=transaction.revision + 1,
+            epoch=transaction.position.epoch,
         )
         transaction.append(
             [Change(updated, vector), *pruned(transaction, self.namespace, state)],

@@ -96,7 +96,7 @@ def _end(
     request: RequestKey | None,
 ) -> writer_pb2.DeleteMemoriesResponse:
     """Writes an entry, if there is anything for it, and completes the response."""
-    response.revision = transaction.revision
+    response.revision, response.epoch = transaction.revision, transaction.position.epoch
     if changes or receipt is not None or request is not None:
         response.revision += 1
         if receipt is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from agentmem.core.bounded_threads import BoundedThreads
@@ -20,6 +21,7 @@ from agentmem.core.validation import (
     check_time,
     decode_embedding,
 )
+from agentmem.server.acknowledgement import LocalAcknowledgement
 from agentmem.server.commands import check_vector
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.retention import PruneByCount
@@ -37,6 +39,7 @@ class Imported:
     imported_versions: int
     skipped_versions: int
     revision: int
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ class ImportVersions:
             newest[memory.id] = memory.version, timestamp_us(memory.update_time)
             accepted.append(change)
         revision = transaction.append(accepted, time_us) if accepted else transaction.revision
-        return Imported(len(accepted), len(self.versions) - len(accepted), revision)
+        skipped = len(self.versions) - len(accepted)
+        return Imported(len(accepted), skipped, revision, transaction.position.epoch)
 
     def _stored(self, transaction: WriteTransaction, memory_id: str) -> tuple[int, int]:
         state = transaction.id_state(self.namespace, memory_id)
@@ -108,31 +112,49 @@ class _Stream:
 
 
 async def import_memories(
-    requests: AsyncIterable[writer_pb2.ImportMemoriesRequest], queue: CommitQueue, threads: BoundedThreads
+    requests: AsyncIterable[writer_pb2.ImportMemoriesRequest],
+    queue: CommitQueue,
+    threads: BoundedThreads,
+    acknowledgement_of: Callable[[writer_pb2.ImportMemoriesRequest], LocalAcknowledgement],
 ) -> writer_pb2.ImportMemoriesResponse:
     """Commits each message of the stream. What was committed before an error stays."""
-    stream = _Stream()
-    async for request in requests:
-        if not stream.namespace:
-            stream.begin(request)
-        elif request.namespace not in ("", stream.namespace):
-            raise invalid_field("namespace", f"is {request.namespace!r}, in the first message another")
-        if len(request.versions) > MAX_BATCH:
-            raise invalid_field("versions", f"must have at most {MAX_BATCH} items in a message")
-        size_bytes = request.ByteSize()
-        changes = await threads.run(_changes, stream.namespace, request)
-        if changes:
-            done = await queue.submit(ImportVersions(stream.namespace, changes, stream.skips, size_bytes))
-            stream.response.imported_versions += done.imported_versions
-            stream.response.skipped_versions += done.skipped_versions
-            stream.response.revision = done.revision
-            # What the namespace does not keep goes in a commit of its own.
-            ids = list(dict.fromkeys(change.memory.id for change in changes))
-            while done.imported_versions and await queue.submit(PruneByCount(stream.namespace, ids)):
-                pass
-    if not stream.namespace:
-        raise invalid_field("namespace", "is missing: the stream has no message")
-    return stream.response
+    with ExitStack() as held:
+        stream = _Stream()
+        acknowledgement: LocalAcknowledgement | None = None
+        async for request in requests:
+            if acknowledgement is None:
+                stream.begin(request)
+                acknowledgement = held.enter_context(acknowledgement_of(request))
+            elif request.HasField("acknowledgement"):
+                raise invalid_field("acknowledgement", "belongs in the first message")
+            await _import_message(stream, request, queue, threads)
+        if acknowledgement is None:
+            raise invalid_field("namespace", "is missing: the stream has no message")
+        return await acknowledgement.complete(stream.response)
+
+
+async def _import_message(
+    stream: _Stream,
+    request: writer_pb2.ImportMemoriesRequest,
+    queue: CommitQueue,
+    threads: BoundedThreads,
+) -> None:
+    if request.namespace not in ("", stream.namespace):
+        raise invalid_field("namespace", f"is {request.namespace!r}, in the first message another")
+    if len(request.versions) > MAX_BATCH:
+        raise invalid_field("versions", f"must have at most {MAX_BATCH} items in a message")
+    size_bytes = request.ByteSize()
+    changes = await threads.run(_changes, stream.namespace, request)
+    if not changes:
+        return
+    done = await queue.submit(ImportVersions(stream.namespace, changes, stream.skips, size_bytes))
+    stream.response.imported_versions += done.imported_versions
+    stream.response.skipped_versions += done.skipped_versions
+    stream.response.revision, stream.response.epoch = done.revision, done.epoch
+    # What the namespace does not keep goes in a commit of its own.
+    ids = list(dict.fromkeys(change.memory.id for change in changes))
+    while done.imported_versions and await queue.submit(PruneByCount(stream.namespace, ids)):
+        pass
 
 
 def _changes(namespace: str, request: writer_pb2.ImportMemoriesRequest) -> list[Change]:

@@ -30,7 +30,12 @@ class Member:
 
 
 class Membership:
-    """The writer's list of nodes. Belongs to one event loop."""
+    """The writer's list of nodes. Belongs to one event loop.
+
+    Attributes:
+        changed: notified when a node came, went or changed its state.
+        on_progress: called when a replica has reported how far it is.
+    """
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class Membership:
         """``on_join`` is told the address of each replica that subscribes."""
         self.changed = Signal()
         self._on_join = on_join
+        self.on_progress: Callable[[], None] = lambda: None
         self._node_id = node_id
         self._address = address
         self._position = position
@@ -89,15 +95,23 @@ class Membership:
             return False
         changed = member.node.state != request.state
         member.reported_at_s = time.monotonic()
-        member.node.applied_revision = request.applied_revision
-        member.node.searchable_revision = request.searchable_revision
+        # A store does not go back while it is subscribed, but one report may overtake another.
+        node = member.node
+        node.applied_revision = max(node.applied_revision, request.applied_revision)
+        node.searchable_revision = max(node.searchable_revision, request.searchable_revision)
         member.node.state = request.state
         member.node.ClearField("staleness")
         if request.HasField("staleness"):
             member.node.staleness.CopyFrom(request.staleness)
         if changed:
             self.changed.notify()
+        self.on_progress()
         return True
+
+    def progress(self) -> list[tuple[int, int]]:
+        """Of each subscribed replica the revision that is on its disk, and the one that its searches show."""
+        nodes = [member.node for member in self._members.values()]
+        return [(node.applied_revision, node.searchable_revision) for node in nodes]
 
     async def monitor_silence(self) -> None:
         """Takes replicas that hang out of service, until they report again; runs until cancelled."""

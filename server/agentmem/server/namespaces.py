@@ -40,7 +40,9 @@ class UpdateNamespace:
                 wanted.ClearField(field)
         settings.MergeFrom(wanted)
         settings.vector_precision = settings.vector_precision or writer_pb2.VECTOR_PRECISION_FLOAT32
-        response = writer_pb2.UpdateNamespaceResponse(settings=settings, revision=transaction.revision + 1)
+        response = writer_pb2.UpdateNamespaceResponse(
+            settings=settings, revision=transaction.revision + 1, epoch=transaction.position.epoch
+        )
         transaction.append(
             (),
             time_us,

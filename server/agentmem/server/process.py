@@ -143,6 +143,8 @@ async def _serve(
     await first_of(shutdown, ended)
     for task in housekeeping:
         task.cancel()
+    # While the replicas are still subscribed.
+    writer.answer_waiting()
     replication.close()
     cluster.close()
     watches.drain()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import grpc
 
 from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.consistency import Demand, check_not_lost, revision_lost
@@ -30,6 +32,7 @@ from agentmem.core.validation import (
     check_namespace,
     decode_embedding,
 )
+from agentmem.server.acknowledgement import Acknowledgements, LocalAcknowledgement
 from agentmem.server.commands import (
     WRITABLE_FIELDS,
     AddMemories,
@@ -67,6 +70,7 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         self._embedder = embedder
         self._membership = membership
         self._sweeper = sweeper
+        self._acknowledgements = Acknowledgements(membership)
         self._ids = IdSource()
         self._threads = BoundedThreads("writes", threads=MAX_THREADS, max_calls=MAX_WAITING_CALLS)
 
@@ -74,9 +78,17 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         """Drops what waits to be checked or embedded."""
         self._threads.close()
 
+    def answer_waiting(self) -> None:
+        """Answers the writes that wait for replicas with what is known of them."""
+        self._acknowledgements.close()
+
     async def AddMemories(
-        self, request: writer_pb2.AddMemoriesRequest, context: object
+        self, request: writer_pb2.AddMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> writer_pb2.AddMemoriesResponse:
+        with self._acknowledgements.begin(request, context) as acknowledgement:
+            return await acknowledgement.complete(await self._add(request))
+
+    async def _add(self, request: writer_pb2.AddMemoriesRequest) -> writer_pb2.AddMemoriesResponse:
         size_bytes = request.ByteSize()
         policy = request.on_duplicate or writer_pb2.DUPLICATE_POLICY_ADD
         if policy not in writer_pb2.DuplicatePolicy.values():
@@ -144,8 +156,12 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
             return transaction.namespace(namespace) or NamespaceState(number=0)
 
     async def UpdateMemory(
-        self, request: writer_pb2.UpdateMemoryRequest, context: object
+        self, request: writer_pb2.UpdateMemoryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> writer_pb2.UpdateMemoryResponse:
+        with self._acknowledgements.begin(request, context) as acknowledgement:
+            return await acknowledgement.complete(await self._update(request))
+
+    async def _update(self, request: writer_pb2.UpdateMemoryRequest) -> writer_pb2.UpdateMemoryResponse:
         check_namespace(request.namespace)
         key = request_key_of("UpdateMemory", request.namespace, request.request_id, request)
         memory = request.memory
@@ -182,8 +198,12 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         return None
 
     async def DeleteMemories(
-        self, request: writer_pb2.DeleteMemoriesRequest, context: object
+        self, request: writer_pb2.DeleteMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> writer_pb2.DeleteMemoriesResponse:
+        with self._acknowledgements.begin(request, context) as acknowledgement:
+            return await acknowledgement.complete(await self._delete(request))
+
+    async def _delete(self, request: writer_pb2.DeleteMemoriesRequest) -> writer_pb2.DeleteMemoriesResponse:
         check_namespace(request.namespace)
         key = request_key_of("DeleteMemories", request.namespace, request.request_id, request)
         matcher = compile_filter(request.filter)
@@ -237,12 +257,23 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         )
 
     async def ImportMemories(
-        self, requests: AsyncIterable[writer_pb2.ImportMemoriesRequest], context: object
+        self,
+        requests: AsyncIterable[writer_pb2.ImportMemoriesRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> writer_pb2.ImportMemoriesResponse:
-        return await import_memories(requests, self._queue, self._threads)
+        def acknowledgement_of(first: writer_pb2.ImportMemoriesRequest) -> LocalAcknowledgement:
+            return self._acknowledgements.begin(first, context)
+
+        return await import_memories(requests, self._queue, self._threads, acknowledgement_of)
 
     async def UpdateNamespace(
-        self, request: writer_pb2.UpdateNamespaceRequest, context: object
+        self, request: writer_pb2.UpdateNamespaceRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> writer_pb2.UpdateNamespaceResponse:
+        with self._acknowledgements.begin(request, context) as acknowledgement:
+            return await acknowledgement.complete(await self._update_namespace(request))
+
+    async def _update_namespace(
+        self, request: writer_pb2.UpdateNamespaceRequest
     ) -> writer_pb2.UpdateNamespaceResponse:
         check_namespace(request.namespace)
         key = request_key_of("UpdateNamespace", request.namespace, request.request_id, request)
