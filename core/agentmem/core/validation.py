@@ -29,6 +29,7 @@ MAX_METADATA_BYTES = 64 * 1024
 MAX_MODEL_BYTES = 128
 MAX_DIMENSION = 4096
 MAX_BATCH = 1000
+MAX_BATCHED_REQUESTS = 100
 MAX_PAGE_SIZE = 1000
 MAX_TOP_K = 1000
 MAX_QUERY_BYTES = 16 * 1024
@@ -71,6 +72,12 @@ def check_request_id(request_id: str) -> None:
 def check_count(count: int, field: str) -> None:
     if not 1 <= count <= MAX_BATCH:
         raise invalid_field(field, f"must have 1 to {MAX_BATCH} items, not {count}")
+
+
+def check_batch(count: int, field: str) -> None:
+    """The number of requests in one call."""
+    if not 1 <= count <= MAX_BATCHED_REQUESTS:
+        raise invalid_field(field, f"must have 1 to {MAX_BATCHED_REQUESTS} items, not {count}")
 
 
 def check_limit(value: int, field: str, default: int, maximum: int) -> int:

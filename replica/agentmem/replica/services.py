@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -12,7 +13,13 @@ from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.consistency import Demand, demand_of
 from agentmem.core.deadlines import allowed_wait_s
 from agentmem.core.embedders import Embedder, embedding_required
-from agentmem.core.errors import FailedPrecondition, InvalidArgument, invalid_field
+from agentmem.core.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    ResourceExhausted,
+    answerable,
+    invalid_field,
+)
 from agentmem.core.filters import Filter, compile_filter
 from agentmem.core.layout import NamespaceState
 from agentmem.core.reader_service import MAX_STALE_WAIT_S, StoreReader
@@ -22,6 +29,7 @@ from agentmem.core.store import Store
 from agentmem.core.times import now_us
 from agentmem.core.validation import (
     MAX_TOP_K,
+    check_batch,
     check_limit,
     check_namespace,
     check_query_text,
@@ -38,6 +46,8 @@ DEFAULT_TOP_K = 10
 # When what a search found has been removed meanwhile, it is repeated without that.
 MAX_SEARCHES_AGAIN = 3
 MAX_WAITING_SEARCHES = 1024
+# Below the 64 MiB that a message may have, with room for the failures of the others.
+MAX_BATCH_ANSWER_BYTES = 48 * 1024 * 1024
 _MODES: dict[int, Mode] = {
     reader_pb2.SEARCH_MODE_UNSPECIFIED: "hybrid",
     reader_pb2.SEARCH_MODE_HYBRID: "hybrid",
@@ -105,6 +115,33 @@ class ReplicaReader(StoreReader):
             wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
             await self._consistent_reads.reach(self._view_part, demand, wait_s)
         return await self._searches.run(self._search, request, mode, text, given, matcher, top_k)
+
+    async def BatchSearchMemories(
+        self, request: reader_pb2.BatchSearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> reader_pb2.BatchSearchMemoriesResponse:
+        self.check_serving()
+        check_batch(len(request.requests), "requests")
+        size_bytes = 0
+
+        async def result_of(each: reader_pb2.SearchMemoriesRequest) -> reader_pb2.BatchSearchResult:
+            nonlocal size_bytes
+            try:
+                response = await self.SearchMemories(each, context)
+                # As they come, so that what does not fit is not kept either.
+                if size_bytes + response.ByteSize() > MAX_BATCH_ANSWER_BYTES:
+                    raise ResourceExhausted(
+                        "ANSWER_TOO_LARGE",
+                        f"the answers are larger than {MAX_BATCH_ANSWER_BYTES} bytes in all: search alone",
+                        field="requests",
+                    )
+                size_bytes += response.ByteSize()
+                return reader_pb2.BatchSearchResult(response=response)
+            except Exception as error:
+                failure = answerable(error, "BatchSearchMemories").to_failure()
+                return reader_pb2.BatchSearchResult(failure=failure)
+
+        results = await asyncio.gather(*(result_of(each) for each in request.requests))
+        return reader_pb2.BatchSearchMemoriesResponse(results=results)
 
     def _search(
         self,
@@ -216,6 +253,11 @@ class NotWriterService(_NotWriter, writer_pb2_grpc.WriterServiceServicer):
     """Answers writes with the address of the writer."""
 
     async def AddMemories(self, request: writer_pb2.AddMemoriesRequest, context: object) -> NoReturn:
+        self._refuse()
+
+    async def BatchAddMemories(
+        self, request: writer_pb2.BatchAddMemoriesRequest, context: object
+    ) -> NoReturn:
         self._refuse()
 
     async def UpdateMemory(self, request: writer_pb2.UpdateMemoryRequest, context: object) -> NoReturn:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable
 from typing import Any, NoReturn
 
 import grpc
 
 from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.consistency import Demand, check_not_lost, revision_lost
-from agentmem.core.embedders import Embedder, embedding_required
+from agentmem.core.embedders import Embedder
 from agentmem.core.errors import (
     AgentMemError,
     FailedPrecondition,
@@ -20,12 +20,10 @@ from agentmem.core.errors import (
     invalid_field,
 )
 from agentmem.core.filters import compile_filter
-from agentmem.core.layout import NamespaceState
 from agentmem.core.reader_service import StoreReader
-from agentmem.core.records import FloatVector, IdSource
+from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
 from agentmem.core.validation import (
-    check_count,
     check_id,
     check_ids,
     check_memory,
@@ -33,14 +31,15 @@ from agentmem.core.validation import (
     decode_embedding,
 )
 from agentmem.server.acknowledgement import Acknowledgements, LocalAcknowledgement
+from agentmem.server.adding import Adding
 from agentmem.server.commands import (
     WRITABLE_FIELDS,
-    AddMemories,
     UpdateMemory,
     masked_copy,
 )
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.deletion import DeleteById, delete_by_filter
+from agentmem.server.embedding import TextEmbedder
 from agentmem.server.importing import import_memories
 from agentmem.server.membership import Membership
 from agentmem.server.namespaces import UpdateNamespace, checked_fields
@@ -50,8 +49,6 @@ from agentmem.v1 import cluster_pb2, memory_pb2, reader_pb2, writer_pb2, writer_
 
 MAX_THREADS = 2
 MAX_WAITING_CALLS = 256
-# What is larger is checked in a thread: it would hold up the event loop.
-MAX_INLINE_BYTES = 64 * 1024
 
 
 class WriterService(writer_pb2_grpc.WriterServiceServicer):
@@ -67,12 +64,12 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
     ) -> None:
         self._store = store
         self._queue = queue
-        self._embedder = embedder
         self._membership = membership
         self._sweeper = sweeper
         self._acknowledgements = Acknowledgements(membership)
-        self._ids = IdSource()
         self._threads = BoundedThreads("writes", threads=MAX_THREADS, max_calls=MAX_WAITING_CALLS)
+        self._embedder = TextEmbedder(store, embedder, self._threads)
+        self._adding = Adding(queue, self._embedder, self._threads, self._acknowledgements)
 
     def close(self) -> None:
         """Drops what waits to be checked or embedded."""
@@ -85,75 +82,12 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
     async def AddMemories(
         self, request: writer_pb2.AddMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> writer_pb2.AddMemoriesResponse:
-        with self._acknowledgements.begin(request, context) as acknowledgement:
-            return await acknowledgement.complete(await self._add(request))
+        return await self._adding.add(request, context)
 
-    async def _add(self, request: writer_pb2.AddMemoriesRequest) -> writer_pb2.AddMemoriesResponse:
-        size_bytes = request.ByteSize()
-        policy = request.on_duplicate or writer_pb2.DUPLICATE_POLICY_ADD
-        if policy not in writer_pb2.DuplicatePolicy.values():
-            raise invalid_field("on_duplicate", f"has no meaning for {policy}")
-        key = request_key_of("AddMemories", request.namespace, request.request_id, request)
-        if size_bytes > MAX_INLINE_BYTES:
-            vectors = await self._threads.run(self._prepare, request)
-        else:
-            vectors = self._prepare(request)
-        missing = [index for index, vector in enumerate(vectors) if vector is None]
-        made = await self._embed(request.namespace, [request.memories[index].content for index in missing])
-        for index, vector in zip(missing, made, strict=True):
-            if vector is not None:
-                vectors[index] = vector
-                request.memories[index].embedding_model = self._embedder.model
-        return await self._queue.submit(
-            AddMemories(request.namespace, request.memories, vectors, policy, key, size_bytes)
-        )
-
-    def _prepare(self, request: writer_pb2.AddMemoriesRequest) -> list[FloatVector | None]:
-        """Checks the memories, gives them ids and types; takes their embeddings out and returns them."""
-        check_namespace(request.namespace)
-        check_count(len(request.memories), "memories")
-        seen = set()
-        vectors: list[FloatVector | None] = []
-        for index, memory in enumerate(request.memories):
-            path = f"memories[{index}]"
-            self._check_new(memory, request.namespace, path)
-            memory.id = memory.id or self._ids.next()
-            memory.namespace = request.namespace
-            memory.type = memory.type or memory_pb2.MEMORY_TYPE_EPISODIC
-            if memory.id in seen:
-                raise invalid_field(f"{path}.id", f"repeats {memory.id!r}")
-            seen.add(memory.id)
-            given = memory.embedding
-            vectors.append(decode_embedding(given, f"{path}.embedding") if given else None)
-            memory.ClearField("embedding")
-        return vectors
-
-    def _check_new(self, memory: memory_pb2.Memory, namespace: str, path: str) -> None:
-        if memory.id:
-            check_id(memory.id, f"{path}.id")
-        if memory.namespace not in ("", namespace):
-            raise invalid_field(f"{path}.namespace", f"is {memory.namespace!r}, the request's {namespace!r}")
-        if memory.version:
-            raise invalid_field(f"{path}.version", "is set by the server")
-        for field in ("create_time", "update_time"):
-            if memory.HasField(field):
-                raise invalid_field(f"{path}.{field}", "is set by the server")
-        if memory.embedding_model and not memory.embedding:
-            raise invalid_field(f"{path}.embedding_model", "is set without an embedding")
-        check_memory(memory, path)
-
-    async def _embed(self, namespace: str, texts: Sequence[str]) -> Sequence[FloatVector | None]:
-        """The embedder's vectors for texts that came without one."""
-        if not texts or not self._embedder.model:
-            return [None] * len(texts)
-        space = self._namespace(namespace)
-        if space.dimension and space.model != self._embedder.model:
-            raise embedding_required(space.model, self._embedder.model, "send an embedding with each text")
-        return await self._threads.run(self._embedder.embed, texts)
-
-    def _namespace(self, namespace: str) -> NamespaceState:
-        with self._store.read() as transaction:
-            return transaction.namespace(namespace) or NamespaceState(number=0)
+    async def BatchAddMemories(
+        self, request: writer_pb2.BatchAddMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> writer_pb2.BatchAddMemoriesResponse:
+        return await self._adding.add_batch(request, context)
 
     async def UpdateMemory(
         self, request: writer_pb2.UpdateMemoryRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -189,10 +123,10 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         if "embedding" in fields:
             vector = decode_embedding(memory.embedding, "memory.embedding")
             if "embedding_model" not in fields:
-                memory.embedding_model = self._namespace(namespace).model
+                memory.embedding_model = self._embedder.namespace(namespace).model
             return vector
         if "content" in fields:
-            (made,) = await self._embed(namespace, [memory.content])
+            (made,) = await self._embedder.embed(namespace, [memory.content])
             memory.embedding_model = self._embedder.model if made is not None else ""
             return made
         return None
@@ -330,6 +264,15 @@ class WriterReader(StoreReader):
         return invalid_field("as_of.revision", f"is {asked}; the newest revision is {newest}")
 
     async def SearchMemories(self, request: reader_pb2.SearchMemoriesRequest, context: object) -> NoReturn:
-        raise FailedPrecondition(
-            "NOT_REPLICA", "the writer does not search: send searches to a replica, see GetTopology"
-        )
+        raise _not_replica()
+
+    async def BatchSearchMemories(
+        self, request: reader_pb2.BatchSearchMemoriesRequest, context: object
+    ) -> NoReturn:
+        raise _not_replica()
+
+
+def _not_replica() -> FailedPrecondition:
+    return FailedPrecondition(
+        "NOT_REPLICA", "the writer does not search: send searches to a replica, see GetTopology"
+    )

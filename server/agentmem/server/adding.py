@@ -1,0 +1,192 @@
+"""AddMemories, alone and in batches: checks, embeddings, and the way into the commit queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.errors import AgentMemError, answerable, invalid_field
+from agentmem.core.records import FloatVector, IdSource
+from agentmem.core.validation import (
+    MAX_BATCH,
+    check_batch,
+    check_count,
+    check_id,
+    check_memory,
+    check_namespace,
+    decode_embedding,
+)
+from agentmem.server.acknowledgement import Acknowledgements, LocalAcknowledgement
+from agentmem.server.commands import AddMemories
+from agentmem.server.commit_queue import CommitQueue
+from agentmem.server.embedding import Embeddings, TextEmbedder
+from agentmem.server.requests import RequestKey, request_key_of
+from agentmem.v1 import memory_pb2, writer_pb2
+
+# What is larger is checked in a thread: it would hold up the event loop.
+MAX_INLINE_BYTES = 64 * 1024
+
+
+@dataclass(slots=True)
+class _Add:
+    """A request on its way.
+
+    Attributes:
+        vectors: one entry for each memory; None as long as it has no embedding.
+    """
+
+    request: writer_pb2.AddMemoriesRequest
+    acknowledgement: LocalAcknowledgement
+    policy: writer_pb2.DuplicatePolicy
+    key: RequestKey | None
+    size_bytes: int
+    vectors: list[FloatVector | None]
+
+    @property
+    def texts(self) -> list[str]:
+        """The contents that have no embedding."""
+        pairs = zip(self.request.memories, self.vectors, strict=True)
+        return [memory.content for memory, vector in pairs if vector is None]
+
+    def take_embeddings(self, made: Embeddings, model: str) -> None:
+        """The embeddings of ``texts``."""
+        missing = [index for index, vector in enumerate(self.vectors) if vector is None]
+        for index, vector in zip(missing, made, strict=True):
+            if vector is not None:
+                self.vectors[index] = vector
+                self.request.memories[index].embedding_model = model
+
+
+class Adding:
+    """Adds the memories of requests."""
+
+    def __init__(
+        self,
+        queue: CommitQueue,
+        embedder: TextEmbedder,
+        threads: BoundedThreads,
+        acknowledgements: Acknowledgements,
+    ) -> None:
+        self._queue = queue
+        self._embedder = embedder
+        self._threads = threads
+        self._acknowledgements = acknowledgements
+        self._ids = IdSource()
+
+    async def add(
+        self, request: writer_pb2.AddMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> writer_pb2.AddMemoriesResponse:
+        with self._acknowledgements.begin(request, context) as acknowledgement:
+            in_thread = request.ByteSize() > MAX_INLINE_BYTES
+            add = await self._prepared(request, acknowledgement, in_thread=in_thread)
+            made = await self._embedder.embed(request.namespace, add.texts)
+            add.take_embeddings(made, self._embedder.model)
+            return await self._committed(add)
+
+    async def add_batch(
+        self, batch: writer_pb2.BatchAddMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> writer_pb2.BatchAddMemoriesResponse:
+        """Adds each request's memories, as ``add`` would; their texts are embedded together, and they are
+        committed together."""
+        check_batch(len(batch.requests), "requests")
+        memories = sum(len(request.memories) for request in batch.requests)
+        if memories > MAX_BATCH:
+            raise invalid_field("requests", f"have {memories} memories; at most {MAX_BATCH} are allowed")
+        in_thread = batch.ByteSize() > MAX_INLINE_BYTES
+        with ExitStack() as held:
+            adds: list[_Add | AgentMemError] = []
+            for request in batch.requests:
+                try:
+                    acknowledgement = held.enter_context(self._acknowledgements.begin(request, context))
+                    adds.append(await self._prepared(request, acknowledgement, in_thread=in_thread))
+                except Exception as error:
+                    adds.append(answerable(error, "BatchAddMemories"))
+            await self._embed(adds)
+            results = await asyncio.gather(*(self._result(add) for add in adds))
+        return writer_pb2.BatchAddMemoriesResponse(results=results)
+
+    async def _embed(self, adds: list[_Add | AgentMemError]) -> None:
+        """Gives the adds their embeddings; an error takes the place of one that gets none."""
+        places = [index for index, add in enumerate(adds) if isinstance(add, _Add)]
+        prepared = [add for add in adds if isinstance(add, _Add)]
+        outcomes = await self._embedder.embed_each([(add.request.namespace, add.texts) for add in prepared])
+        for place, add, made in zip(places, prepared, outcomes, strict=True):
+            if isinstance(made, AgentMemError):
+                adds[place] = made
+            else:
+                add.take_embeddings(made, self._embedder.model)
+
+    async def _result(self, add: _Add | AgentMemError) -> writer_pb2.BatchAddResult:
+        try:
+            if isinstance(add, AgentMemError):
+                raise add
+            return writer_pb2.BatchAddResult(response=await self._committed(add))
+        except Exception as error:
+            return writer_pb2.BatchAddResult(failure=answerable(error, "BatchAddMemories").to_failure())
+
+    async def _committed(self, add: _Add) -> writer_pb2.AddMemoriesResponse:
+        """The answer, once it may be sent."""
+        request = add.request
+        command = AddMemories(
+            request.namespace, request.memories, add.vectors, add.policy, add.key, add.size_bytes
+        )
+        return await add.acknowledgement.complete(await self._queue.submit(command))
+
+    async def _prepared(
+        self,
+        request: writer_pb2.AddMemoriesRequest,
+        acknowledgement: LocalAcknowledgement,
+        *,
+        in_thread: bool,
+    ) -> _Add:
+        size_bytes = request.ByteSize()
+        policy = request.on_duplicate or writer_pb2.DUPLICATE_POLICY_ADD
+        if policy not in writer_pb2.DuplicatePolicy.values():
+            raise invalid_field("on_duplicate", f"has no meaning for {policy}")
+        key = request_key_of("AddMemories", request.namespace, request.request_id, request)
+        if in_thread:
+            vectors = await self._threads.run(self._prepare, request.namespace, request.memories)
+        else:
+            vectors = self._prepare(request.namespace, request.memories)
+        return _Add(request, acknowledgement, policy, key, size_bytes, vectors)
+
+    def _prepare(self, namespace: str, memories: Sequence[memory_pb2.Memory]) -> list[FloatVector | None]:
+        """Checks the memories, gives them ids and types; takes their embeddings out and returns them."""
+        check_namespace(namespace)
+        check_count(len(memories), "memories")
+        seen = set()
+        vectors: list[FloatVector | None] = []
+        for index, memory in enumerate(memories):
+            path = f"memories[{index}]"
+            _check_new(memory, namespace, path)
+            memory.id = memory.id or self._ids.next()
+            memory.namespace = namespace
+            memory.type = memory.type or memory_pb2.MEMORY_TYPE_EPISODIC
+            if memory.id in seen:
+                raise invalid_field(f"{path}.id", f"repeats {memory.id!r}")
+            seen.add(memory.id)
+            given = memory.embedding
+            vectors.append(decode_embedding(given, f"{path}.embedding") if given else None)
+            memory.ClearField("embedding")
+        return vectors
+
+
+def _check_new(memory: memory_pb2.Memory, namespace: str, path: str) -> None:
+    if memory.id:
+        check_id(memory.id, f"{path}.id")
+    if memory.namespace not in ("", namespace):
+        raise invalid_field(f"{path}.namespace", f"is {memory.namespace!r}, the request's {namespace!r}")
+    if memory.version:
+        raise invalid_field(f"{path}.version", "is set by the server")
+    for field in ("create_time", "update_time"):
+        if memory.HasField(field):
+            raise invalid_field(f"{path}.{field}", "is set by the server")
+    if memory.embedding_model and not memory.embedding:
+        raise invalid_field(f"{path}.embedding_model", "is set without an embedding")
+    check_memory(memory, path)
