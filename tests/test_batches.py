@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def test_each_add_of_a_batch_ends_as_alone(writer: Stubs, namespace: str) -> Non
     ]
     outcomes = adds(writer, possible[0], *impossible, *possible[1:])
     for failure, request in zip(outcomes[1:-2], impossible, strict=True):
-        check_failure(failure, lambda request=request: writer.writer.AddMemories(request))
+        check_failure(failure, partial(writer.writer.AddMemories, request))
     first, second, third = outcomes[0], *outcomes[-2:]
     assert isinstance(first, writer_pb2.AddMemoriesResponse)
     assert isinstance(second, writer_pb2.AddMemoriesResponse)
@@ -119,9 +120,8 @@ def test_the_embeddings_of_a_batch_are_those_of_its_texts(writer: Stubs, namespa
         assert added.revision
         (stored,) = get(writer, f"{namespace}-alone", text, embedding=True).memories
         alone[text] = stored.embedding
-    given = Memory(
-        id="given", content="given", embedding=alone[texts[0]], embedding_model=stored.embedding_model
-    )
+    model = stored.embedding_model
+    given = Memory(id="given", content="given", embedding=alone[texts[0]], embedding_model=model)
     requests = [
         an_add(namespace, *(Memory(id=text, content=text) for text in texts[:4])),
         an_add(namespace, Memory(id=texts[4], content=texts[4]), given),
@@ -131,7 +131,7 @@ def test_the_embeddings_of_a_batch_are_those_of_its_texts(writer: Stubs, namespa
     for text in texts:
         (stored,) = get(writer, namespace, text, embedding=True).memories
         assert stored.embedding == alone[text]
-        assert stored.embedding_model == given.embedding_model
+        assert stored.embedding_model == model
 
 
 def test_the_adds_of_a_batch_share_commits(writer: Stubs, shared_cluster: Cluster, namespace: str) -> None:
@@ -144,9 +144,8 @@ def test_the_adds_of_a_batch_share_commits(writer: Stubs, shared_cluster: Cluste
         commits = environment.info()["last_txnid"] - before
     finally:
         environment.close()
-    assert (
-        len({each.revision for each in outcomes if isinstance(each, writer_pb2.AddMemoriesResponse)}) == 100
-    )
+    added = [each for each in outcomes if isinstance(each, writer_pb2.AddMemoriesResponse)]
+    assert len({each.revision for each in added}) == REQUESTS
     assert 1 <= commits <= REQUESTS // 4
 
 
@@ -188,7 +187,7 @@ def test_each_search_of_a_batch_ends_as_alone(writer: Stubs, replica: Stubs, nam
     ]
     outcomes = searches(replica, *possible[:3], *impossible, *possible[3:])
     for failure, request in zip(outcomes[3:-3], impossible, strict=True):
-        check_failure(failure, lambda request=request: replica.reader.SearchMemories(request))
+        check_failure(failure, partial(replica.reader.SearchMemories, request))
     for found, request in zip(outcomes[:3] + outcomes[-3:], possible, strict=True):
         assert isinstance(found, reader_pb2.SearchMemoriesResponse)
         assert found.hits
