@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import grpc
+import lmdb
 
 from agentmem.client import Client
 from agentmem.v1 import cluster_pb2, cluster_pb2_grpc, reader_pb2_grpc, writer_pb2_grpc
@@ -197,6 +199,17 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+@contextmanager
+def held_back(*replicas: Node) -> Iterator[None]:
+    """Holds LMDB's lock on writes: the replicas get entries and serve reads, and can apply nothing."""
+    with ExitStack() as held:
+        for replica in replicas:
+            environment = lmdb.open(str(replica.data_dir / "store"), max_dbs=32, create=False)
+            held.callback(environment.close)
+            held.enter_context(environment.begin(write=True))
+        yield
 
 
 class Stubs:

@@ -82,8 +82,11 @@ class AsyncConnection:
     def _endpoints(self) -> tuple[str, ...]:
         return self._link.endpoints
 
+    async def _admit(self, deadline_s: float) -> None:
+        """Comes before each call, until ``deadline_s`` of time.monotonic. A session looks where it is."""
+
     async def _floor(self, namespace: str, deadline_s: float) -> Position:
-        """What every read shows at least, until ``deadline_s`` of time.monotonic. A session has one."""
+        """What a read shows at least. A session has one."""
         return NOWHERE
 
     def _saw(self, position: Position) -> None:
@@ -103,6 +106,7 @@ class AsyncConnection:
     ) -> Consistency:
         """The consistency of one read: what the caller or the client asks for, and what a session needs."""
         given = self._link.consistency if consistency is None else consistencies.checked(consistency)
+        await self._admit(deadline_s)
         floor = await self._floor(namespace, deadline_s)
         return given if floor == NOWHERE else given & Consistency(at_least=floor)
 

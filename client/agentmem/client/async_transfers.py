@@ -132,7 +132,9 @@ class AsyncTransfers(AsyncConnection):
         )
 
     async def _begin_import(self, timeout_s: float | None) -> VersionImport:
-        return VersionImport(self._ready_router(), self._time(timeout_s), self._wrote)
+        router, time_s = self._ready_router(), self._time(timeout_s)
+        await self._admit(time.monotonic() + time_s)
+        return VersionImport(router, time_s, self._wrote)
 
     async def _export_frames(
         self,

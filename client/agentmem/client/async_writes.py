@@ -91,10 +91,10 @@ class AsyncWrites(AsyncConnection):
             on_duplicate=answers.duplicate_policy_to_proto(on_duplicate),
         )
         self._ready_router()
+        time_s, begun_at_s = self._time(timeout_s), time.monotonic()
         self._prepare(request, acknowledgement, request_id)
-        result = await self._link.batches.adds.call(
-            add_entry(request, self._time(timeout_s), time.monotonic())
-        )
+        await self._admit(begun_at_s + time_s)
+        result = await self._link.batches.adds.call(add_entry(request, time_s, begun_at_s))
         self._wrote(Position(result.epoch, result.revision))
         return result
 
@@ -267,9 +267,12 @@ class AsyncWrites(AsyncConnection):
         request_id: str | None,
         timeout_s: float | None,
     ) -> Response:
+        router = self._ready_router()
+        time_s, begun_at_s = self._time(timeout_s), time.monotonic()
         self._prepare(request, acknowledgement, request_id)
-        response = await self._ready_router().write(
-            method, request, request_id=request.request_id, timeout_s=self._time(timeout_s)
+        await self._admit(begun_at_s + time_s)
+        response = await router.write(
+            method, request, request_id=request.request_id, timeout_s=time_s, begun_at_s=begun_at_s
         )
         self._wrote(position_of(response))
         return response

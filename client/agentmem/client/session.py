@@ -67,12 +67,14 @@ class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.token!r})"
 
-    async def _floor(self, namespace: str, deadline_s: float) -> Position:
+    async def _admit(self, deadline_s: float) -> None:
         topology = await self._ready_router().topology(deadline_s)
         cluster_id = uuid.UUID(topology.cluster_id)
         if self._cluster_id not in (_NO_CLUSTER, cluster_id):
             raise invalid_field("token", f"is of cluster {self._cluster_id}, and this is {cluster_id}")
         self._cluster_id = cluster_id
+
+    async def _floor(self, namespace: str, deadline_s: float) -> Position:
         if self._unproven is not None:
             await self._prove(self._unproven, namespace, deadline_s)
         return self._position
