@@ -9,8 +9,8 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from agentmem.client import errors, selection, topology, verdicts
-from agentmem.client.selection import IDLE, Load, Route
+from agentmem.client import calls, errors, selection, topology, verdicts
+from agentmem.client.selection import IDLE, Bound, Load, Route
 from agentmem.client.topology import Node, NodeRole, NodeState, Topology
 from agentmem.client.verdicts import Verdict, WriteVerdict
 from agentmem.v1 import cluster_pb2
@@ -253,6 +253,158 @@ def test_an_answer_to_an_older_call_does_not_take_back_a_failure() -> None:
     assert selection.blocked(load, NOW_S + 0.001)
 
 
+def faulty_times(count: int, load: Load = IDLE) -> Load:
+    rng = random.Random(1)
+    for _ in range(count):
+        load = selection.faulty(
+            selection.started(load, now_s=NOW_S), sent_at_s=NOW_S - 0.01, now_s=NOW_S, rng=rng
+        )
+    return load
+
+
+def test_a_node_with_faults_in_a_row_is_ejected_for_longer_each_time() -> None:
+    assert not selection.ejected(faulty_times(selection.EJECTED_AFTER - 1), NOW_S)
+    load = faulty_times(selection.EJECTED_AFTER)
+    longest_s = []
+    for _ in range(8):
+        assert selection.ejected(load, load.ejected_until_s - 0.001)
+        assert not selection.ejected(load, load.ejected_until_s)
+        assert load.back_at_s == load.ejected_until_s
+        longest_s.append(load.ejected_until_s - NOW_S)
+        # One more fault after it came back, and it is out again.
+        load = faulty_times(1, replace(load, ejected_until_s=NOW_S))
+    assert selection.FIRST_EJECTION_S / 2 <= longest_s[0] <= selection.FIRST_EJECTION_S
+    assert selection.MAX_EJECTION_S / 2 <= longest_s[-1] <= selection.MAX_EJECTION_S
+    well = selection.answered(load, sent_at_s=NOW_S, now_s=NOW_S + 0.01)
+    assert (well.faults, well.ejections) == (0, 0)
+    assert not selection.ejected(well, NOW_S + 0.01)
+
+
+def test_an_answer_between_two_faults_keeps_a_node_in() -> None:
+    load = IDLE
+    for _ in range(10):
+        load = faulty_times(selection.EJECTED_AFTER - 1, load)
+        load = selection.answered(load, sent_at_s=NOW_S, now_s=NOW_S + 0.01)
+    assert not selection.ejected(load, NOW_S)
+
+
+def ejected_until(seconds: float) -> Load:
+    return Load(faults=3, ejections=1, ejected_until_s=NOW_S + seconds)
+
+
+@pytest.mark.parametrize(
+    ("loads", "expected"),
+    [
+        pytest.param({}, set(), id="nobody"),
+        pytest.param({"a:1": ejected_until(1)}, {"a:1"}, id="one of four"),
+        pytest.param({"a:1": ejected_until(-1)}, set(), id="it is back"),
+        pytest.param({"a:1": ejected_until(1), "b:1": ejected_until(2)}, {"a:1", "b:1"}, id="half of them"),
+        pytest.param(
+            {"a:1": ejected_until(1), "b:1": ejected_until(2), "c:1": ejected_until(3)},
+            {"b:1", "c:1"},
+            id="of more than half the last ones",
+        ),
+        pytest.param(
+            {"a:1": ejected_until(1), "b:1": FAILED, "c:1": FAILED},
+            {"b:1", "c:1"},
+            id="those out of reach count too",
+        ),
+        pytest.param(
+            {"a:1": FAILED, "b:1": FAILED, "c:1": FAILED},
+            {"a:1", "b:1", "c:1"},
+            id="out of reach is out of reach",
+        ),
+    ],
+)
+def test_passed_over(loads: dict[str, Load], expected: set[str]) -> None:
+    assert selection.passed_over((A, B, C, node("d")), loads, NOW_S) == expected
+
+
+@pytest.mark.parametrize(
+    ("back_for_s", "share"),
+    [(-1.0, 0.1), (0.0, 0.1), (5.0, 0.55), (10.0, 1.0), (1000.0, 1.0)],
+    ids=str,
+)
+def test_a_node_that_is_back_costs_more_at_first(back_for_s: float, share: float) -> None:
+    load = Load(latency_s=0.01, measured_at_s=NOW_S, back_at_s=NOW_S - back_for_s)
+    assert selection.cost(load, NOW_S) == pytest.approx(0.01 / share)
+
+
+def test_a_node_that_is_back_gets_its_share_by_and_by() -> None:
+    """Of 64 open calls, each second after b came back; both are equally quick."""
+    shares = []
+    for second in range(0, 12, 2):
+        rng = random.Random(1)
+        loads = {each.address: Load(latency_s=0.005, measured_at_s=NOW_S + second) for each in (A, B)}
+        loads["b:1"] = replace(loads["b:1"], back_at_s=NOW_S)
+        for _ in range(64):
+            chosen = selection.cheaper_of_two([A, B], loads, now_s=NOW_S + second, rng=rng).address
+            loads[chosen] = selection.started(loads[chosen], now_s=NOW_S + second)
+        shares.append(loads["b:1"].outstanding)
+    assert shares == sorted(shares)
+    assert shares[0] <= 8
+    assert shares[-1] == 32
+
+
+def test_failures_in_a_row_bring_a_node_back_slowly() -> None:
+    rng, load, now_s = random.Random(1), IDLE, NOW_S
+    for count in range(1, selection.EJECTED_AFTER + 1):
+        load = selection.failed(selection.started(load, now_s=now_s), now_s=now_s, rng=rng)
+        now_s = load.blocked_until_s
+        assert (load.back_at_s == now_s) == (count >= selection.EJECTED_AFTER)
+
+
+AT_7 = replace(A, applied_revision=9, searchable_revision=7)
+AT_9 = replace(B, applied_revision=9, searchable_revision=9)
+
+
+@pytest.mark.parametrize(
+    ("loads", "bound", "age_s", "expected"),
+    [
+        pytest.param({}, selection.UNBOUND, 0.0, {"a", "b"}, id="nothing is asked for"),
+        pytest.param({}, Bound(8, is_search=True), 0.1, {"b"}, id="a search that only one shows"),
+        pytest.param({}, Bound(8), 0.1, {"a", "b"}, id="a get that both show"),
+        pytest.param({}, Bound(10), 0.1, {"a", "b"}, id="what nobody is known to show"),
+        pytest.param({}, Bound(8, is_search=True), 5.0, {"a", "b"}, id="what was known long ago"),
+        pytest.param({"a:1": Load(behind_until_s=NOW_S + 0.1)}, Bound(8), 5.0, {"b"}, id="one said so"),
+        pytest.param(
+            {"a:1": Load(behind_until_s=NOW_S + 0.1)}, Bound(is_fresh=True), 5.0, {"b"}, id="of freshness too"
+        ),
+        pytest.param(
+            {"a:1": Load(behind_until_s=NOW_S + 0.1)}, selection.UNBOUND, 5.0, {"a", "b"}, id="who cares"
+        ),
+        pytest.param(
+            {"a:1": Load(behind_until_s=NOW_S + 0.1), "b:1": FAILED}, Bound(8), 5.0, {"a"}, id="better late"
+        ),
+    ],
+)
+def test_a_node_that_is_known_to_be_behind_comes_last(
+    loads: dict[str, Load], bound: Bound, age_s: float, expected: set[str]
+) -> None:
+    rng = random.Random(1)
+    chosen = [
+        selection.choose(
+            cluster(W, AT_7, AT_9),
+            loads,
+            route=Route.REPLICAS,
+            tried=(),
+            now_s=NOW_S,
+            rng=rng,
+            bound=bound,
+            topology_age_s=age_s,
+        )
+        for _ in range(50)
+    ]
+    assert {each.id for each in chosen if each is not None} == expected
+
+
+def test_a_node_that_is_behind_is_not_slow() -> None:
+    before = selection.started(Load(latency_s=0.001, measured_at_s=NOW_S), now_s=NOW_S)
+    after = selection.stale(before, now_s=NOW_S + 0.5)
+    assert (after.latency_s, after.outstanding) == (0.001, 0)
+    assert after.behind_until_s > NOW_S + 0.5
+
+
 def test_open_calls_never_count_below_zero() -> None:
     assert selection.abandoned(IDLE, now_s=NOW_S).outstanding == 0
 
@@ -314,7 +466,10 @@ def test_attempts_at_nodes_that_hang_leave_time_for_each_and_end_with_the_deadli
         (errors.DeadlineExceeded("late"), Verdict.FINAL),
         (errors.InvalidArgument("", reason="FILTER_UNSUPPORTED"), Verdict.FINAL),
         (errors.FailedPrecondition("", reason="DIMENSION_MISMATCH"), Verdict.FINAL),
-        (errors.ServerError("bug"), Verdict.FINAL),
+        (errors.ServerError("bug"), Verdict.ANOTHER_NODE_ONCE),
+        (errors.ServerError("", code=grpc.StatusCode.UNIMPLEMENTED), Verdict.FINAL),
+        (errors.DataLoss("", reason="CORRUPT_RECORD"), Verdict.ANOTHER_NODE_ONCE),
+        (errors.RevisionLost("", reason="REVISION_LOST"), Verdict.FINAL),
     ],
     ids=lambda case: f"{case.reason}" if isinstance(case, errors.AgentMemError) else case.name,
 )
@@ -339,6 +494,9 @@ CANCELLED = errors.from_status(grpc.StatusCode.CANCELLED, "", b"")
         (errors.Unavailable("", reason="EMBEDDER_FAILED"), WriteVerdict.FINAL, WriteVerdict.NOT_DONE),
         (errors.ResourceExhausted("", reason="OVERLOADED"), WriteVerdict.FINAL, WriteVerdict.NOT_DONE),
         (errors.FailedPrecondition("", reason="NOT_WRITER"), WriteVerdict.NOT_DONE, WriteVerdict.NOT_DONE),
+        # A promotion is on its way.
+        (errors.FailedPrecondition("", reason="STALE_EPOCH"), WriteVerdict.NOT_DONE, WriteVerdict.NOT_DONE),
+        (errors.Unavailable("", reason="HANDING_OVER"), WriteVerdict.NOT_DONE, WriteVerdict.NOT_DONE),
         # Given after it.
         (errors.VersionMismatch("", reason="VERSION_MISMATCH"), WriteVerdict.FINAL, WriteVerdict.FINAL),
         (errors.ResourceExhausted("", reason="STORE_FULL"), WriteVerdict.FINAL, WriteVerdict.FINAL),
@@ -349,6 +507,24 @@ CANCELLED = errors.from_status(grpc.StatusCode.CANCELLED, "", b"")
 def test_write_verdict(error: errors.AgentMemError, first: WriteVerdict, in_doubt: WriteVerdict) -> None:
     assert verdicts.write_verdict(error, in_doubt=False) is first
     assert verdicts.write_verdict(error, in_doubt=True) is in_doubt
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (calls.NotSent("", reason="NOT_CONNECTED"), False),
+        (errors.Unavailable("", reason="REPLICA_STALE"), False),
+        (errors.FailedPrecondition("", reason="NOT_WRITER"), False),
+        (errors.Unavailable("", reason="HANDING_OVER"), False),
+        (errors.Unavailable("", reason="NO_ANSWER"), True),
+        (errors.Unavailable("lost"), True),
+        (errors.ResourceExhausted("", reason="OVERLOADED"), True),
+        (errors.DataLoss("", reason="CORRUPT_RECORD"), True),
+    ],
+    ids=lambda case: case.reason if isinstance(case, errors.AgentMemError) else "",
+)
+def test_what_counts_against_the_retry_budget(error: errors.AgentMemError, expected: bool) -> None:
+    assert verdicts.costs_a_retry(error) is expected
 
 
 def test_a_call_that_the_server_cancelled_goes_to_another_node() -> None:

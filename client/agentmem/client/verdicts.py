@@ -41,7 +41,7 @@ def verdict(error: AgentMemError) -> Verdict:
         return Verdict.ANOTHER_REPLICA_ONCE
     if error.reason == "REPLICA_STALE":
         return Verdict.FRESHER_NODE
-    if error.code in (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INTERNAL) and from_server(error):
+    if error.code in (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INTERNAL):
         return Verdict.ANOTHER_NODE_ONCE
     # NOT_REPLICA: the node changed its role and the topology that says so is still on its way.
     if isinstance(error, Unavailable) or error.reason == "NOT_REPLICA":
