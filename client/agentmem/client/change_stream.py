@@ -114,11 +114,14 @@ class ChangeStream:
                 self._take(message)
 
     def _take(self, message: reader_pb2.WatchMemoriesResponse) -> None:
+        before = self._reached
         changes, self._reached = changes_from_proto(self._cluster_id, message)
         self._pending.extend(changes)
         if not changes:
             self.position = self._reached
-        self._route, self._refusal = Route.REPLICAS_THEN_WRITER, None
+        # The first message of a stream tells the place that it begins at, and not that it gets any further.
+        if before is None or _place(self._reached) != _place(before):
+            self._route, self._refusal = Route.REPLICAS_THEN_WRITER, None
         if time.monotonic() - self._began_s >= STEADY_S:
             self._failures = 0
 
@@ -188,6 +191,10 @@ class ChangeStream:
         elif self._messages is not None:
             messages, self._messages = self._messages, None
             await messages.aclose()
+
+
+def _place(position: WatchPosition) -> tuple[int, int]:
+    return position.revision, position.operation
 
 
 def _is_passing(error: AgentMemError) -> bool:
