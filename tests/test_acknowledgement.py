@@ -262,7 +262,12 @@ def test_a_later_message_of_an_import_cannot_ask_for_another_acknowledgement(
 
 def test_what_may_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acknowledgement, "MAX_WAITING_WRITES", 2)
-    membership = Membership("writer", "localhost:1", lambda: pytest.fail("nobody asks for the position"))
+    membership = Membership(
+        "writer",
+        "localhost:1",
+        lambda: pytest.fail("nobody asks for the position"),
+        on_join=lambda address: None,
+    )
     acknowledgements = Acknowledgements(membership)
 
     def begin(level: consistency_pb2.AcknowledgementLevel) -> acknowledgement.LocalAcknowledgement:

@@ -6,13 +6,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from agentmem.core.consistency import Demand, demand_of
 from agentmem.core.deadlines import ANSWER_MARGIN_S, allowed_wait_s
 from agentmem.core.errors import ResourceExhausted, Unavailable
 from agentmem.core.log import EMPTY_CHAIN_HASH, Position
+from agentmem.core.standing import StandingFile
 from agentmem.core.store import Store
 from agentmem.core.times import boot_time_s
 from agentmem.replica import consistent_reads
@@ -20,6 +20,7 @@ from agentmem.replica.consistent_reads import ConsistentReads, Part
 from agentmem.replica.follower import Follower
 from agentmem.replica.freshness import MAX_UNREACHED_HEADS, Freshness, Head
 from agentmem.replica.membership import Reporter
+from agentmem.replica.writer_link import WriterLink
 from agentmem.v1 import consistency_pb2
 
 MIB = 1024**2
@@ -132,14 +133,14 @@ def test_reads_that_wait_are_bounded_and_without_a_writer_do_not_wait(
     async def scenario() -> None:
         store = Store(tmp_path / "store", map_size_bytes=16 * MIB, max_map_size_bytes=16 * MIB)
         store.found_cluster()
-        async with grpc.aio.insecure_channel("127.0.0.1:9") as channel:
-            follower = Follower(
-                store, channel, replica_id="r", address="localhost:1", on_applied=lambda: None
-            )
+        standing = StandingFile(tmp_path, "replica", b"", 1)
+        link = WriterLink(standing, "127.0.0.1:9")
+        try:
+            follower = Follower(store, link, replica_id="r", address="localhost:1", on_applied=lambda: None)
             revision = 0
             part = Part("store", lambda: revision, Freshness(store.position, lambda: revision))
             reporter = Reporter(
-                channel,
+                link,
                 follower,
                 replica_id="r",
                 searchable_revision=lambda: 0,
@@ -169,6 +170,8 @@ def test_reads_that_wait_are_bounded_and_without_a_writer_do_not_wait(
             revision = 1
             follower.progress.notify()
             await asyncio.gather(*waiting[1:])
+        finally:
+            await link.close()
         store.close()
 
     asyncio.run(scenario())
