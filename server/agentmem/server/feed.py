@@ -1,7 +1,8 @@
 """The log for replicas: each subscriber's stream reads it from its own cursor.
 
 There is no queue for a subscriber. A commit sets a signal; the stream that waits on it reads on from its
-cursor, in frames of about MAX_FRAME_BYTES, and gRPC's flow control holds it back when the replica is slow.
+cursor, in frames of about ``max_frame_bytes``, and gRPC's flow control holds it back when the replica is
+slow.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from agentmem.server.membership import Member, Membership
 from agentmem.server.snapshots import Snapshots
 from agentmem.v1 import cluster_pb2, replication_pb2, replication_pb2_grpc
 
-MAX_FRAME_BYTES = 1024 * 1024
 HEARTBEAT_INTERVAL_S = 1.0
 
 _logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         membership: Membership,
         snapshots: Snapshots,
         *,
+        max_frame_bytes: int,
         hear_of: Callable[[int], bool],
     ) -> None:
         """``hear_of`` is told each epoch that a replica knows; it says whether this is the writer no more."""
@@ -42,6 +43,7 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         self._snapshots = snapshots
         self._store = store
         self._membership = membership
+        self._max_frame_bytes = max_frame_bytes
         self._closing = False
 
     async def Subscribe(
@@ -81,7 +83,7 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
             seen = self.committed.count
             with self._store.read() as transaction:
                 head = transaction.revision
-                shipped = transaction.shipped_entries(cursor, MAX_FRAME_BYTES) if head > cursor else []
+                shipped = transaction.shipped_entries(cursor, self._max_frame_bytes) if head > cursor else []
                 heartbeat = _heartbeat(transaction)
                 trimmed = head > cursor and transaction.first_log_revision > cursor + 1
             if trimmed:

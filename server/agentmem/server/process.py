@@ -96,9 +96,15 @@ async def _serve(
         )
         _logger.info("epoch %d begins at revision %d", standing.now.known_epoch, revision)
     membership = Membership(node_id, address, store.position, on_join=lambda peer: standing.meet([peer]))
-    snapshots = Snapshots(directory.store_path, directory.path / "snapshots")
+    snapshots = Snapshots(
+        directory.store_path, directory.path / "snapshots", chunk_bytes=settings.max_frame_bytes
+    )
     replication = ReplicationService(
-        store, membership, snapshots, hear_of=lambda epoch: succession.hear_of(epoch)
+        store,
+        membership,
+        snapshots,
+        max_frame_bytes=settings.max_frame_bytes,
+        hear_of=lambda epoch: succession.hear_of(epoch),
     )
     queue = CommitQueue(
         store,

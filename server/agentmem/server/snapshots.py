@@ -23,7 +23,6 @@ from agentmem.core.layout import FORMAT_VERSION
 from agentmem.v1 import cluster_pb2, replication_pb2
 
 MAX_SNAPSHOTS = 2
-CHUNK_BYTES = 1024 * 1024
 KEEP_S = 600.0
 # Whoever takes nothing for this long has to begin anew when another needs the place.
 STALL_S = 60.0
@@ -41,9 +40,10 @@ class _Snapshot:
 class Snapshots:
     """The copies that there are. Belongs to one event loop."""
 
-    def __init__(self, store_path: Path, directory: Path) -> None:
+    def __init__(self, store_path: Path, directory: Path, *, chunk_bytes: int) -> None:
         """``directory`` is for the copies alone; what an earlier process left there is removed."""
         self._store_path = store_path
+        self._chunk_bytes = chunk_bytes
         self._directory = directory
         self._ready: dict[str, _Snapshot] = {}
         self._making = 0
@@ -66,7 +66,7 @@ class Snapshots:
             offset = request.offset
             while offset < snapshot.header.size_bytes:
                 snapshot.used_at_s = time.monotonic()
-                data = await asyncio.to_thread(_read, snapshot.file, offset)
+                data = await asyncio.to_thread(_read, snapshot.file, offset, self._chunk_bytes)
                 chunk = replication_pb2.SnapshotChunk(offset=offset, data=data, crc32c=crc32c(data))
                 yield replication_pb2.FetchSnapshotResponse(chunk=chunk)
                 offset += len(data)
@@ -167,10 +167,10 @@ async def _copy(store_path: Path, folder: Path) -> replication_pb2.SnapshotHeade
     )
 
 
-def _read(file: Path, offset: int) -> bytes:
+def _read(file: Path, offset: int, size_bytes: int) -> bytes:
     try:
         with open(file, "rb") as source:
             source.seek(offset)
-            return source.read(CHUNK_BYTES)
+            return source.read(size_bytes)
     except FileNotFoundError as error:
         raise NotFound("SNAPSHOT_NOT_FOUND", "the snapshot was taken away for another: begin anew") from error
