@@ -20,20 +20,28 @@ MAX_REQUEST_BYTES = 32 * 1024 * 1024
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 KEEPALIVE_INTERVAL_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 10_000
-# Clients may ping this often; grpc's own limit of five minutes would cut those that watch a quiet stream.
-MIN_PING_INTERVAL_MS = 10_000
+# A replica hears from its writer each second. A connection on which nothing comes, not even the answer to a
+# ping, is dead, and a call on it would wait: it is given up after the sum of these.
+REPLICA_KEEPALIVE_INTERVAL_MS = 3_000
+REPLICA_KEEPALIVE_TIMEOUT_MS = 3_000
+# A new connection has to be made within the first; attempts wait at most the second.
+CONNECT_TIMEOUT_MS = 5_000
+MAX_RECONNECT_WAIT_MS = 2_000
+# Peers may ping this often; grpc's own limit of five minutes would cut those that watch a quiet stream.
+MIN_PING_INTERVAL_MS = 2_000
 OWN_PREFIX = "/agentmem."
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
+# Of a replica's channel to its writer.
 CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", KEEPALIVE_INTERVAL_MS),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-    # A node that was restarted is noticed within a second.
+    ("grpc.keepalive_time_ms", REPLICA_KEEPALIVE_INTERVAL_MS),
+    ("grpc.keepalive_timeout_ms", REPLICA_KEEPALIVE_TIMEOUT_MS),
+    # grpc's own waits grow to two minutes, for which a writer that is there again would not be found.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 2_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
+    ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_WAIT_MS),
     # The nodes of a cluster are neighbours; the proxy for the web is not on the way to them.
     ("grpc.enable_http_proxy", 0),
 )

@@ -22,8 +22,11 @@ from agentmem.core.store import Store, WriteTransaction
 from agentmem.replica.writer_link import WriterLink
 from agentmem.v1 import replication_pb2
 
-# The writer sends at least a heartbeat a second; a stream that is silent for this long is dead.
+# The writer sends at least a heartbeat a second; a stream that is silent for this long is dead, or a large
+# frame is on its way over a slow line: the next stream gets twice the time. (A connection that is dead is
+# noticed by keepalive, in any case; see serving.py.)
 SILENCE_TIMEOUT_S = 5.0
+MAX_SILENCE_TIMEOUT_S = 640.0
 MIN_RECONNECT_WAIT_S = 0.05
 MAX_RECONNECT_WAIT_S = 2.0
 # After so many attempts in a row that brought nothing, the other nodes are asked for the writer.
@@ -80,6 +83,7 @@ class Follower:
         self._replica_id = replica_id
         self._address = address
         self._on_applied = on_applied
+        self._silence_timeout_s = SILENCE_TIMEOUT_S
         self._stream: (
             grpc.aio.UnaryStreamCall[replication_pb2.SubscribeRequest, replication_pb2.SubscribeResponse]
             | None
@@ -104,7 +108,8 @@ class Follower:
             except grpc.aio.AioRpcError as error:
                 problem = f"{error.code().name}: {error.details()}"
             except TimeoutError:
-                problem = f"it was silent for {SILENCE_TIMEOUT_S} s"
+                problem = f"it was silent for {self._silence_timeout_s:.0f} s"
+                self._silence_timeout_s = min(self._silence_timeout_s * 2, MAX_SILENCE_TIMEOUT_S)
             except RefusedError as error:
                 problem = str(error)
             except DataLoss as error:
@@ -113,15 +118,16 @@ class Follower:
             except ResourceExhausted as error:
                 # No room here. Nothing was applied, and there may be room later.
                 problem = f"a frame could not be applied: {error.reason}: {error.message}"
-            self._set_connected(False)
             if problem != said:
                 # Once, not with every attempt.
                 _logger.warning("the writer cannot be followed, trying on: %s", problem)
                 said = problem
-            if self.applied_revision > began_at_revision or time.monotonic() > began_s + SILENCE_TIMEOUT_S:
-                wait_s = MIN_RECONNECT_WAIT_S
-                said = ""
-                failures = 0
+            if self.applied_revision > began_at_revision:
+                # The stream brought something, and the next one may, too.
+                wait_s, said, failures = MIN_RECONNECT_WAIT_S, "", 0
+                continue
+            if time.monotonic() > began_s + self._silence_timeout_s:
+                wait_s, said = MIN_RECONNECT_WAIT_S, ""
             failures += 1
             if failures >= ASK_AROUND_FAILURES:
                 # There may be another writer, or it may be elsewhere.
@@ -139,12 +145,22 @@ class Follower:
                 known_epoch=self._link.known_epoch,
             )
         )
+        is_first = True
         try:
             while True:
-                frame = await asyncio.wait_for(stream.read(), SILENCE_TIMEOUT_S)
+                began_s = time.monotonic()
+                # The first frame is small on any line.
+                timeout_s = SILENCE_TIMEOUT_S if is_first else self._silence_timeout_s
+                frame = await asyncio.wait_for(stream.read(), timeout_s)
+                if frame is grpc.aio.EOF:
+                    return
                 if not isinstance(frame, replication_pb2.SubscribeResponse):
-                    return  # grpc.aio.EOF
-                await self._process_frame(frame)
+                    # What gRPC gives for bytes that cannot be parsed.
+                    raise DataLoss("MALFORMED_FRAME", "it is not a message")
+                await self._process_frame(frame, is_first=is_first)
+                is_first = False
+                waited_s = time.monotonic() - began_s
+                self._silence_timeout_s = max(SILENCE_TIMEOUT_S, 2 * waited_s, self._silence_timeout_s / 2)
         except asyncio.CancelledError:
             # ``reconnect`` cancels the stream, not this task.
             task = asyncio.current_task()
@@ -152,17 +168,25 @@ class Follower:
                 raise
         finally:
             stream.cancel()
+            self._set_connected(False)
 
     def reconnect(self) -> None:
         """Ends the stream; the next one begins at once or after the usual wait."""
         if self._stream is not None:
             self._stream.cancel()
 
-    async def _process_frame(self, frame: replication_pb2.SubscribeResponse) -> None:
+    async def _process_frame(self, frame: replication_pb2.SubscribeResponse, *, is_first: bool) -> None:
         kind = frame.WhichOneof("frame")
         if kind == "heartbeat":
             await self._process_heartbeat(frame.heartbeat)
-        elif kind == "entries":
+            # The writer sends later ones only when there are no entries left to be sent.
+            if not is_first and frame.heartbeat.head_revision > self.applied_revision:
+                raise DataLoss(
+                    "LOG_GAP",
+                    f"the writer has sent everything up to revision {frame.heartbeat.head_revision}, "
+                    f"what came ends at {self.applied_revision}",
+                )
+        elif kind == "entries" and frame.entries.entries:
             self.head_revision = frame.entries.head_revision
             await asyncio.to_thread(
                 self._store.commit, functools.partial(_apply_entries, entries=frame.entries.entries)
@@ -183,7 +207,8 @@ class Follower:
                 f"it is of epoch {frame.stale_epoch.epoch}, and epoch {self._link.known_epoch} has begun"
             )
         else:
-            raise RefusedError("it sent a frame that this release does not know")
+            # Of a later release, or damaged on the way.
+            raise DataLoss("MALFORMED_FRAME", "it is of no kind that this release knows")
 
     async def _process_heartbeat(self, heartbeat: replication_pb2.Heartbeat) -> None:
         position = self._store.position()

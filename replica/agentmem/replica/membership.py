@@ -76,8 +76,10 @@ class Reporter:
                 self._report_task.cancel()
 
     def _advance(self) -> None:
-        if self._goal_revision is None:
-            self._goal_revision = self._follower.head_revision
+        head_revision = self._follower.head_revision
+        # A writer's head only rises: one that was higher once was damaged on the way.
+        if self._goal_revision is None or (head_revision or 0) < self._goal_revision:
+            self._goal_revision = head_revision
         caught_up = self._goal_revision is not None and self._searchable_revision() >= self._goal_revision
         if caught_up and self.state == cluster_pb2.NODE_STATE_CATCHING_UP:
             self.state = cluster_pb2.NODE_STATE_SERVING
