@@ -6,14 +6,17 @@ small, ``make chaos`` large.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from calls import Memory, add, floats, update
 from cluster import Cluster, Node, Stubs, wait_until
-from fault_proxy import FaultProxy, Faults, Frame, Ruling, Then
+from fault_proxy import FaultProxy, Faults, Frame, Ruling, Then, flipped
 from google.protobuf.message import DecodeError
 from store_scan import Scan, check_level, check_scan, scan
 
@@ -223,3 +226,108 @@ def cut_at_every_frame(folder: Path, *, entries: int) -> Cuts:
     assert set(cuts.asked) >= set(range(entries)), "some boundary was not resumed from"
     assert cuts.asked == sorted(cuts.asked), "a replica lost what it had"
     return cuts
+
+
+PARTS = ("log value", "record", "vector", "message framing", "frame header")
+
+
+@dataclass(slots=True)
+class Flips:
+    """A rule that changes one bit in one of three frames of entries, so that the other two bring it on.
+
+    Attributes:
+        events: in their order, ("flip", the revision of the entry, the part) and ("asked", the revision
+            behind which the replica subscribes, "").
+    """
+
+    chance: random.Random
+    limit: int
+    events: list[tuple[str, int, str]] = field(default_factory=list)
+    _stream_id: int = 0
+    _frames: int = 0
+    _flips: int = 0
+
+    @property
+    def are_done(self) -> bool:
+        return self._flips >= self.limit and self.events[-1][0] == "asked"
+
+    def note_asked(self, frame: Frame) -> Ruling | None:
+        for message in frame.messages:
+            if (revision := asked_revision(message)) is not None:
+                self.events.append(("asked", revision, ""))
+                self._stream_id = frame.stream_id
+        return None
+
+    def __call__(self, frame: Frame) -> Ruling | None:
+        entries = [(message, entry) for message in frame.messages for entry in shipped(message)]
+        # What is still on its way on a stream that the replica has given up does not count.
+        if frame.stream_id != self._stream_id or not entries:
+            return None
+        if self._flips >= self.limit or self.events[-1][0] == "flip":
+            return None
+        self._frames += 1
+        if self._frames % 3:
+            return None
+        ((message, entry),) = entries
+        part = PARTS[self._flips % len(PARTS)]
+        places = part_places(part, frame.raw, message, entry)
+        if not places:
+            self._frames -= 1
+            return None
+        self._flips += 1
+        self.events.append(("flip", revision_of(entry), part))
+        return Ruling(flipped(frame.raw, self.chance.choice(places)))
+
+
+def part_places(part: str, raw: bytes, message: bytes, entry: replication_pb2.ShippedEntry) -> list[int]:
+    """The bits of a frame that are of a part of the one entry in it."""
+
+    def bits(start: int, size_bytes: int) -> list[int]:
+        return list(range(8 * start, 8 * (start + size_bytes)))
+
+    contents = {
+        "log value": [entry.log_value],
+        "record": [record.record for record in entry.records if record.record],
+        "vector": [record.vector for record in entry.records if record.vector],
+    }
+    if part in contents:
+        return [bit for content in contents[part] for bit in bits(raw.index(content), len(content))]
+    if part == "frame header":
+        # Type, the two flags that DATA has, and the stream without its first bit, which means nothing. (A
+        # length that is too large is only noticed by the silence behind it.)
+        return [*bits(3, 1), 8 * 4, 8 * 4 + 3, *bits(6, 3)]
+    start = raw.index(message)
+    head = replication_pb2.Entries(
+        head_revision=replication_pb2.SubscribeResponse.FromString(message).entries.head_revision
+    )
+    # The flag of gRPC, the lowest bits of its length, and the tags and lengths of the protobuf message. Its
+    # last field does not matter: the head revision comes again with each frame.
+    inner = set(bits(start, len(message) - head.ByteSize()))
+    for content in (each for known in contents.values() for each in known):
+        inner -= set(bits(raw.index(content), len(content)))
+    return bits(start - 5, 1) + bits(start - 1, 1)[:4] + sorted(inner)
+
+
+def flip_bits(folder: Path, *, flips: int, seed: str = "flips") -> Flips:
+    """A stream in which bits flip: each is noticed, the entry not applied, and sent again."""
+    rule = Flips(random.Random(seed), flips)
+    with Cluster(folder, replicas=0, writer_flags=(*FLAGS, *ONE_ENTRY_FRAMES)) as cluster:
+        stubs = Stubs(cluster.writer.address)
+        write_mixed(stubs, 30)
+        with FaultProxy(cluster.writer.address, lambda number: Faults(rule, rule.note_asked)) as proxy:
+            replica = begin_replica(cluster, proxy.address)
+            written = 0
+            deadline_s = time.monotonic() + CONVERGENCE_TIMEOUT_S
+            while not rule.are_done:
+                assert time.monotonic() < deadline_s, f"after {rule.events[-1]}: {''.join(replica.log)}"
+                revision = write_mixed(stubs, 10, f"w{written}.")
+                written += 1
+            replica.wait_ready()
+            wait_applied(cluster, revision)
+        stubs.channel.close()
+        check_equal_stores(cluster)
+    for event, following in pairwise(rule.events):
+        if event[0] == "flip":
+            assert following[0] == "asked", f"{event} went unnoticed"
+            assert following[1] < event[1], f"{event} went unnoticed until {following}"
+    return rule

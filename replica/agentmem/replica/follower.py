@@ -94,17 +94,26 @@ class Follower:
 
         Raises:
             SnapshotRequiredError: it can go on from a snapshot only.
-            SupersededError: so it can, and what it has behind a revision has to be set aside.
+            SupersededError: so it can, and what it has behind a revision has to be set aside, as two streams
+                in a row have said.
         """
         wait_s = MIN_RECONNECT_WAIT_S
         said = ""
         failures = 0
+        common_revision: int | None = None
         while True:
             began_s = time.monotonic()
             began_at_revision = self.applied_revision
+            common_revision_before, common_revision = common_revision, None
             try:
                 await self._follow()
                 problem = "it ended the stream"
+            except SupersededError as error:
+                # To part with entries is for good, and what was asked or answered may have been damaged.
+                if error.common_revision == common_revision_before:
+                    raise
+                common_revision = error.common_revision
+                problem = f"a promotion seems to have left entries behind: {error}"
             except grpc.aio.AioRpcError as error:
                 problem = f"{error.code().name}: {error.details()}"
             except TimeoutError:

@@ -125,10 +125,15 @@ class Succession:
         return cluster_pb2.FollowWriterResponse(accepted=accepted, known_epoch=self._standing.now.known_epoch)
 
     def hear_of(self, epoch: int) -> bool:
-        """Steps down when the epoch is later than the own one; says whether this is the writer no more."""
-        if epoch > self._standing.now.known_epoch:
-            self._step_down(epoch, "", "")
-        return self.has_ended
+        """Says whether an epoch that somebody knows is later than the own one; asks the other nodes if so.
+
+        One is not believed alone: a client that is wrong, or a bit that flipped on the way, would be enough to
+        take the writer away from all others.
+        """
+        is_later = epoch > self._standing.now.known_epoch
+        if is_later and (self._inquiry is None or self._inquiry.done()):
+            self._inquiry = asyncio.create_task(self.find_superseding())
+        return is_later or self.has_ended
 
     def _step_down(self, epoch: int, writer_id: str, writer_address: str) -> None:
         began = not self.has_ended
@@ -160,12 +165,7 @@ class Succession:
         )
 
     def check_call(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        """Refuses writes of a client that knows of a later epoch, and asks the other nodes about it.
-
-        A client is not believed alone: its word would be enough to take the writer away from all others.
-
-        Raises Unavailable (``STALE_EPOCH``).
-        """
+        """Refuses writes of a client that knows of a later epoch. Raises Unavailable (``STALE_EPOCH``)."""
         if not method.startswith(WRITER_METHODS):
             return
         for key, value in metadata:
@@ -173,9 +173,7 @@ class Succession:
                 continue
             if not isinstance(value, str) or not value.isdecimal():
                 raise invalid_field(EPOCH_KEY, "in the metadata must be a number")
-            if int(value) > self._standing.now.known_epoch:
-                if self._inquiry is None or self._inquiry.done():
-                    self._inquiry = asyncio.create_task(self.find_superseding())
+            if self.hear_of(int(value)) and not self.has_ended:
                 raise Unavailable(
                     "STALE_EPOCH",
                     f"this writer is of epoch {self._standing.now.known_epoch}, the caller knows of {value}",
