@@ -127,8 +127,8 @@ class Succession:
     def hear_of(self, epoch: int) -> bool:
         """Says whether an epoch that somebody knows is later than the own one; asks the other nodes if so.
 
-        One is not believed alone: a client that is wrong, or a bit that flipped on the way, would be enough to
-        take the writer away from all others.
+        One is not believed alone: a client that is wrong, or a bit that flipped on the way, would be enough
+        to take the writer away from all others.
         """
         is_later = epoch > self._standing.now.known_epoch
         if is_later and (self._inquiry is None or self._inquiry.done()):
