@@ -342,3 +342,18 @@ def test_the_standing_of_another_cluster_counts_for_nothing(tmp_path: Path) -> N
         (tmp_path / "standing.json").write_text(damaged)
         with pytest.raises(StandingError, match=r"standing\.json"):
             StandingFile(tmp_path, "replica", b"a" * 16, 3)
+
+
+def test_a_client_of_a_writer_that_hangs_finds_its_successor(cluster: Cluster) -> None:
+    with client_of(cluster) as client:
+        cluster.wait_searchable(client.add("ns", "before").revision)
+        cluster.writer.pause()
+        with ThreadPoolExecutor(1) as pool:
+            # It is on its way to the writer that hangs, and longer than any test would wait for it.
+            write = pool.submit(client.add, "ns", "meanwhile", id="m", timeout_s=600)
+            promote(cluster.replicas[0])
+            assert write.result(timeout=60).epoch == 2
+        cluster.writer.resume()
+        wait_for_one_history(cluster.nodes, cluster.replicas[0])
+        # Should the old writer have taken it when it woke, that was set aside; here it is once.
+        assert client.history("ns", "m").versions[0].memory.version == 1

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import grpc
@@ -49,6 +50,15 @@ class NotSent(Unavailable):
     """There is no connection, so nothing was sent."""
 
 
+@dataclass(slots=True, eq=False)
+class _Write:
+    """A write that is on its way."""
+
+    address: str
+    call: Any
+    is_ended: bool = False
+
+
 class Calls:
     """What the calls of one client share.
 
@@ -74,6 +84,8 @@ class Calls:
         self.retries = RetryBudget()
         self.counters = Counters()
         self.epoch = 0
+        # As many as there are callers.
+        self._writes: set[_Write] = set()
         self._closed = False
 
     async def close(self) -> None:
@@ -101,6 +113,45 @@ class Calls:
             response = await method(endpoint)(request, timeout=timeout_s, metadata=metadata)
         self.learn(response)
         return response
+
+    async def write(
+        self,
+        endpoint: Endpoint,
+        method: Method[Request, Response],
+        request: Request,
+        deadline_s: float,
+        metadata: Metadata,
+    ) -> Response:
+        """One RPC to the writer, which ends when a promotion makes another node the writer.
+
+        Raises:
+            Unavailable: WRITER_REPLACED; whether it was done is not known.
+        """
+        timeout_s = max(0.0, deadline_s - time.monotonic())
+        address = endpoint.address
+        with self.translated(address):
+            write = _Write(address, method(endpoint)(request, timeout=timeout_s, metadata=metadata))
+            self._writes.add(write)
+            try:
+                response: Response = await write.call
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not write.is_ended or (task is not None and task.cancelling()):
+                    raise
+                raise Unavailable(
+                    f"{address} did not answer, and is the writer no more", reason="WRITER_REPLACED"
+                ) from None
+            finally:
+                self._writes.discard(write)
+        self.learn(response)
+        return response
+
+    def end_writes(self, address: str) -> None:
+        """Ends the writes that are on their way to a node that was replaced as the writer."""
+        for write in self._writes:
+            if write.address == address:
+                write.is_ended = True
+                write.call.cancel()
 
     def learn(self, answer: Any) -> None:
         """Keeps the epoch of an answer, if it has one."""

@@ -422,6 +422,8 @@ class Router:
     def _topology_changed(self, before: Topology | None, after: Topology) -> None:
         addresses = {node.address for node in after.nodes}
         self._calls.learn(after)
+        if before is not None and before.writer is not None and after.epoch > before.epoch:
+            self._calls.end_writes(before.writer.address)
         self._topology_at_s = time.monotonic()
         self._channels.want({*addresses, *self._calls.contact_points})
         # At first all of them are new to this client, and none is cold for that.

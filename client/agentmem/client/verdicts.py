@@ -76,7 +76,7 @@ def write_verdict(error: AgentMemError, *, in_doubt: bool) -> WriteVerdict:
             looks for the request_id is no answer: only the answer to the repeated request is.
     """
     # A commit that failed may have reached the disk, as may a write whose answer was lost or came too late.
-    if isinstance(error, DeadlineExceeded) or error.reason == "COMMIT_FAILED":
+    if isinstance(error, DeadlineExceeded) or error.reason in ("COMMIT_FAILED", "WRITER_REPLACED"):
         return WriteVerdict.IN_DOUBT
     # grpc gives the last two for some broken connections.
     lost = (

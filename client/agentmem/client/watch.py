@@ -17,6 +17,8 @@ from agentmem.v1 import cluster_pb2
 
 # A node has to send its first topology within this time.
 FIRST_ANSWER_TIMEOUT_S = 5.0
+# Nodes send it every two seconds.
+SILENCE_TIMEOUT_S = 5.0
 # A stream that breaks sooner counts as a failure; after a round of failures there is a wait.
 STEADY_S = 1.0
 FIRST_WAIT_S = 0.1
@@ -127,10 +129,11 @@ class TopologyWatch:
                 while isinstance(response, cluster_pb2.WatchTopologyResponse):
                     self._accept(topology.from_proto(response.topology))
                     self._errors.pop(address, None)
-                    response = await call.read()
+                    async with asyncio.timeout(SILENCE_TIMEOUT_S):
+                        response = await call.read()
                 self._errors[address] = "ended the stream"
             except TimeoutError:
-                self._errors[address] = f"sent no topology within {FIRST_ANSWER_TIMEOUT_S:g} s"
+                self._errors[address] = "sent no topology in time"
                 return False
             except grpc.aio.AioRpcError as error:
                 self._errors[address] = f"{error.code().name}: {error.details()}"

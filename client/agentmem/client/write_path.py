@@ -119,7 +119,7 @@ class WritePath:
             await calls.connect(endpoint, deadline_s)
             self._calls.counters.retries += progress.sent > 0
             metadata = ((EPOCH_KEY, str(self._calls.epoch)),) if self._calls.epoch else ()
-            return await self._calls.call(endpoint, method, request, deadline_s, metadata)
+            return await self._calls.write(endpoint, method, request, deadline_s, metadata)
 
     @asynccontextmanager
     async def writer(self, timeout_s: float) -> AsyncIterator[Endpoint]:

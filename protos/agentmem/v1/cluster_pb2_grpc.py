@@ -78,7 +78,8 @@ class ClusterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTopology(self, request, context):
-        """The topology now, and again each time a node comes, goes or changes state.
+        """The topology now, again each time a node comes, goes or changes state, and
+        every two seconds: a stream that is silent for much longer hangs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

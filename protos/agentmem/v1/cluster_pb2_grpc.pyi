@@ -35,7 +35,9 @@ class ClusterServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ClusterServiceAsyncStub: ...
     GetTopology: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetTopologyRequest, _cluster_pb2.GetTopologyResponse]
     WatchTopology: _grpc.UnaryStreamMultiCallable[_cluster_pb2.WatchTopologyRequest, _cluster_pb2.WatchTopologyResponse]
-    """The topology now, and again each time a node comes, goes or changes state."""
+    """The topology now, again each time a node comes, goes or changes state, and
+    every two seconds: a stream that is silent for much longer hangs.
+    """
     GetNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetNodeRequest, _cluster_pb2.GetNodeResponse]
     """What the node that is asked knows of itself."""
     Promote: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.PromoteRequest, _cluster_pb2.PromoteResponse]
@@ -57,7 +59,9 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetTopology: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetTopologyRequest, _cluster_pb2.GetTopologyResponse]  # type: ignore[assignment]
     WatchTopology: _aio.UnaryStreamMultiCallable[_cluster_pb2.WatchTopologyRequest, _cluster_pb2.WatchTopologyResponse]  # type: ignore[assignment]
-    """The topology now, and again each time a node comes, goes or changes state."""
+    """The topology now, again each time a node comes, goes or changes state, and
+    every two seconds: a stream that is silent for much longer hangs.
+    """
     GetNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetNodeRequest, _cluster_pb2.GetNodeResponse]  # type: ignore[assignment]
     """What the node that is asked knows of itself."""
     Promote: _aio.UnaryUnaryMultiCallable[_cluster_pb2.PromoteRequest, _cluster_pb2.PromoteResponse]  # type: ignore[assignment]
@@ -88,7 +92,9 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.WatchTopologyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_cluster_pb2.WatchTopologyResponse], _abc.AsyncIterator[_cluster_pb2.WatchTopologyResponse]]:
-        """The topology now, and again each time a node comes, goes or changes state."""
+        """The topology now, again each time a node comes, goes or changes state, and
+        every two seconds: a stream that is silent for much longer hangs.
+        """
 
     @_abc_1.abstractmethod
     def GetNode(

@@ -11,7 +11,8 @@ from agentmem.server.membership import Membership
 from agentmem.server.succession import Succession
 from agentmem.v1 import cluster_pb2, cluster_pb2_grpc
 
-WATCH_RECHECK_S = 60.0
+# The topology is sent again this often without a change: a watch that is silent hangs.
+WATCH_INTERVAL_S = 2.0
 
 
 class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
@@ -54,8 +55,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         while not self._closing:
             seen = self._membership.changed.count
             yield cluster_pb2.WatchTopologyResponse(topology=self._membership.topology())
-            while self._membership.changed.count == seen and not self._closing:
-                await self._membership.changed.wait_beyond(seen, WATCH_RECHECK_S)
+            await self._membership.changed.wait_beyond(seen, WATCH_INTERVAL_S)
 
     def close(self) -> None:
         """Ends the watches."""
