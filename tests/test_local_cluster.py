@@ -265,3 +265,41 @@ def test_a_held_lock_is_life(tmp_path: Path) -> None:
         assert folder.is_owned()
         assert folder.live() is None
     assert not folder.is_owned()
+
+
+def test_a_cluster_goes_on_after_a_promotion(tmp_path: Path) -> None:
+    with up(tmp_path, "--replicas", "2") as running:
+        data_dir = str(running.cluster.data_dir)
+        endpoints = running.cluster.endpoints()
+        target = ",".join(endpoints)
+        with Client(*endpoints) as client:
+            client.add("n", "kept", id="m1")
+        promoted = run("promote", "replica-1", "--target", target)
+        assert promoted.returncode == 0, promoted.stderr
+        assert "is the writer of epoch 2" in promoted.stdout
+        assert "nothing was left behind" in promoted.stdout
+        running.wait_for("as the writer")
+        running.wait_for("as the replica")
+        assert running.cluster.writer.name == "replica-1"
+        with Client(*endpoints) as client:
+            client.add("n", "of the new writer", id="m2")
+        # The writer is not among those that are stopped.
+        shrunk = run("scale", "1", "--data-dir", data_dir)
+        assert (shrunk.returncode, "stopped replica-2" in shrunk.stdout) == (0, True)
+        assert [folder.name for folder in running.cluster.owned()] == ["replica-1", "writer"]
+        refused = run("promote", "replica-1", "--target", target, "--json")
+        assert (refused.returncode, "is the writer" in refused.stderr) == (1, True)
+        unknown = run("promote", "nobody", "--target", target)
+        assert (unknown.returncode, "the cluster has replica-1" in unknown.stderr) == (2, True)
+        assert "died" not in running.output
+        assert running.end(signal.SIGINT) == 0
+    with up(tmp_path, "--replicas", "2") as running:
+        assert running.cluster.writer.name == "replica-1"
+        with Client(*running.cluster.endpoints()) as client:
+            topology = client.topology()
+            assert topology.epoch == 2
+            assert topology.writer is not None
+            assert topology.writer.id == "replica-1"
+            assert {node.id for node in topology.replicas} == {"writer", "replica-2"}
+            assert client.get("n", "m2") is not None
+        assert running.end(signal.SIGINT) == 0

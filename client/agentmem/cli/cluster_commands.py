@@ -1,5 +1,6 @@
 """The commands about the nodes of a cluster, and about one on this machine."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from agentmem.cli import bundled, documents, printing, supervisor, terminal
@@ -15,6 +16,7 @@ from agentmem.cli.options import (
     Target,
     TimeoutS,
 )
+from agentmem.client.async_cluster import DEFAULT_PROMOTION_TIMEOUT_S
 
 
 def status(
@@ -36,6 +38,41 @@ def status(
         documents.print_line(cluster | {"nodes": nodes})
     else:
         printing.print_nodes(nodes)
+
+
+def promote(
+    node: Annotated[str, Argument(help="The replica's id, or its address.")],
+    target: Target = DEFAULT_TARGET,
+    force: Annotated[
+        bool,
+        Option(help="Also when another replica has more, or the writer does not hand over."),
+    ] = False,
+    timeout_s: TimeoutS = DEFAULT_PROMOTION_TIMEOUT_S,
+    json: Json = False,
+) -> None:
+    """Makes a replica the writer.
+
+    A writer that is there hands over, and nothing is left behind. One that is not there is refused by all
+    others when it comes back, and then keeps what it had acknowledged and not shipped in a file.
+    """
+    with connected(target, timeout_s) as client:
+        promoted = client.promote(node, force=force, timeout_s=timeout_s)
+    if json:
+        documents.print_line(asdict(promoted))
+        return
+    terminal.say(
+        f"{promoted.node_id} at {promoted.address} is the writer of epoch {promoted.epoch}, "
+        f"which begins behind revision {promoted.revision}"
+    )
+    if promoted.handed_over:
+        terminal.say(f"{promoted.previous_address} handed over: nothing was left behind")
+    else:
+        terminal.note(
+            f"{promoted.previous_address} did not hand over: when it comes back, it keeps what it had "
+            "acknowledged and not shipped in set-aside/ of its data directory"
+        )
+    if promoted.untold:
+        terminal.note(f"not told yet, for they cannot be reached: {', '.join(promoted.untold)}")
 
 
 def up(

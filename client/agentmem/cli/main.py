@@ -36,6 +36,7 @@ app = application(
         "backup": transfer_commands.backup,
         "stats": namespace_commands.stats,
         "status": cluster_commands.status,
+        "promote": cluster_commands.promote,
         "up": cluster_commands.up,
         "scale": cluster_commands.scale,
         "down": cluster_commands.down,

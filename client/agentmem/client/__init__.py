@@ -28,6 +28,7 @@ from agentmem.client.answers import (
     UpdatedMemory,
 )
 from agentmem.client.async_client import AsyncClient
+from agentmem.client.async_cluster import NodeStatus, Promoted
 from agentmem.client.async_watches import AsyncWatch
 from agentmem.client.backup import Backup
 from agentmem.client.changes import ChangeKind, MemoryChange, WatchPosition, id_digest
@@ -112,10 +113,12 @@ __all__ = [
     "Node",
     "NodeRole",
     "NodeState",
+    "NodeStatus",
     "NotFound",
     "OutcomeUnknown",
     "Page",
     "Position",
+    "Promoted",
     "PurgeProgress",
     "PurgeReceipt",
     "PurgeStatus",

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from agentmem.client.acknowledgement import LOCAL, AcknowledgementInput
+from agentmem.client.async_cluster import AsyncCluster
 from agentmem.client.async_connection import DEFAULT_TIMEOUT_S, Link
 from agentmem.client.async_reads import AsyncReads
 from agentmem.client.async_transfers import AsyncTransfers
@@ -16,7 +17,7 @@ from agentmem.client.session import AsyncSession
 from agentmem.client.statistics import Statistics
 
 
-class AsyncClient(AsyncWrites, AsyncReads, AsyncTransfers, AsyncWatches):
+class AsyncClient(AsyncWrites, AsyncReads, AsyncTransfers, AsyncWatches, AsyncCluster):
     """A client of an AgentMem cluster, for one event loop.
 
         async with AsyncClient("127.0.0.1:7600") as client:

@@ -165,6 +165,6 @@ def _timeout_s(value: object) -> float:
 def _endpoint(value: object) -> str:
     address = values.text("endpoints", value)
     host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or "," in host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise invalid_field("endpoints", f"must be host:port, not {address!r}")
     return address

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Unpack
 
-from agentmem.client import answers, namespaces, topology, values, versions
+from agentmem.client import answers, namespaces, values, versions
 from agentmem.client.answers import GetResult, Page, SearchMode, SearchResult
 from agentmem.client.async_connection import (
     DEFAULT_PAGE_SIZE,
@@ -18,16 +18,14 @@ from agentmem.client.consistency import Consistency, Position
 from agentmem.client.filters import Filter, Scope, scoped
 from agentmem.client.models import Memory
 from agentmem.client.namespaces import Stats
-from agentmem.client.selection import Route
-from agentmem.client.topology import Topology
 from agentmem.client.versions import AsOf, HistoryPage, MemoryVersion
-from agentmem.v1 import cluster_pb2, reader_pb2
+from agentmem.v1 import reader_pb2
 
 DEFAULT_TOP_K = 10
 
 
 class AsyncReads(AsyncConnection):
-    """What finds memories and tells about the cluster.
+    """What finds memories.
 
     ``consistency`` says how new the answer must be: EVENTUAL, STRONG, ``at_least(result)``,
     ``max_staleness(seconds)``, or several joined by ``&``; None is the client's own. A node that cannot meet
@@ -252,16 +250,6 @@ class AsyncReads(AsyncConnection):
             lambda endpoint: endpoint.reader.GetStats, request, consistency, timeout_s
         )
         return namespaces.stats_from_proto(response)
-
-    async def topology(self, *, timeout_s: float | None = None) -> Topology:
-        """The cluster as the writer sees it now, or a replica when the writer does not answer."""
-        response = await self._ready_router().read(
-            lambda endpoint: endpoint.cluster.GetTopology,
-            cluster_pb2.GetTopologyRequest(),
-            route=Route.WRITER_THEN_REPLICAS,
-            timeout_s=self._time(timeout_s),
-        )
-        return topology.from_proto(response.topology)
 
     async def _pages(
         self,

@@ -136,6 +136,20 @@ class Router:
         reading.owes_a_retry = is_retry
         return await self._read(reading, timeout_s)
 
+    async def ask(
+        self, address: str, method: Method[Request, Response], request: Request, *, timeout_s: float
+    ) -> Response:
+        """The answer of one node and no other.
+
+        Raises:
+            Unavailable: there is no connection to it, or it was lost.
+            AgentMemError: what the node answered.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        with self._channels.use(address) as endpoint:
+            await calls.connect(endpoint, deadline_s)
+            return await self._calls.call(endpoint, method, request, deadline_s)
+
     async def stream(
         self,
         method: StreamMethod[Request, Response],

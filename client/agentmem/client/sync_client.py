@@ -11,6 +11,7 @@ from agentmem.client.async_connection import DEFAULT_TIMEOUT_S
 from agentmem.client.consistency import EVENTUAL, Consistency
 from agentmem.client.session import AsyncSession
 from agentmem.client.statistics import Statistics
+from agentmem.client.sync_cluster import SyncCluster
 from agentmem.client.sync_connection import ClientThread
 from agentmem.client.sync_reads import SyncReads
 from agentmem.client.sync_transfers import SyncTransfers
@@ -32,7 +33,7 @@ class Session(SyncWrites, SyncReads, SyncTransfers):
         return repr(self._client).removeprefix("Async")
 
 
-class Client(SyncWrites, SyncReads, SyncTransfers, SyncWatches):
+class Client(SyncWrites, SyncReads, SyncTransfers, SyncWatches, SyncCluster):
     """A client of an AgentMem cluster, for any number of threads.
 
         with Client("127.0.0.1:7600") as client:

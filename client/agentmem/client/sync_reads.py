@@ -13,7 +13,6 @@ from agentmem.client.filters import Filter, Scope
 from agentmem.client.models import Memory
 from agentmem.client.namespaces import Stats
 from agentmem.client.sync_connection import SyncConnection, following
-from agentmem.client.topology import Topology
 from agentmem.client.versions import AsOf, HistoryPage, MemoryVersion
 
 
@@ -196,7 +195,3 @@ class SyncReads(SyncConnection):
     ) -> Stats:
         """What a namespace and the store hold; see AsyncClient.stats."""
         return self._run(self._client.stats(namespace, consistency=consistency, timeout_s=timeout_s))
-
-    def topology(self, *, timeout_s: float | None = None) -> Topology:
-        """The cluster as the writer sees it now; see AsyncClient.topology."""
-        return self._run(self._client.topology(timeout_s=timeout_s))

@@ -120,12 +120,17 @@ _STATES = {
 }
 
 
+def role_from_proto(role: cluster_pb2.NodeRole) -> NodeRole:
+    """The role that a node said it has."""
+    return _ROLES.get(role, NodeRole.UNKNOWN)
+
+
 def from_proto(message: cluster_pb2.Topology) -> Topology:
     """The topology that a node sent."""
     nodes = tuple(
         Node(
             id=node.id,
-            role=_ROLES.get(node.role, NodeRole.UNKNOWN),
+            role=role_from_proto(node.role),
             address=node.address,
             state=_STATES.get(node.state, NodeState.UNKNOWN),
             applied_revision=node.applied_revision,
