@@ -15,7 +15,7 @@ import grpc
 import lmdb
 import pytest
 from calls import Memory, add, all_ids, error_of, floats, get
-from cluster import Cluster, Stubs
+from cluster import Cluster, Stubs, wait_until
 
 from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.embedders import OpenAIEmbedder
@@ -169,13 +169,19 @@ def test_each_add_of_a_batch_waits_for_the_replicas_it_asks_for(writer: Stubs, n
     assert len(all_ids(writer, namespace)) == 3
 
 
-def test_each_search_of_a_batch_ends_as_alone(writer: Stubs, replica: Stubs, namespace: str) -> None:
+def test_each_search_of_a_batch_ends_as_alone(
+    writer: Stubs, replica: Stubs, shared_cluster: Cluster, namespace: str
+) -> None:
     contents = ["green tea", "black tea", "dark rum"]
     memories = [Memory(id=f"m{number}", content=content) for number, content in enumerate(contents)]
-    add(writer, namespace, *memories)
+    revision = add(writer, namespace, *memories).revision
+    shared_cluster.wait_searchable(revision)
 
     def a_search(text: str, **fields: Any) -> reader_pb2.SearchMemoriesRequest:
-        return reader_pb2.SearchMemoriesRequest(namespace=namespace, text=text, consistency=STRONG, **fields)
+        demanded = consistency_pb2.Consistency(min_revision=revision)
+        return reader_pb2.SearchMemoriesRequest(
+            namespace=namespace, text=text, consistency=demanded, **fields
+        )
 
     possible = [a_search(text, mode=mode, top_k=2) for text in ("tea", "rum") for mode in MODES]
     impossible = [
@@ -192,7 +198,40 @@ def test_each_search_of_a_batch_ends_as_alone(writer: Stubs, replica: Stubs, nam
         assert isinstance(found, reader_pb2.SearchMemoriesResponse)
         assert found.hits
         assert list(found.hits) == list(replica.reader.SearchMemories(request).hits)
-        assert (found.epoch, found.applied_revision > 0) == (1, True)
+        assert (found.epoch, found.applied_revision >= revision) == (1, True)
+
+
+def test_each_search_of_a_batch_shows_what_it_demands(writer: Stubs, replica: Stubs, namespace: str) -> None:
+    for number in range(10):
+        add(writer, namespace, Memory(id=f"m{number}", content="tea"))
+        assert f"m{number}" in strongly_found(replica, namespace, "tea")
+    # One that waits for what does not come holds up its own answer alone.
+    ahead = consistency_pb2.Consistency(min_revision=2**60)
+    fresh, stale = searches(
+        replica,
+        reader_pb2.SearchMemoriesRequest(namespace=namespace, text="tea"),
+        reader_pb2.SearchMemoriesRequest(namespace=namespace, text="tea", consistency=ahead),
+    )
+    assert isinstance(fresh, reader_pb2.SearchMemoriesResponse)
+    assert isinstance(stale, failure_pb2.Failure)
+    assert (stale.reason, stale.metadata["field"]) == ("REPLICA_STALE", "consistency.min_revision")
+
+
+def strongly_found(replica: Stubs, namespace: str, text: str) -> set[str]:
+    """In the end: on a busy machine a replica may need longer than a search waits."""
+    request = reader_pb2.SearchMemoriesRequest(
+        namespace=namespace, text=text, mode=reader_pb2.SEARCH_MODE_TEXT, top_k=100, consistency=STRONG
+    )
+    answers: list[reader_pb2.SearchMemoriesResponse] = []
+
+    def is_answered() -> bool:
+        (each,) = searches(replica, request)
+        if isinstance(each, reader_pb2.SearchMemoriesResponse):
+            answers.append(each)
+        return bool(answers)
+
+    wait_until(is_answered, "an answer")
+    return {hit.memory.id for hit in answers[-1].hits}
 
 
 def test_what_does_not_fit_one_answer_fails_alone(
