@@ -66,6 +66,13 @@ def as_of(text: str | None) -> int | datetime | None:
         raise usage_error(f"{error}, nor a revision") from None
 
 
+def after(text: str | None) -> int | str | None:
+    """A revision, or the token of a position; None is now."""
+    if text is None or not (text.isascii() and text.isdigit()):
+        return text
+    return int(text)
+
+
 def parse_metadata(pairs: Sequence[str]) -> dict[str, Any]:
     """`key=value` pairs; a value that is JSON is taken as JSON, any other as text."""
     metadata: dict[str, Any] = {}

@@ -9,8 +9,10 @@ from typing import Any
 from agentmem.cli import arguments
 from agentmem.client import (
     Backup,
+    ChangeKind,
     DeleteResult,
     Memory,
+    MemoryChange,
     MemoryVersion,
     NamespaceSettings,
     NewMemory,
@@ -56,15 +58,32 @@ def from_memory(memory: Memory) -> dict[str, Any]:
 
 def from_version(version: MemoryVersion) -> dict[str, Any]:
     """One version of a history. Of one that was written the whole memory, else what there is."""
-    memory = version.memory
-    head = {"kind": str(version.kind), "revision": version.revision}
-    if version.kind is VersionKind.WRITTEN:
-        return head | {"memory": from_memory(memory)}
+    is_written = version.kind is VersionKind.WRITTEN
+    memory = from_memory(version.memory) if is_written else _from_ended(version.memory)
+    return {"kind": str(version.kind), "revision": version.revision, "memory": memory}
+
+
+def _from_ended(memory: Memory) -> dict[str, Any]:
+    """What there is of a memory that was deleted, or has expired."""
     ended: dict[str, Any] = {"id": memory.id, "namespace": memory.namespace, "version": memory.version}
     ended["update_time"] = timestamp(memory.update_time)
     if memory.expire_time is not None:
         ended["expire_time"] = timestamp(memory.expire_time)
-    return head | {"memory": ended}
+    return ended
+
+
+def from_change(change: MemoryChange) -> dict[str, Any]:
+    """One change of a watch. Its position is what --after takes."""
+    document: dict[str, Any] = {
+        "kind": str(change.kind),
+        "revision": change.position.revision,
+        "position": change.position.token,
+    }
+    if change.memory is None:
+        return document | {"id_digest": change.id_digest.hex()}
+    if change.kind not in (ChangeKind.ADDED, ChangeKind.UPDATED):
+        return document | {"memory": _from_ended(change.memory)}
+    return document | {"matches": change.matches, "memory": from_memory(change.memory)}
 
 
 def from_deletion(result: DeleteResult) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from agentmem.cli import (
     namespace_commands,
     terminal,
     transfer_commands,
+    watch_commands,
 )
 from agentmem.cli.failures import CommandError, ExitCode
 from agentmem.cli.options import application
@@ -34,6 +35,7 @@ app = application(
         "import": transfer_commands.import_memories,
         "export": transfer_commands.export,
         "backup": transfer_commands.backup,
+        "watch": watch_commands.watch,
         "stats": namespace_commands.stats,
         "status": cluster_commands.status,
         "promote": cluster_commands.promote,

@@ -5,7 +5,20 @@ from datetime import datetime
 from typing import Any
 
 from agentmem.cli import documents, terminal
-from agentmem.client import Hit, Memory, MemoryVersion, NodeRole, PurgeStatus, Topology, VersionKind
+from agentmem.client import (
+    ChangeKind,
+    Hit,
+    Memory,
+    MemoryChange,
+    MemoryVersion,
+    NodeRole,
+    PurgeStatus,
+    Topology,
+    VersionKind,
+)
+
+_KIND_CELLS = max(map(len, ChangeKind))
+_TIME_CELLS = len("2023-05-08 13:56:00")
 
 
 def print_memory(memory: Memory) -> None:
@@ -54,6 +67,21 @@ def print_versions(versions: Sequence[MemoryVersion]) -> None:
         time = f"{memory.update_time:%Y-%m-%d %H:%M:%S}"
         rows.append((str(memory.version), str(version.kind), str(version.revision), time, content))
     terminal.table(rows, header=("VERSION", "KIND", "REVISION", "TIME", "CONTENT"))
+
+
+def print_change(change: MemoryChange) -> None:
+    """One change on a line: kind, time, version, id, owner, content. Of a purge, the digest of the id."""
+    head = f"{change.kind:<{_KIND_CELLS}}  "
+    memory = change.memory
+    if memory is None:
+        terminal.say(f"{head}{'-':<{_TIME_CELLS}}  -     digest {change.id_digest.hex()}")
+        return
+    head += f"{memory.update_time:%Y-%m-%d %H:%M:%S}  v{memory.version:<3}  {memory.id}"
+    if change.kind not in (ChangeKind.ADDED, ChangeKind.UPDATED):
+        terminal.say(head)
+        return
+    left = "" if change.matches else "(matches no longer) "
+    terminal.say(" ".join(f"{head}  {_owner(memory)}  {left}{memory.content}".splitlines()))
 
 
 def print_purge_status(status: PurgeStatus) -> None:
