@@ -66,7 +66,12 @@ def get_entry(
         at_least.revision > 0,
         at_least.epoch,
     )
-    return Entry(request, lane, len(request.ids), timeout_s, begun_at_s, wanted)
+    entry = Entry[reader_pb2.GetMemoriesRequest, GetResult](
+        request, lane, len(request.ids), timeout_s, begun_at_s, wanted
+    )
+    # What the server refuses in one request would not show among the ids of others.
+    entry.is_apart = not 0 < len(set(request.ids)) == len(request.ids)
+    return entry
 
 
 def search_entry(

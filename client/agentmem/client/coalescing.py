@@ -29,6 +29,8 @@ MAX_ITEMS = 1000
 MAX_BYTES = 4 * 1024 * 1024
 # So many batches of one lane are on their way at once.
 MAX_IN_FLIGHT = 2
+# More than so many requests that are ready at once are shared out, that several nodes work on them.
+SHARED_REQUESTS = 16
 # One that takes longer does not hold up the others: it may be at a node that hangs.
 MAX_HOLD_S = 0.1
 
@@ -46,6 +48,7 @@ class Entry(Generic[Request, Result]):
         timeout_s: its time, which began at ``begun_at_s`` of time.monotonic.
         is_retry: it was sent already, and that cost something.
         in_doubt: it is a write and may have been done.
+        is_apart: it cannot travel with others.
     """
 
     request: Request
@@ -56,6 +59,7 @@ class Entry(Generic[Request, Result]):
     consistency: Consistency = EVENTUAL
     is_retry: bool = False
     in_doubt: bool = False
+    is_apart: bool = False
     flight: _Flight | None = None
     outcome: asyncio.Future[Result | Again] | None = None
 
@@ -122,9 +126,9 @@ class _Lane(Generic[Request, Result]):
     has_leader: bool = False
     timer: asyncio.TimerHandle | None = None
 
-    def is_free(self, now_s: float) -> bool:
-        """Whether something may be sent now."""
-        return sum(now_s - each.begun_at_s < MAX_HOLD_S for each in self.flights) < MAX_IN_FLIGHT
+    def free(self, now_s: float) -> int:
+        """How many batches may be sent now."""
+        return MAX_IN_FLIGHT - sum(now_s - each.begun_at_s < MAX_HOLD_S for each in self.flights)
 
 
 class Coalescer(Generic[Request, Result]):
@@ -138,12 +142,13 @@ class Coalescer(Generic[Request, Result]):
 
     async def call(self, entry: Entry[Request, Result]) -> Result:
         """Sends a call, alone or with others, and returns its own outcome."""
-        if not self._is_enabled or entry.items > MAX_ITEMS or not self._kind.can_send_together():
+        is_apart = entry.is_apart or entry.items > MAX_ITEMS
+        if is_apart or not self._is_enabled or not self._kind.can_send_together():
             return await self._kind.alone(entry)
         lane = self._lanes.get(entry.lane)
         if lane is None:
             lane = self._lanes[entry.lane] = _Lane(entry.lane)
-        if not lane.has_leader and not lane.gathering and lane.is_free(time.monotonic()):
+        if not lane.has_leader and not lane.gathering and lane.free(time.monotonic()) > 0:
             lane.has_leader = True
             try:
                 # Calls that are ready in this turn of the event loop gather meanwhile.
@@ -199,8 +204,8 @@ class Coalescer(Generic[Request, Result]):
     def _send_gathered(self, lane: _Lane[Request, Result]) -> None:
         """Sends what has gathered, as far as something may be sent now."""
         now_s = time.monotonic()
-        while lane.gathering and lane.is_free(now_s):
-            entries = _taken(lane.gathering)
+        while lane.gathering and (free := lane.free(now_s)) > 0:
+            entries = _taken(lane.gathering, max(SHARED_REQUESTS, -(-len(lane.gathering) // free)))
             flight = _Flight(now_s, max(each.deadline_s for each in entries), waiting=len(entries))
             for entry in entries:
                 entry.flight = flight
@@ -258,11 +263,11 @@ class Coalescer(Generic[Request, Result]):
             return [error] if len(entries) == 1 else [Again.AGAIN] * len(entries)
 
 
-def _taken(gathering: deque[Entry[Request, Result]]) -> list[Entry[Request, Result]]:
-    """The next batch: the first of them, and as many more as fit."""
+def _taken(gathering: deque[Entry[Request, Result]], most: int) -> list[Entry[Request, Result]]:
+    """The next batch: the first of them, and as many more as fit, up to ``most``."""
     entries = [gathering.popleft()]
     items, size_bytes = entries[0].items, entries[0].request.ByteSize()
-    while gathering and len(entries) < MAX_REQUESTS:
+    while gathering and len(entries) < min(most, MAX_REQUESTS):
         items += gathering[0].items
         size_bytes += gathering[0].request.ByteSize()
         if items > MAX_ITEMS or size_bytes > MAX_BYTES:
