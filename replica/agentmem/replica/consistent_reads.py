@@ -24,11 +24,13 @@ class Part:
     Attributes:
         name: for messages.
         revision: what it shows now.
+        hurry: makes it show soon what the store has, for a reader that waits.
     """
 
     name: str
     revision: Callable[[], int]
     freshness: Freshness
+    hurry: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class ConsistentReads:
                 await self._reporter.ask_writer(demand.as_of_s, left_s)
                 has_asked = True
             else:
+                if not lack.needs_writer:
+                    part.hurry()
                 await self._follower.progress.wait_beyond(seen, left_s)
 
     def _lack(self, part: Part, demand: Demand) -> _Lack | None:

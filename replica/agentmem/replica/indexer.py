@@ -82,6 +82,7 @@ class Indexer:
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
         self._wake = threading.Condition()
         self._is_notified = False
+        self._is_hurried = False
         self._is_stopping = False
         # From here on for the indexer's thread alone.
         self._text: TextIndex | None = None
@@ -106,6 +107,12 @@ class Indexer:
         """Says that the store has moved on. Any thread may call it; it does not wait."""
         with self._wake:
             self._is_notified = True
+            self._wake.notify()
+
+    def hurry(self) -> None:
+        """Says that somebody waits for a view: the next one is published without the usual pause."""
+        with self._wake:
+            self._is_hurried = self._is_notified = True
             self._wake.notify()
 
     def stop(self) -> None:
@@ -337,10 +344,12 @@ class Indexer:
         return bool(self._changed) or self._revision != self._view.revision
 
     def _is_due(self) -> bool:
-        return self._has_changes() and time.monotonic() >= self._next_commit_at_s
+        return self._has_changes() and (self._is_hurried or time.monotonic() >= self._next_commit_at_s)
 
     def _publish(self, text: TextIndex) -> None:
         began_s = time.monotonic()
+        # Whoever asks from now on may need what comes later.
+        self._is_hurried = False
         if text.is_changed:
             text.commit()
             ended_s = time.monotonic()

@@ -127,7 +127,10 @@ async def _serve(
         Freshness(store.position, lambda: follower.applied_revision),
     )
     view_part = Part(
-        "view", lambda: indexer.view.revision, Freshness(store.position, lambda: indexer.view.revision)
+        "view",
+        lambda: indexer.view.revision,
+        Freshness(store.position, lambda: indexer.view.revision),
+        hurry=indexer.hurry,
     )
     is_serving = asyncio.Event()
     reporter = Reporter(
