@@ -69,12 +69,14 @@ class StaleEpoch(_message.Message):
     def __init__(self, epoch: _Optional[int] = ...) -> None: ...
 
 class Entries(_message.Message):
-    __slots__ = ("entries", "head_revision")
+    __slots__ = ("entries", "head_revision", "is_awaited")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     HEAD_REVISION_FIELD_NUMBER: _ClassVar[int]
+    IS_AWAITED_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[ShippedEntry]
     head_revision: int
-    def __init__(self, entries: _Optional[_Iterable[_Union[ShippedEntry, _Mapping]]] = ..., head_revision: _Optional[int] = ...) -> None: ...
+    is_awaited: bool
+    def __init__(self, entries: _Optional[_Iterable[_Union[ShippedEntry, _Mapping]]] = ..., head_revision: _Optional[int] = ..., is_awaited: _Optional[bool] = ...) -> None: ...
 
 class ShippedEntry(_message.Message):
     __slots__ = ("log_value", "records")

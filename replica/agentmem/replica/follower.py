@@ -63,6 +63,7 @@ class Follower:
         is_connected: whether a stream is open and the writer has spoken on it.
         applied_revision: the newest revision in the own store.
         head_revision: the newest revision the writer spoke of; None before it first did.
+        awaited_revision: up to here somebody waits to hear that this replica has it.
     """
 
     def __init__(
@@ -73,16 +74,20 @@ class Follower:
         replica_id: str,
         address: str,
         on_applied: Callable[[], None],
+        on_awaited: Callable[[], None] = lambda: None,
     ) -> None:
+        """``on_applied`` is called after entries were applied, ``on_awaited`` if somebody waits for them."""
         self.progress = Signal()
         self.is_connected = False
         self.applied_revision = store.position().revision
         self.head_revision: int | None = None
+        self.awaited_revision = 0
         self._store = store
         self._link = link
         self._replica_id = replica_id
         self._address = address
         self._on_applied = on_applied
+        self._on_awaited = on_awaited
         self._silence_timeout_s = SILENCE_TIMEOUT_S
         self._stream: (
             grpc.aio.UnaryStreamCall[replication_pb2.SubscribeRequest, replication_pb2.SubscribeResponse]
@@ -201,6 +206,9 @@ class Follower:
                 self._store.commit, functools.partial(_apply_entries, entries=frame.entries.entries)
             )
             self.applied_revision = self._store.position().revision
+            if frame.entries.is_awaited:
+                self.awaited_revision = self.applied_revision
+                self._on_awaited()
             self.progress.notify()
             self._on_applied()
         elif kind == "snapshot_required":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 import grpc
@@ -68,12 +69,20 @@ class Reporter:
                 self._advance()
                 if self._follower.is_connected:
                     await self.ask_writer(boot_time_s(), REPORT_TIMEOUT_S)
-                # Under load many commits share one report.
-                await asyncio.sleep(MIN_REPORT_INTERVAL_S)
+                await self._pause(self._searchable_revision())
                 await self._follower.progress.wait_beyond(seen, REPORT_INTERVAL_S)
         finally:
             if self._report_task is not None:
                 self._report_task.cancel()
+
+    async def _pause(self, reported_revision: int) -> None:
+        """Lets many commits share one report under load; ends when somebody waits for the next one."""
+        ends_s = time.monotonic() + MIN_REPORT_INTERVAL_S
+        while self._follower.awaited_revision <= reported_revision:
+            left_s = ends_s - time.monotonic()
+            if left_s <= 0:
+                return
+            await self._follower.progress.wait_beyond(self._follower.progress.count, left_s)
 
     def _advance(self) -> None:
         head_revision = self._follower.head_revision

@@ -120,7 +120,14 @@ async def _serve(
         on_publish=lambda view: _call_on(loop, follower.progress.notify),
         on_failure=lambda error: _call_on(loop, fail, error),
     )
-    follower = Follower(store, link, replica_id=node_id, address=address, on_applied=indexer.notify)
+    follower = Follower(
+        store,
+        link,
+        replica_id=node_id,
+        address=address,
+        on_applied=indexer.notify,
+        on_awaited=indexer.hurry,
+    )
     store_part = Part(
         "store",
         lambda: follower.applied_revision,

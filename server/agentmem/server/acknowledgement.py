@@ -128,6 +128,7 @@ class Acknowledgements:
         self._waiting: set[_Waiting] = set()
         self._closing = False
         membership.on_progress = self._wake
+        membership.is_awaited = lambda: self._places > 0
 
     def begin(
         self, request: AcknowledgedRequest, context: grpc.aio.ServicerContext[Any, Any]

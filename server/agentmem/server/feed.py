@@ -93,7 +93,9 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
                 cursor += len(shipped)
                 heartbeat_due_s = time.monotonic() + HEARTBEAT_INTERVAL_S
                 yield replication_pb2.SubscribeResponse(
-                    entries=replication_pb2.Entries(entries=shipped, head_revision=head)
+                    entries=replication_pb2.Entries(
+                        entries=shipped, head_revision=head, is_awaited=self._membership.is_awaited()
+                    )
                 )
                 continue
             wait_s = heartbeat_due_s - time.monotonic()

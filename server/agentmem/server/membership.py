@@ -35,6 +35,7 @@ class Membership:
     Attributes:
         changed: notified when a node came, went or changed its state.
         on_progress: called when a replica has reported how far it is.
+        is_awaited: says whether somebody waits for that.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Membership:
         self.changed = Signal()
         self._on_join = on_join
         self.on_progress: Callable[[], None] = lambda: None
+        self.is_awaited: Callable[[], bool] = lambda: False
         self._node_id = node_id
         self._address = address
         self._position = position
