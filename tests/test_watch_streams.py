@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +18,10 @@ from cluster import Cluster, Node, Stubs, wait_until
 from memories import condition, make_memory
 
 from agentmem.core import watching
+from agentmem.core.layout import KEY
 from agentmem.core.serving import GrpcServer
 from agentmem.core.signals import Signal
-from agentmem.core.store import Change, Store
+from agentmem.core.store import Change, Store, WriteTransaction
 from agentmem.core.watching import Watches
 from agentmem.server.services import WriterReader
 from agentmem.v1 import filter_pb2, memory_pb2, reader_pb2, reader_pb2_grpc, writer_pb2
@@ -322,10 +324,24 @@ class LocalServer:
         self.reader.close()
         self.store.close()
 
-    def put(self, memory_id: str) -> None:
-        change = Change(make_memory(memory_id))
+    def put(self, memory_id: str, namespace: str = "tests", *, notify: bool = True) -> None:
+        change = Change(make_memory(memory_id, namespace=namespace))
         self.store.commit(lambda transaction: transaction.append([change], 1))
-        self.news.notify()
+        if notify:
+            self.news.notify()
+
+    async def changes(self, namespace: str, after: Position, count: int) -> list[reader_pb2.MemoryChange]:
+        """The first changes behind a position."""
+        request = reader_pb2.WatchMemoriesRequest(namespace=namespace, after=after)
+        call = self.stub.WatchMemories(request)
+        found: list[reader_pb2.MemoryChange] = []
+        async with asyncio.timeout(DEADLINE_S):
+            while len(found) < count:
+                message = await call.read()
+                assert isinstance(message, reader_pb2.WatchMemoriesResponse)
+                found += message.changes
+        call.cancel()
+        return found[:count]
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
@@ -387,5 +403,77 @@ def test_only_so_many_watches_are_open(tmp_path: Path, monkeypatch: pytest.Monke
                 message = await call.read()
                 assert isinstance(message, reader_pb2.WatchMemoriesResponse)
                 assert [change.memory.id for change in message.changes] == ["a"]
+
+    asyncio.run(run())
+
+
+def test_many_namespaces_and_watches_that_come_and_go(tmp_path: Path) -> None:
+    rng = random.Random("namespaces")
+    spaces = ("one", "two", "three")
+    written: dict[str, list[str]] = {name: [] for name in spaces}
+
+    async def run() -> None:
+        async with LocalServer(tmp_path) as local:
+
+            async def follow(name: str) -> None:
+                """Takes some changes, is cut off behind one of them, and goes on."""
+                position = Position()
+                seen: list[str] = []
+                while len(seen) < 100:
+                    count = rng.randint(1, min(20, 100 - len(seen)))
+                    found = await local.changes(name, position, count)
+                    seen += [change.memory.id for change in found]
+                    position = found[-1].position
+                assert seen == written[name]
+
+            async def write() -> None:
+                while any(len(ids) < 100 for ids in written.values()):
+                    name = rng.choice([name for name in spaces if len(written[name]) < 100])
+                    memory_id = f"m{len(written[name])}"
+                    written[name].append(memory_id)
+                    # Some commits are heard of together with the next.
+                    local.put(memory_id, name, notify=rng.random() < 0.7)
+                    await asyncio.sleep(0)
+                local.news.notify()
+
+            await asyncio.gather(write(), *(follow(name) for name in spaces for _ in range(4)))
+
+    asyncio.run(run())
+
+
+def test_what_nobody_has_heard_of_yet_is_told_to_who_comes(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with LocalServer(tmp_path) as local:
+            local.put("a")
+            quiet = local.stub.WatchMemories(reader_pb2.WatchMemoriesRequest(namespace="tests"))
+            first = await quiet.read()
+            assert isinstance(first, reader_pb2.WatchMemoriesResponse)
+            local.put("b", "other", notify=False)
+            found = await local.changes("other", first.position, 1)
+            assert found[0].memory.id == "b"
+            quiet.cancel()
+
+    asyncio.run(run())
+
+
+def test_damage_of_the_log_ends_watches_and_is_named(tmp_path: Path) -> None:
+    def damage(transaction: WriteTransaction) -> None:
+        transaction.append([Change(make_memory("b"))], 1)
+        transaction._transaction.put(b"log", KEY.pack(2), b"damaged")
+
+    async def run() -> None:
+        async with LocalServer(tmp_path) as local:
+            local.put("a")
+            # Of another namespace, too: it cannot be told whose the damaged entry was.
+            requests = [reader_pb2.WatchMemoriesRequest(namespace=name) for name in ("tests", "other")]
+            calls = [local.stub.WatchMemories(request) for request in requests]
+            for call in calls:
+                await call.read()
+            local.store.commit(damage)
+            local.news.notify()
+            for call in calls:
+                # Behind what was on its way.
+                assert await call.code() is grpc.StatusCode.DATA_LOSS
+                assert await call.details() == "the log entry at revision 2 fails its checksum"
 
     asyncio.run(run())

@@ -11,8 +11,9 @@ from watched_log import WatchedLog, Watcher
 
 from agentmem.core import changes, purged_ordinals
 from agentmem.core.changes import ChangeReader, Place, PositionAhead, WatchQuery, start_place
-from agentmem.core.errors import FailedPrecondition, InvalidArgument
+from agentmem.core.errors import DataLoss, FailedPrecondition, InvalidArgument
 from agentmem.core.filters import Filter
+from agentmem.core.layout import KEY
 from agentmem.core.purged_ordinals import PurgedOrdinals
 from agentmem.core.store import Change, Removal, Store, WriteTransaction
 from agentmem.v1 import memory_pb2, reader_pb2
@@ -120,6 +121,15 @@ def test_a_trimmed_log_is_refused_and_never_skipped(store: Store) -> None:
     assert [change.memory.id for change in step.changes] == [
         f"{letter}{number}" for number in range(5, 10) for letter in "mn"
     ]
+
+
+def test_a_gap_in_the_log_is_damage(store: Store) -> None:
+    for number in range(4):
+        put(store, f"m{number}")
+    store.commit(lambda transaction: transaction._transaction.delete(b"log", KEY.pack(3)))
+    reader = reader_of(store, Position())
+    with pytest.raises(DataLoss, match="no entry at revision 3"):
+        reader.step()
 
 
 def test_a_position_behind_a_whole_entry_does_not_need_it(store: Store) -> None:

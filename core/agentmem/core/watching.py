@@ -1,12 +1,11 @@
 """WatchMemories: a stream for each watcher, which reads the store's own log from its own place.
 
-There is no queue for a watcher. News of the store sets a signal; the stream that waits on it reads on, a
-message at a time, and gRPC's flow control holds it back when the watcher is slow.
+There is no queue for a watcher. News of its namespace set a signal (log_tail.py); the stream that waits on it
+reads on, a message at a time, and gRPC's flow control holds it back when the watcher is slow.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -15,6 +14,7 @@ from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.changes import ChangeReader, Place, PositionAhead, Step, WatchQuery, start_place
 from agentmem.core.errors import AgentMemError, DataLoss, ResourceExhausted, Unavailable, invalid_field
 from agentmem.core.filters import compile_filter
+from agentmem.core.log_tail import LogTail, Topic
 from agentmem.core.purged_ordinals import PurgedOrdinals
 from agentmem.core.signals import Signal
 from agentmem.core.store import Store
@@ -25,8 +25,6 @@ MAX_WATCHES = 1000
 MAX_WATCH_THREADS = 2
 # A watcher without news is told so, and how far its position has moved.
 QUIET_INTERVAL_S = 1.0
-# Commits that come faster are read together.
-MIN_READ_INTERVAL_S = 0.02
 # How long a replica may take to reach the position that a watcher comes with; another node may be there.
 MAX_START_WAIT_S = 0.5
 # How long the entry that removed a version may be on its way to a replica that lacks the version already.
@@ -47,12 +45,11 @@ class Watches:
         self._news = news
         self._is_writer = is_writer
         # Of their own: a thousand watchers that wake at once shall not be in the way of reads.
-        self._threads = BoundedThreads("watches", threads=MAX_WATCH_THREADS, max_calls=MAX_WATCHES)
+        self._threads = BoundedThreads("watches", threads=MAX_WATCH_THREADS, max_calls=MAX_WATCHES + 1)
+        self._tail = LogTail(store, news, self._threads)
         self._purged = PurgedOrdinals()
         self._open = 0
         self._closing = False
-        # The store's newest revision as of a count of news: one look for all who wake.
-        self._newest = (-1, 0)
 
     async def watch(
         self, request: reader_pb2.WatchMemoriesRequest
@@ -81,9 +78,10 @@ class Watches:
             place = await self._start(request)
             yield reader_pb2.WatchMemoriesResponse(position=place.to_proto())
             reader = ChangeReader(self._store, query, place, self._purged)
-            async with aclosing(self._messages(reader)) as messages:
-                async for message in messages:
-                    yield message
+            with self._tail.topic(query.namespace) as topic:
+                async with aclosing(self._messages(reader, topic)) as messages:
+                    async for message in messages:
+                        yield message
         finally:
             self._open -= 1
 
@@ -118,14 +116,15 @@ class Watches:
             field="after",
         )
 
-    async def _messages(self, reader: ChangeReader) -> AsyncGenerator[reader_pb2.WatchMemoriesResponse, None]:
+    async def _messages(
+        self, reader: ChangeReader, topic: Topic
+    ) -> AsyncGenerator[reader_pb2.WatchMemoriesResponse, None]:
         quiet_until_s = time.monotonic() + QUIET_INTERVAL_S
         gap_until_s: float | None = None
         while True:
             self._check_open()
-            seen = self._news.count
-            began_s = time.monotonic()
-            step = await self._step(reader)
+            seen = topic.news.count
+            step = await self._step(reader, topic)
             now_s = time.monotonic()
             if step.changes or now_s >= quiet_until_s:
                 yield reader_pb2.WatchMemoriesResponse(changes=step.changes, position=step.place.to_proto())
@@ -139,24 +138,18 @@ class Watches:
                 gap_until_s = gap_until_s or now_s + MAX_GAP_WAIT_S
                 if now_s >= gap_until_s:
                     raise self._unexplained(step.place)
-            await self._news.wait_beyond(seen, quiet_until_s - time.monotonic())
-            pause_s = began_s + MIN_READ_INTERVAL_S - time.monotonic()
-            if pause_s > 0:
-                await asyncio.sleep(pause_s)
+            await topic.news.wait_beyond(seen, quiet_until_s - time.monotonic())
 
-    async def _step(self, reader: ChangeReader) -> Step:
-        """What comes next, without a thread when it is known that nothing does."""
+    async def _step(self, reader: ChangeReader, topic: Topic) -> Step:
+        """What comes next, without a look at the log when it is known that nothing does."""
+        if self._tail.failure is not None:
+            raise self._tail.failure
         place = reader.place
-        if not place.operation and self._newest_revision() <= place.revision:
-            return Step((), place, is_level=True)
-        return await self._threads.run(reader.step)
-
-    def _newest_revision(self) -> int:
-        if self._newest[0] != self._news.count:
-            # The count first: what is committed after the look counts as news.
-            count = self._news.count
-            self._newest = (count, self._store.position().revision)
-        return self._newest[1]
+        if place.operation or not self._tail.is_nothing_new(topic, place.revision):
+            return await self._threads.run(reader.step)
+        if self._tail.revision > place.revision:
+            reader.place = Place(self._tail.epoch, self._tail.revision)
+        return Step((), reader.place, is_level=True)
 
     def _check_open(self) -> None:
         if self._closing:
@@ -171,6 +164,7 @@ class Watches:
     def drain(self) -> None:
         """Ends the watches, each as soon as the message on its way is sent."""
         self._closing = True
+        self._tail.end()
         self._news.notify()
 
     def close(self) -> None:
