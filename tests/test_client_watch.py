@@ -232,11 +232,11 @@ def test_lost_nodes_cost_no_change_and_repeat_none(
     first, second = small_cluster.replicas
     with Client(small_cluster.writer.address, timeout_s=30) as client, Writing(client) as writing:
         # Several, so that each node serves one.
-        watches = [Following(client.watch("ns", after=0)) for _ in range(4)]
+        watches = [Following(client.watch("ns", after=0)) for _ in range(3)]
 
         def go_on() -> None:
             """Each tells what is written from now on."""
-            reached = writing.count + 20
+            reached = writing.count + 10
             for watch in watches:
                 watch.wait_for(reached)
 

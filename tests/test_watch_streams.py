@@ -367,8 +367,8 @@ def test_watches_that_are_given_up_leave_nothing_behind(tmp_path: Path) -> None:
                 call.cancel()
 
             tasks: list[int] = []
-            for round in range(5):
-                await asyncio.gather(*(watch(number % 4) for number in range(240)))
+            for round in range(4):
+                await asyncio.gather(*(watch(number % 4) for number in range(260)))
                 local.put(f"n{round}")
                 await until(lambda: not local.watches._open, "every watch is over")
                 gc.collect()

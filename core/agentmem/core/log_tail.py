@@ -33,7 +33,8 @@ class Topic:
     Attributes:
         news: notified when there may be something new in it, and at the end of the tail.
         number: of the namespace; 0 while it is not known to have any entries.
-        changed_at: the newest revision known to concern it.
+        changed_at: no entry behind this revision concerns it, as far as the tail was read. At first that of
+            the store: what was there before somebody waited was perhaps not read.
     """
 
     number: int
@@ -67,8 +68,6 @@ class LogTail:
         self._news = news
         self._threads = threads
         self._topics: dict[str, Topic] = {}
-        # For each revision behind this one it is known whom it concerns.
-        self._begin = 0
         self._task: asyncio.Task[None] | None = None
 
     @contextmanager
@@ -80,7 +79,6 @@ class LogTail:
         if topic is None:
             with self._store.read() as transaction:
                 space = transaction.namespace(namespace)
-                # What is in the store by now was perhaps not read here yet, and may concern it.
                 topic = Topic(space.number if space else 0, changed_at=transaction.revision)
             self._topics[namespace] = topic
         topic.users += 1
@@ -95,7 +93,7 @@ class LogTail:
 
     def is_nothing_new(self, topic: Topic, after_revision: int) -> bool:
         """Whether it is known that no entry behind a revision, up to ``revision``, concerns the namespace."""
-        return after_revision >= self._begin and topic.changed_at <= after_revision
+        return topic.changed_at <= after_revision
 
     def end(self) -> None:
         """Wakes everyone."""
@@ -106,7 +104,6 @@ class LogTail:
         position = self._store.position()
         self.failure = None
         self.epoch, self.revision = position.epoch, position.revision
-        self._begin = position.revision
         self._task = asyncio.create_task(self._run(), name="log tail")
 
     def _stop(self) -> None:
