@@ -24,8 +24,9 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 # ping, is dead, and a call on it would wait: it is given up after the sum of these.
 REPLICA_KEEPALIVE_INTERVAL_MS = 3_000
 REPLICA_KEEPALIVE_TIMEOUT_MS = 3_000
+REPLICA_WINDOW_BYTES = 2 * 1024 * 1024
 # A new connection has to be made within the first; attempts wait at most the second.
-CONNECT_TIMEOUT_MS = 5_000
+CONNECT_TIMEOUT_MS = 3_000
 MAX_RECONNECT_WAIT_MS = 2_000
 # Peers may ping this often; grpc's own limit of five minutes would cut those that watch a quiet stream.
 MIN_PING_INTERVAL_MS = 2_000
@@ -38,6 +39,12 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", REPLICA_KEEPALIVE_INTERVAL_MS),
     ("grpc.keepalive_timeout_ms", REPLICA_KEEPALIVE_TIMEOUT_MS),
+    # Without this a ping may stay without an answer for a minute, whatever the line above says.
+    ("grpc.http2.ping_timeout_ms", REPLICA_KEEPALIVE_TIMEOUT_MS),
+    # grpc's probes of the line are pings, too; while the answer to one is missing, it sends no other. What
+    # they are for, how much may be on its way, is set instead.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", REPLICA_WINDOW_BYTES),
     # grpc's own waits grow to two minutes, for which a writer that is there again would not be found.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),

@@ -83,6 +83,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         # A writer that cannot be reached is the follower's to report; the last topology stays.
         with contextlib.suppress(grpc.aio.AioRpcError):
             async for response in self._link.cluster.WatchTopology(cluster_pb2.WatchTopologyRequest()):
+                if response is None:
+                    return  # what gRPC gives for bytes that cannot be parsed
                 if response.topology.epoch >= self._link.known_epoch:
                     self._topology = self._own(response.topology)
                     self._link.standing.meet(
@@ -125,6 +127,8 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         try:
             response = await self._link.cluster.GetTopology(request, timeout=TOPOLOGY_TIMEOUT_S)
         except grpc.aio.AioRpcError:
+            response = None
+        if response is None:  # no answer, or bytes that cannot be parsed
             return cluster_pb2.GetTopologyResponse(topology=self._known())
         return cluster_pb2.GetTopologyResponse(topology=self._own(response.topology))
 

@@ -22,11 +22,11 @@ from agentmem.core.store import Store, WriteTransaction
 from agentmem.replica.writer_link import WriterLink
 from agentmem.v1 import replication_pb2
 
-# The writer sends at least a heartbeat a second; a stream that is silent for this long is dead, or a large
-# frame is on its way over a slow line: the next stream gets twice the time. (A connection that is dead is
-# noticed by keepalive, in any case; see serving.py.)
-SILENCE_TIMEOUT_S = 5.0
-MAX_SILENCE_TIMEOUT_S = 640.0
+# The writer sends at least a heartbeat a second. A connection that is dead is noticed by keepalive, within
+# seconds (serving.py). One that is not, but brings no frame for this long, is of a writer that hangs, or a
+# large frame is on its way over a slow line: so the next stream gets twice the time.
+SILENCE_TIMEOUT_S = 30.0
+MAX_SILENCE_TIMEOUT_S = 960.0
 MIN_RECONNECT_WAIT_S = 0.05
 MAX_RECONNECT_WAIT_S = 2.0
 # After so many attempts in a row that brought nothing, the other nodes are asked for the writer.

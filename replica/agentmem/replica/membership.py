@@ -131,6 +131,8 @@ class Reporter:
             request.staleness.FromMicroseconds(int((asked_at_s - fresh_as_of_s) * 1_000_000))
         try:
             answer = await self._link.replication.ReportProgress(request, timeout=REPORT_TIMEOUT_S)
+            if answer is None:
+                return  # what gRPC gives for bytes that cannot be parsed; the next report says it all again
             head = Head(asked_at_s, answer.epoch, answer.head_revision)
             self._store_freshness.learn(head)
             self._view_freshness.learn(head)
