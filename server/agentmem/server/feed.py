@@ -78,6 +78,7 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
             _logger.info("%s is no longer subscribed", request.replica_id)
 
     async def _frames(self, cursor: int, member: Member) -> AsyncIterator[replication_pb2.SubscribeResponse]:
+        began_at_revision, is_level = cursor, False
         heartbeat_due_s = time.monotonic() + HEARTBEAT_INTERVAL_S
         while not self._closing and self._membership.has(member):
             seen = self.committed.count
@@ -98,6 +99,9 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
                     )
                 )
                 continue
+            if not is_level:
+                is_level = True
+                self._snapshots.came_level(began_at_revision)
             wait_s = heartbeat_due_s - time.monotonic()
             if wait_s <= 0:
                 heartbeat_due_s += HEARTBEAT_INTERVAL_S

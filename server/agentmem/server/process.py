@@ -97,7 +97,10 @@ async def _serve(
         _logger.info("epoch %d begins at revision %d", standing.now.known_epoch, revision)
     membership = Membership(node_id, address, store.position, on_join=lambda peer: standing.meet([peer]))
     snapshots = Snapshots(
-        directory.store_path, directory.path / "snapshots", chunk_bytes=settings.max_frame_bytes
+        directory.store_path,
+        directory.path / "snapshots",
+        chunk_bytes=settings.max_frame_bytes,
+        revision=lambda: store.position().revision,
     )
     replication = ReplicationService(
         store,
@@ -122,6 +125,7 @@ async def _serve(
         queue,
         max_log_bytes=settings.max_log_bytes,
         max_log_age_s=settings.max_log_age_s,
+        needed_revision=snapshots.needed_revision,
     )
     writer = WriterService(store, queue, embedder, membership, sweeper)
     watches = Watches(store, replication.committed, is_writer=True)

@@ -13,7 +13,8 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,18 +36,28 @@ class _Snapshot:
     file: Path
     used_at_s: float
     readers: int = 0
+    # Whether the log has to reach back to it.
+    is_awaited: bool = True
 
 
 class Snapshots:
     """The copies that there are. Belongs to one event loop."""
 
-    def __init__(self, store_path: Path, directory: Path, *, chunk_bytes: int) -> None:
-        """``directory`` is for the copies alone; what an earlier process left there is removed."""
+    def __init__(
+        self, store_path: Path, directory: Path, *, chunk_bytes: int, revision: Callable[[], int]
+    ) -> None:
+        """``directory`` is for the copies alone; what an earlier process left there is removed.
+
+        Args:
+            revision: the newest in the store.
+        """
         self._store_path = store_path
+        self._revision = revision
         self._chunk_bytes = chunk_bytes
         self._directory = directory
         self._ready: dict[str, _Snapshot] = {}
-        self._making = 0
+        # The revisions at which copies were begun that are not ready yet.
+        self._making: Counter[int] = Counter()
         shutil.rmtree(directory, ignore_errors=True)
 
     async def fetch(
@@ -89,21 +100,41 @@ class Snapshots:
         name = uuid.uuid4().hex
         folder = self._directory / name
         folder.mkdir(parents=True)
-        self._making += 1
+        begun_at_revision = self._revision()
+        self._making[begun_at_revision] += 1
         try:
             header = await _copy(self._store_path, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         finally:
-            self._making -= 1
+            self._making[begun_at_revision] -= 1
         header.snapshot_id = name
         snapshot = self._ready[name] = _Snapshot(header, folder / "data.mdb", time.monotonic())
         return snapshot
 
+    def needed_revision(self) -> int | None:
+        """Where the log has to begin for those who are fetching a copy, or have just done so; None: anywhere.
+
+        Without it, who has the copy might find that the log does not reach back to it, over and over again.
+        """
+        lately_s = time.monotonic() - STALL_S
+        needed = [
+            snapshot.header.position.revision
+            for snapshot in self._ready.values()
+            if snapshot.is_awaited and snapshot.used_at_s > lately_s
+        ]
+        return min([*needed, *+self._making], default=None)
+
+    def came_level(self, began_at_revision: int) -> None:
+        """Somebody who followed the log from the revision on has it all: a copy of it has served its end."""
+        for snapshot in self._ready.values():
+            if not snapshot.readers and snapshot.header.position.revision == began_at_revision:
+                snapshot.is_awaited = False
+
     def _make_room(self) -> None:
         """Forgets the copy that nobody has read for longest, if there are too many."""
-        if len(self._ready) + self._making < MAX_SNAPSHOTS:
+        if len(self._ready) + self._making.total() < MAX_SNAPSHOTS:
             return
         stalled_at_s = time.monotonic() - STALL_S
         idle = [
@@ -146,6 +177,8 @@ async def _copy(store_path: Path, folder: Path) -> replication_pb2.SnapshotHeade
         output, errors = await process.communicate()
     except BaseException:
         process.kill()
+        # Until it has ended it may still be writing.
+        await process.wait()
         raise
     if process.returncode:
         problem = (errors.decode(errors="replace").strip() or "it was killed").splitlines()[-1]

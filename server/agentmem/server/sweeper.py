@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,6 +21,10 @@ from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.retention import PruneByAge, PruneByCount, SweepExpired, TrimLog
 
 SWEEP_INTERVAL_S = 1.0
+# For those who fetch a snapshot, this much log is kept beyond what is kept anyway.
+MAX_NEEDED_LOG_BYTES = 256 * 1024**2
+ANY_AGE_US = 2**63
+ANY_REVISION = 2**64 - 1
 
 _logger = logging.getLogger(__name__)
 
@@ -34,14 +39,23 @@ class _Look:
 class Sweeper:
     """Belongs to the event loop of the commit queue."""
 
-    def __init__(self, store: Store, queue: CommitQueue, *, max_log_bytes: int, max_log_age_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        queue: CommitQueue,
+        *,
+        max_log_bytes: int,
+        max_log_age_s: float,
+        needed_revision: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        """Args:
+        needed_revision: from which on the log is needed, for a while, although it may be over its bounds.
+        """
         self._store = store
         self._queue = queue
-        self._trim = TrimLog(
-            max_bytes=max_log_bytes,
-            max_age_us=int(max_log_age_s * 1_000_000),
-            keep_from_revision=2**64 - 1,
-        )
+        self._max_log_bytes = max_log_bytes
+        self._max_log_age_us = int(max_log_age_s * 1_000_000)
+        self._needed_revision = needed_revision
         with store.read() as transaction:
             retained = [(name, space) for name, space in transaction.namespaces() if _has_retention(space)]
         self._aging = {name for name, space in retained if space.max_version_age_us}
@@ -92,7 +106,22 @@ class Sweeper:
             await self._prune_by_count(namespace)
 
     async def _trim_log(self) -> None:
-        await self._repeat(self._trim)
+        needed_revision = self._needed_revision()
+        await self._repeat(
+            TrimLog(
+                max_bytes=self._max_log_bytes,
+                max_age_us=self._max_log_age_us,
+                keep_from_revision=ANY_REVISION if needed_revision is None else needed_revision,
+            )
+        )
+        if needed_revision is not None:
+            await self._repeat(
+                TrimLog(
+                    max_bytes=self._max_log_bytes + MAX_NEEDED_LOG_BYTES,
+                    max_age_us=ANY_AGE_US,
+                    keep_from_revision=ANY_REVISION,
+                )
+            )
 
     async def _repeat(self, command: Command[int]) -> None:
         """Submits a command until it finds nothing more. One that changes nothing costs no sync."""
