@@ -1,4 +1,4 @@
-/* Stands between a process and its data.mdb, loaded with LD_PRELOAD.
+/* Stands between a process and its data.mdb (or data.mdb.partial, a copy on its way), loaded with LD_PRELOAD.
  *
  * It records what the process writes to and syncs on that file, so that a test can work out every state a power
  * cut could leave on the disk; and it fails chosen calls, as a bad or a full disk does. Nothing else is touched.
@@ -251,7 +251,8 @@ int fdatasync(int fd) { return sync_data(SYS_fdatasync, fd); }
 static int opened(int fd, const char *path, int flags) {
     const char *slash = strrchr(path, '/');
     if (fd >= 0 && fd < MAX_FDS) {
-        int is_data = !strcmp(slash ? slash + 1 : path, "data.mdb");
+        const char *name = slash ? slash + 1 : path;
+        int is_data = !strcmp(name, "data.mdb") || !strcmp(name, "data.mdb.partial");
         descriptors[fd] = is_data ? DATA_FILE | (flags & O_DSYNC ? DURABLE : 0) : 0; /* O_SYNC has O_DSYNC */
     }
     return fd;

@@ -28,8 +28,9 @@ PREFACE_BYTES = 24
 DATA = 0
 PADDED = 0x8
 PIECE_BYTES = 16 * 1024
-# What is on its way in a direction with a delay.
-MAX_PIECES_IN_FLIGHT = 256
+# What is on its way in a direction, with a delay and without.
+MAX_LATE_PIECES = 256
+MAX_PIECES = 4
 SOCKET_BUFFER_BYTES = 64 * 1024
 CLOSE_TIMEOUT_S = 10.0
 
@@ -300,7 +301,9 @@ class _Connection:
 
     async def _pass_on(self, source: _End, sink: _End, rule: Rule | None, preface_bytes: int) -> None:
         """Returns, or fails, when the connection is to end."""
-        pieces: asyncio.Queue[tuple[float, Ruling]] = asyncio.Queue(MAX_PIECES_IN_FLIGHT)
+        pieces: asyncio.Queue[tuple[float, Ruling]] = asyncio.Queue(
+            MAX_LATE_PIECES if self._faults.delay_s else MAX_PIECES
+        )
         sending = asyncio.create_task(self._send(pieces, sink))
         loop = asyncio.get_running_loop()
         try:

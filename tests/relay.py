@@ -22,7 +22,7 @@ TIMEOUT_S = 10.0
 Change = Callable[[AsyncIterator[bytes], int], AsyncIterator[bytes]]
 
 
-class Relay(grpc.GenericRpcHandler[Any, Any]):
+class Relay(grpc.GenericRpcHandler):
     """Serves on a free port of loopback, as bytes, what the target serves.
 
     Attributes:
@@ -48,8 +48,10 @@ class Relay(grpc.GenericRpcHandler[Any, Any]):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
         method = str(handler_call_details.method)
 
+        channel: Any = self._channel
+
         async def stream(request: bytes, context: Any) -> AsyncIterator[bytes]:
-            messages: AsyncIterator[bytes] = self._channel.unary_stream(method)(request)
+            messages: AsyncIterator[bytes] = channel.unary_stream(method)(request)
             if method == SUBSCRIBE:
                 self.asked.append(request)
                 messages = self._change(messages, len(self.asked) - 1)
@@ -61,7 +63,7 @@ class Relay(grpc.GenericRpcHandler[Any, Any]):
 
         async def unary(request: bytes, context: Any) -> Any:
             try:
-                return await self._channel.unary_unary(method)(request)
+                return await channel.unary_unary(method)(request)
             except grpc.aio.AioRpcError as error:
                 await context.abort(error.code(), error.details() or "")
 

@@ -293,19 +293,19 @@ def part_places(part: str, raw: bytes, message: bytes, entry: replication_pb2.Sh
     if part in contents:
         return [bit for content in contents[part] for bit in bits(raw.index(content), len(content))]
     if part == "frame header":
-        # Type, the two flags that DATA has, and the stream without its first bit, which means nothing. (A
-        # length that is too large is only noticed by the silence behind it.)
-        return [*bits(3, 1), 8 * 4, 8 * 4 + 3, *bits(6, 3)]
+        # Type, the end of the stream, and the stream without its first bit, which means nothing. (Lengths
+        # that are too large are only noticed by the silence behind them, and so is gRPC's flag.)
+        return [*bits(3, 1), 8 * 4, *bits(6, 3)]
     start = raw.index(message)
     head = replication_pb2.Entries(
         head_revision=replication_pb2.SubscribeResponse.FromString(message).entries.head_revision
     )
-    # The flag of gRPC, the lowest bits of its length, and the tags and lengths of the protobuf message. Its
-    # last field does not matter: the head revision comes again with each frame.
+    # The tags and lengths of the protobuf message. Its last field does not matter: the head revision comes
+    # again with each frame.
     inner = set(bits(start, len(message) - head.ByteSize()))
     for content in (each for known in contents.values() for each in known):
         inner -= set(bits(raw.index(content), len(content)))
-    return bits(start - 5, 1) + bits(start - 1, 1)[:4] + sorted(inner)
+    return sorted(inner)
 
 
 def flip_bits(folder: Path, *, flips: int, seed: str = "flips") -> Flips:

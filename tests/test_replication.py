@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import struct
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +18,14 @@ from cluster import Cluster, Node, Stubs, client_of, wait_until
 from agentmem.client import Client, NewMemory
 from agentmem.core.log import Position
 from agentmem.core.store import Store
-from agentmem.replica.follower import SILENCE_TIMEOUT_S
-from agentmem.v1 import cluster_pb2, memory_pb2, reader_pb2, writer_pb2
+from agentmem.v1 import (
+    cluster_pb2,
+    memory_pb2,
+    reader_pb2,
+    replication_pb2,
+    replication_pb2_grpc,
+    writer_pb2,
+)
 
 MIB = 1024**2
 ENTRIES = 120
@@ -176,15 +183,29 @@ def test_a_second_replica_of_one_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_writes_that_change_nothing_do_not_silence_the_feed(tmp_path: Path) -> None:
-    with Cluster(tmp_path, replicas=1) as cluster:
+    with Cluster(tmp_path, replicas=0) as cluster:
         stubs = Stubs(cluster.writer.address)
+        feed = replication_pb2_grpc.ReplicationServiceStub(stubs.channel)
+        frames = feed.Subscribe(
+            replication_pb2.SubscribeRequest(replica_id="test", address="127.0.0.1:1"), timeout=30
+        )
         request = writer_pb2.DeleteMemoriesRequest(namespace="ns", ids=["never there"])
-        until_s = time.monotonic() + SILENCE_TIMEOUT_S + 1.5
-        while time.monotonic() < until_s:
+        heartbeats: list[replication_pb2.Heartbeat] = []
+
+        def listen() -> None:
+            for frame in frames:
+                heartbeats.append(frame.heartbeat)
+                if len(heartbeats) == 4:
+                    return
+
+        listening = threading.Thread(target=listen)
+        listening.start()
+        while listening.is_alive():
             stubs.writer.DeleteMemories(request)
+        listening.join()
+        frames.cancel()
         stubs.channel.close()
-        assert cluster.replicas[0].terminate() == 0
-        assert not any("silent" in line for line in cluster.replicas[0].log)
+        assert len(heartbeats) == 4
 
 
 def test_a_writer_that_ends_answers_what_it_took(tmp_path: Path) -> None:
