@@ -167,12 +167,45 @@ def test_a_list_can_be_imported_again(cli: Cli, tmp_path: Path) -> None:
 
 def test_status_shows_every_node(cli: Cli) -> None:
     lines = cli("status").stdout.splitlines()
-    assert lines[0].split() == ["NODE", "ROLE", "ADDRESS", "STATE", "REVISION", "LAG"]
+    assert lines[0].split() == ["NODE", "ROLE", "ADDRESS", "STATE", "REVISION", "LAG", "SECONDS"]
     assert lines[1].split()[:4] == ["writer", "writer", cli.target, "serving"]
-    assert [line.split()[:2] for line in lines[2:]] == [["replica-1", "replica"], ["replica-2", "replica"]]
-    nodes = cli.json("status")["nodes"]
+    assert lines[1].split()[-2:] == ["-", "-"]
+    assert [line.split()[:2] for line in lines[2:4]] == [["replica-1", "replica"], ["replica-2", "replica"]]
+    assert lines[4:] == ["epoch 1"]
+    document = cli.json("status")
+    assert document["epoch"] == 1
+    nodes = document["nodes"]
+    assert nodes[0]["staleness_s"] is None
+    assert all(0 <= node["staleness_s"] < 60 for node in nodes[1:])
     assert [node["role"] for node in nodes] == ["writer", "replica", "replica"]
     assert nodes[0]["lag_revisions"] == 0
+
+
+def test_reads_say_how_new_and_writes_how_far(cli: Cli, tmp_path: Path) -> None:
+    added = cli.json("add", "green tea", "--id", "m1", "--ack", "applied:2")
+    assert added["acknowledged"] == {"reached": True, "replicated": 2, "applied": 2}
+    assert added["epoch"] == 1
+    bound = f"at-least={added['revision']},max-staleness=5m"
+    for how in ("strong", bound):
+        found = cli.json("search", "tea", "--consistency", how)
+        assert [hit["memory"]["id"] for hit in found["hits"]] == ["m1"]
+        assert (found["epoch"], found["applied_revision"] >= added["revision"]) == (1, True)
+    updated = cli.json("update", "m1", "--content", "black tea", "--ack", "local")
+    assert (updated["acknowledged"], updated["epoch"]) == (None, 1)
+    later = f"at-least={updated['revision']}"
+    assert json.loads(cli("list", "--json", "--consistency", "strong").stdout)["content"] == "black tea"
+    history = cli.json("history", "m1", "--consistency", "strong")
+    assert (len(history["versions"]), history["epoch"]) == (2, 1)
+    stats = cli.json("stats", "--consistency", later)
+    assert (stats["namespace"]["versions"], stats["epoch"]) == (2, 1)
+    file = tmp_path / "export.jsonl"
+    assert cli.json("export", str(file), "--consistency", later) == {"exported": 2}
+    imported = cli.json("import", str(file), "-n", f"{cli.namespace}-2", "--ack", "replicated")
+    assert imported["acknowledged"]["reached"] is True
+    # There are two replicas; the command does not wait for a third longer than it has time.
+    late = cli("delete", "m1", "--ack", "replicated:3", "--timeout-s", "2")
+    assert (late.returncode, late.stdout) == (0, "deleted m1\n")
+    assert "2 replicas have it" in late.stderr
 
 
 @pytest.mark.parametrize(
@@ -193,6 +226,13 @@ def test_status_shows_every_node(cli: Cli) -> None:
         (["add", "x", "--expire-time", "2020-01-01"], "expire_time"),
         (["add", "x", "--on-duplicate", "drop"], "merge"),
         (["get", "m1", "--as-of", "yesterday"], "--as-of"),
+        (["get", "m1", "--consistency", "strongest"], "at-least=REVISION"),
+        (["list", "--consistency", "at-least=x"], "--consistency"),
+        (["search", "tea", "--consistency", "max-staleness=5"], "max-staleness"),
+        (["stats", "--consistency", "strong=1"], "--consistency"),
+        (["add", "x", "--ack", "everywhere"], "replicated:N"),
+        (["delete", "m1", "--ack", "applied:0"], "--ack"),
+        (["update", "m1", "--content", "x", "--ack", "replicated:101"], "--ack"),
         (["delete"], "delete what?"),
         (["delete", "m1", "--everything"], "delete what?"),
         (["delete", "m1", "--user-id", "ana"], "delete what?"),

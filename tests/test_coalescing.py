@@ -295,7 +295,7 @@ def test_each_get_has_the_answer_that_it_has_alone(shared_cluster: Cluster, name
                     client.get_many(namespace, ["m1", "m1"]),
                 ]
                 for _ in range(CALLERS):
-                    ids = [f"m{rng.randrange(25)}" for _ in range(rng.randrange(1, 6))]
+                    ids = [f"m{number}" for number in rng.sample(range(25), rng.randrange(1, 6))]
                     calls.append(
                         client.get_many(
                             rng.choice(spaces),
@@ -310,7 +310,7 @@ def test_each_get_has_the_answer_that_it_has_alone(shared_cluster: Cluster, name
             alone = await outcomes(gets(apart))
             rng.setstate(state)
             assert await outcomes(gets(together)) == alone
-            assert together.statistics().coalesced >= CALLERS
+            assert together.statistics().coalesced >= CALLERS // 2
             assert apart.statistics().coalesced == 0
 
     asyncio.run(body())

@@ -8,7 +8,19 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from agentmem.cli.failures import usage_error
-from agentmem.client import MemoryType, NanosecondDatetime
+from agentmem.client import (
+    EVENTUAL,
+    LOCAL,
+    STRONG,
+    Acknowledgement,
+    Consistency,
+    MemoryType,
+    NanosecondDatetime,
+    applied,
+    at_least,
+    max_staleness,
+    replicated,
+)
 from agentmem.client.filters import Scope
 
 _DATE_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -16,6 +28,7 @@ _DATE_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _NANOSECONDS = re.compile(r"(?<=\.\d{6})\d{1,3}(?!\d)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_ACKNOWLEDGEMENT = re.compile(r"local|(?P<level>replicated|applied)(?::(?P<replicas>[1-9]\d?|100))?")
 _MAX_REVISION = 2**64 - 1
 
 
@@ -71,6 +84,35 @@ def after(text: str | None) -> int | str | None:
     if text is None or not (text.isascii() and text.isdigit()):
         return text
     return int(text)
+
+
+def consistency(text: str | None) -> Consistency:
+    """How new an answer must be; without any wish as new as it is."""
+    wanted = EVENTUAL
+    for part in () if text is None else text.split(","):
+        name, equals, value = part.strip().partition("=")
+        if name == "strong" and not equals:
+            wanted &= STRONG
+        elif name == "max-staleness" and equals:
+            wanted &= max_staleness(parse_duration(value, "--consistency max-staleness"))
+        elif name == "at-least" and value.isascii() and value.isdigit() and int(value) <= _MAX_REVISION:
+            wanted &= at_least(int(value))
+        elif name != "eventual" or equals:
+            raise usage_error(
+                f"--consistency: {part!r} is not eventual, strong, at-least=REVISION or max-staleness=2s"
+            )
+    return wanted
+
+
+def acknowledgement(text: str | None) -> Acknowledgement:
+    """When a write counts as done."""
+    parsed = _ACKNOWLEDGEMENT.fullmatch("local" if text is None else text)
+    if parsed is None:
+        raise usage_error(f"--ack: {text!r} is not local, replicated:N or applied:N, with N from 1 to 100")
+    if parsed["level"] is None:
+        return LOCAL
+    replicas = int(parsed["replicas"] or 1)
+    return replicated(replicas) if parsed["level"] == "replicated" else applied(replicas)
 
 
 def parse_metadata(pairs: Sequence[str]) -> dict[str, Any]:

@@ -22,7 +22,9 @@ from agentmem.client.async_cluster import DEFAULT_PROMOTION_TIMEOUT_S
 def status(
     target: Target = DEFAULT_TARGET, timeout_s: TimeoutS = DEFAULT_TIMEOUT_S, json: Json = False
 ) -> None:
-    """Prints the nodes of the cluster. LAG is in revisions behind the writer.
+    """Prints the nodes of the cluster, and its epoch.
+
+    LAG is in revisions behind the writer; the searches of a replica show all that is older than its SECONDS.
 
     A node that the cluster lists and that nobody can connect to from here is shown as unreachable.
     """
@@ -38,6 +40,7 @@ def status(
         documents.print_line(cluster | {"nodes": nodes})
     else:
         printing.print_nodes(nodes)
+        terminal.say(f"epoch {topology.epoch}")
 
 
 def promote(

@@ -7,6 +7,7 @@ from agentmem.cli.connection import DEFAULT_TARGET, connected
 from agentmem.cli.failures import CommandError, ExitCode, usage_error
 from agentmem.cli.options import (
     DEFAULT_TIMEOUT_S,
+    Ack,
     AgentId,
     AllTags,
     Argument,
@@ -43,6 +44,7 @@ def delete(
     purge: Annotated[bool, Option("--purge", help="Remove all their versions for good.")] = False,
     expected_version: ExpectedVersion = None,
     yes: Yes = False,
+    ack: Ack = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     json: Json = False,
@@ -60,17 +62,27 @@ def delete(
         raise usage_error("delete what? give ids, or options such as --user-id, or --everything")
     if expected_version is not None and len(ids or ()) != 1:
         raise usage_error("--expected-version: needs exactly one id")
+    acknowledgement = arguments.acknowledgement(ack)
     with connected(target, timeout_s, namespace) as client:
         if ids:
-            result = client.delete(namespace, ids, purge=purge, expected_version=expected_version)
+            result = client.delete(
+                namespace,
+                ids,
+                purge=purge,
+                expected_version=expected_version,
+                acknowledgement=acknowledgement,
+            )
         else:
             if not yes:
                 _ask(client, namespace, scope, purge, json)
-            result = client.delete_matching(namespace, everything=everything, purge=purge, **scope)
+            result = client.delete_matching(
+                namespace, everything=everything, purge=purge, acknowledgement=acknowledgement, **scope
+            )
     if json:
         documents.print_line(documents.from_deletion(result))
     else:
         _say(result, bool(ids), namespace, purge)
+        printing.note_acknowledged(result.acknowledged)
     if not result.deleted_count:
         raise SystemExit(ExitCode.NOT_FOUND)
 

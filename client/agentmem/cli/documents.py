@@ -8,6 +8,8 @@ from typing import Any
 
 from agentmem.cli import arguments
 from agentmem.client import (
+    Acknowledged,
+    AddResult,
     Backup,
     ChangeKind,
     DeleteResult,
@@ -19,6 +21,7 @@ from agentmem.client import (
     PurgeReceipt,
     PurgeStatus,
     Stats,
+    UpdatedMemory,
     VersionKind,
 )
 from agentmem.client.models import new_memory_to_proto
@@ -86,6 +89,33 @@ def from_change(change: MemoryChange) -> dict[str, Any]:
     return document | {"matches": change.matches, "memory": from_memory(change.memory)}
 
 
+def from_acknowledged(acknowledged: Acknowledged | None) -> dict[str, Any] | None:
+    """How far a write was when it was answered; null when it was to be on the writer's disk alone."""
+    return None if acknowledged is None else asdict(acknowledged)
+
+
+def from_addition(result: AddResult) -> dict[str, Any]:
+    """What became of the one memory of an add."""
+    (added,) = result.memories
+    return {
+        "id": added.id,
+        "version": added.version,
+        "outcome": str(added.outcome),
+        "revision": result.revision,
+        "epoch": result.epoch,
+        "acknowledged": from_acknowledged(result.acknowledged),
+    }
+
+
+def from_update(updated: UpdatedMemory) -> dict[str, Any]:
+    """The new version of a memory, and the commit that made it."""
+    return from_memory(updated) | {
+        "revision": updated.revision,
+        "epoch": updated.epoch,
+        "acknowledged": from_acknowledged(updated.acknowledged),
+    }
+
+
 def from_deletion(result: DeleteResult) -> dict[str, Any]:
     """What a deletion or a purge came to."""
     return {
@@ -93,6 +123,8 @@ def from_deletion(result: DeleteResult) -> dict[str, Any]:
         "missing_ids": list(result.missing_ids),
         "deleted_count": result.deleted_count,
         "revision": result.revision,
+        "epoch": result.epoch,
+        "acknowledged": from_acknowledged(result.acknowledged),
         "receipt": None if result.receipt is None else _from_receipt(result.receipt),
     }
 
@@ -124,6 +156,7 @@ def from_stats(stats: Stats) -> dict[str, Any]:
         "namespace": space | from_settings(stats.namespace.settings),
         "store": asdict(stats.store),
         "applied_revision": stats.applied_revision,
+        "epoch": stats.epoch,
     }
 
 

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 from agentmem.cli import documents, exporting, failures
 from agentmem.cli.failures import CommandError, usage_error
 from agentmem.client import (
+    Acknowledged,
+    Acknowledgement,
     AddOutcome,
     AlreadyExists,
     Client,
@@ -59,6 +61,8 @@ class Done:
     skipped: int = 0
     merged: int = 0
     revision: int = 0
+    epoch: int = 0
+    acknowledged: Acknowledged | None = None
 
 
 def run(
@@ -70,6 +74,7 @@ def run(
     on_progress: Callable[[int], None],
     on_duplicate: DuplicatePolicy | None,
     skip_existing: bool,
+    acknowledgement: Acknowledgement,
 ) -> Done:
     """Imports all lines; raises CommandError at the first that cannot be."""
     numbered = _numbered(lines, on_progress)
@@ -79,7 +84,8 @@ def run(
     if header is None:
         if skip_existing:
             raise usage_error("--skip-existing: is for exports; for new memories there is --on-duplicate")
-        importer = Importer(client, namespace, target, on_progress, on_duplicate or DuplicatePolicy.ADD)
+        policy = on_duplicate or DuplicatePolicy.ADD
+        importer = Importer(client, namespace, target, on_progress, policy, acknowledgement)
         importer.run(rest)
         return importer.done
     if on_duplicate is not None:
@@ -89,7 +95,8 @@ def run(
     except ValueError as error:
         raise usage_error(str(error)) from error
     on_progress(1)
-    return _import_versions(client, namespace, numbered, target, on_progress, skip_existing)
+    conflict = ImportConflict.SKIP if skip_existing else ImportConflict.FAIL
+    return _import_versions(client, namespace, numbered, target, on_progress, conflict, acknowledgement)
 
 
 def _numbered(lines: Iterable[bytes], on_progress: Callable[[int], None]) -> Iterator[tuple[int, bytes]]:
@@ -119,6 +126,7 @@ class Importer:
     target: str
     on_progress: Callable[[int], None]
     on_duplicate: DuplicatePolicy
+    acknowledgement: Acknowledgement
     done: Done = field(default_factory=lambda: Done("memories"))
     _batch: list[tuple[int, NewMemory]] = field(default_factory=list)
     _batch_bytes: int = 0
@@ -158,13 +166,17 @@ class Importer:
         if not batch:
             return
         added = self.client.add_many(
-            self.namespace, [memory for _, memory in batch], on_duplicate=self.on_duplicate
+            self.namespace,
+            [memory for _, memory in batch],
+            on_duplicate=self.on_duplicate,
+            acknowledgement=self.acknowledgement,
         )
         outcomes = [memory.outcome for memory in added.memories]
         self.done.imported += outcomes.count(AddOutcome.ADDED)
         self.done.skipped += outcomes.count(AddOutcome.SKIPPED)
         self.done.merged += outcomes.count(AddOutcome.MERGED)
-        self.done.revision = added.revision
+        self.done.revision, self.done.epoch = added.revision, added.epoch
+        self.done.acknowledged = added.acknowledged
         self.on_progress(len(batch))
 
     def _stopped_at(self, where: str, problem: str) -> str:
@@ -178,7 +190,8 @@ def _import_versions(
     numbered: Iterator[tuple[int, bytes]],
     target: str,
     on_progress: Callable[[int], None],
-    skip_existing: bool,
+    conflict: ImportConflict,
+    acknowledgement: Acknowledgement,
 ) -> Done:
     # The lines of the versions that are on their way; a refusal names the position of one.
     sent: deque[tuple[int, int]] = deque(maxlen=_MAX_VERSIONS_ON_THE_WAY)
@@ -197,9 +210,10 @@ def _import_versions(
             yield version
             on_progress(1)
 
-    conflict = ImportConflict.SKIP if skip_existing else ImportConflict.FAIL
     try:
-        result = client.import_versions(namespace, found(), on_conflict=conflict)
+        result = client.import_versions(
+            namespace, found(), on_conflict=conflict, acknowledgement=acknowledgement
+        )
     except AgentMemError as error:
         failure = failures.from_client(error, target)
         text, count = str(failure), error.metadata.get("imported_versions", "0")
@@ -208,7 +222,8 @@ def _import_versions(
         if isinstance(error, AlreadyExists):
             text += "\n--skip-existing leaves out what is there"
         raise CommandError(f"{text}\n{_only(int(count))}", failure.exit_code) from error
-    done = Done("versions", result.imported_versions, result.skipped_versions, revision=result.revision)
+    done = Done("versions", result.imported_versions, result.skipped_versions)
+    done.revision, done.epoch, done.acknowledged = result.revision, result.epoch, result.acknowledged
     if problem:
         raise usage_error(f"{problem}\n{_only(done.imported)}")
     return done

@@ -7,10 +7,12 @@ from agentmem.cli.connection import DEFAULT_TARGET, connected
 from agentmem.cli.failures import CommandError, ExitCode, usage_error
 from agentmem.cli.options import (
     DEFAULT_TIMEOUT_S,
+    Ack,
     AgentId,
     AllTags,
     Argument,
     AsOf,
+    ConsistencyText,
     EventTime,
     ExpectedVersion,
     ExpireTime,
@@ -31,7 +33,15 @@ from agentmem.cli.options import (
     Until,
     UserId,
 )
-from agentmem.client import AddOutcome, DuplicatePolicy, MemoryType, MemoryVersion, NewMemory, SearchMode
+from agentmem.client import (
+    AddOutcome,
+    DuplicatePolicy,
+    MemoryType,
+    MemoryVersion,
+    NewMemory,
+    SearchMode,
+    at_least,
+)
 
 _MAX_PAGE_SIZE = 500
 
@@ -51,6 +61,7 @@ def add(
     expire_time: ExpireTime = None,
     ttl: Ttl = None,
     on_duplicate: OnDuplicate = DuplicatePolicy.ADD,
+    ack: Ack = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     json: Json = False,
@@ -59,37 +70,34 @@ def add(
     fields = arguments.fields(user_id, agent_id, session_id, importance, tag, meta)
     fields |= arguments.times(event_time, expire_time, ttl)
     text = arguments.text(content)
+    acknowledgement = arguments.acknowledgement(ack)
     with connected(target, timeout_s, namespace) as client:
         memory = NewMemory(text, id=id, type=type, **fields)
-        result = client.add(namespace, memory, on_duplicate=on_duplicate)
+        result = client.add(namespace, memory, on_duplicate=on_duplicate, acknowledgement=acknowledgement)
     added = result.memories[0]
     if json:
-        documents.print_line(
-            {
-                "id": added.id,
-                "version": added.version,
-                "outcome": str(added.outcome),
-                "revision": result.revision,
-            }
-        )
+        documents.print_line(documents.from_addition(result))
         return
     terminal.say(added.id)
     if added.outcome is not AddOutcome.ADDED:
         terminal.note(f"{added.outcome}: it was there already")
+    printing.note_acknowledged(result.acknowledged)
 
 
 def get(
     id: Id,
     namespace: Namespace = "",
     as_of: AsOf = None,
+    consistency: ConsistencyText = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     json: Json = False,
 ) -> None:
     """Prints one memory."""
     moment = arguments.as_of(as_of)
+    wanted = arguments.consistency(consistency)
     with connected(target, timeout_s, namespace) as client:
-        memory = client.get(namespace, id, as_of=moment)
+        memory = client.get(namespace, id, as_of=moment, consistency=wanted)
     if memory is None:
         raise CommandError(f"no memory {id!r} in namespace {namespace!r}", ExitCode.NOT_FOUND)
     if json:
@@ -120,6 +128,7 @@ def update(
         bool, Option("--clear-expire-time", help="It does not end by itself any more.")
     ] = False,
     expected_version: ExpectedVersion = None,
+    ack: Ack = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     json: Json = False,
@@ -141,12 +150,16 @@ def update(
         fields["expire_time"] = None
     if not fields:
         raise usage_error("nothing to change: give at least one field, such as --content")
+    acknowledgement = arguments.acknowledgement(ack)
     with connected(target, timeout_s, namespace) as client:
-        memory = client.update(namespace, id, expected_version=expected_version, **fields)
+        memory = client.update(
+            namespace, id, expected_version=expected_version, acknowledgement=acknowledgement, **fields
+        )
     if json:
-        documents.print_line(documents.from_memory(memory))
+        documents.print_line(documents.from_update(memory))
     else:
         terminal.say(f"{memory.id} is at version {memory.version}")
+        printing.note_acknowledged(memory.acknowledged)
 
 
 def list_memories(
@@ -161,6 +174,7 @@ def list_memories(
     as_of: AsOf = None,
     limit: Annotated[int, Option(min=0, help="At most so many; 0 for all.")] = 100,
     with_embedding: Annotated[bool, Option("--with-embedding", help="In JSON, embeddings too.")] = False,
+    consistency: ConsistencyText = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     json: Json = False,
@@ -169,6 +183,7 @@ def list_memories(
     scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
     moment = arguments.as_of(as_of)
     printed, page_token = 0, ""
+    wanted = arguments.consistency(consistency)
     with connected(target, timeout_s, namespace) as client:
         while True:
             size = min(_MAX_PAGE_SIZE, limit - printed) if limit else _MAX_PAGE_SIZE
@@ -178,8 +193,11 @@ def list_memories(
                 page_token=page_token,
                 include_embedding=with_embedding,
                 as_of=moment,
+                consistency=wanted,
                 **scope,
             )
+            # What the first page showed the next ones show too, from whatever replica.
+            wanted &= at_least(page)
             if json:
                 for memory in page.memories:
                     documents.print_line(documents.from_memory(memory))
@@ -207,17 +225,21 @@ def search(
     tag: AllTags = None,
     since: Since = None,
     until: Until = None,
+    consistency: ConsistencyText = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     json: Json = False,
 ) -> None:
     """Finds memories, best first. Prints score, time, owner, id and content."""
     scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
+    wanted = arguments.consistency(consistency)
     with connected(target, timeout_s, namespace) as client:
-        result = client.search(namespace, text, mode=mode, top_k=top_k, **scope)
+        result = client.search(namespace, text, mode=mode, top_k=top_k, consistency=wanted, **scope)
     if json:
         hits = [{"score": hit.score, "memory": documents.from_memory(hit.memory)} for hit in result.hits]
-        documents.print_line({"hits": hits, "applied_revision": result.applied_revision})
+        documents.print_line(
+            {"hits": hits, "applied_revision": result.applied_revision, "epoch": result.epoch}
+        )
     elif result.hits:
         printing.print_hits(result.hits)
     else:
@@ -228,6 +250,7 @@ def history(
     id: Id,
     namespace: Namespace = "",
     limit: Annotated[int, Option(min=0, help="At most so many versions; 0 for all.")] = 100,
+    consistency: ConsistencyText = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     json: Json = False,
@@ -235,10 +258,12 @@ def history(
     """Prints the versions of a memory, newest first, also of one that was deleted."""
     versions: list[MemoryVersion] = []
     page_token = ""
+    wanted = arguments.consistency(consistency)
     with connected(target, timeout_s, namespace) as client:
         while True:
             size = min(_MAX_PAGE_SIZE, limit - len(versions)) if limit else _MAX_PAGE_SIZE
-            page = client.history(namespace, id, page_size=size, page_token=page_token)
+            page = client.history(namespace, id, page_size=size, page_token=page_token, consistency=wanted)
+            wanted &= at_least(page)
             versions += page.versions
             page_token = page.next_page_token
             if not page_token or len(versions) == limit:
@@ -251,6 +276,7 @@ def history(
                 "pruned": page.pruned,
                 "more": bool(page_token),
                 "applied_revision": page.applied_revision,
+                "epoch": page.epoch,
             }
         )
         return

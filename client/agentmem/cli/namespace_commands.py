@@ -5,19 +5,29 @@ from typing import Annotated, Any
 from agentmem.cli import arguments, documents, printing
 from agentmem.cli.connection import DEFAULT_TARGET, connected
 from agentmem.cli.failures import usage_error
-from agentmem.cli.options import DEFAULT_TIMEOUT_S, Json, Namespace, Option, Target, TimeoutS
+from agentmem.cli.options import (
+    DEFAULT_TIMEOUT_S,
+    ConsistencyText,
+    Json,
+    Namespace,
+    Option,
+    Target,
+    TimeoutS,
+)
 from agentmem.client import NamespaceSettings, VectorPrecision
 
 
 def stats(
     namespace: Namespace = "",
+    consistency: ConsistencyText = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     json: Json = False,
 ) -> None:
     """Prints what a namespace, and the store of the node that answers, hold."""
+    wanted = arguments.consistency(consistency)
     with connected(target, timeout_s, namespace) as client:
-        document = documents.from_stats(client.stats(namespace))
+        document = documents.from_stats(client.stats(namespace, consistency=wanted))
     if json:
         documents.print_line(document)
     else:

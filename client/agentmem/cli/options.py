@@ -57,6 +57,18 @@ Until = Annotated[str | None, Option(help="Happened then or earlier; a date mean
 AsOf = Annotated[
     str | None, Option("--as-of", help="As it was: a number is a revision, else an ISO date or time.")
 ]
+ConsistencyText = Annotated[
+    str | None,
+    Option(
+        "--consistency",
+        help="How new the answer must be: eventual, strong, at-least=REVISION, max-staleness=2s; or several, "
+        "with commas.",
+    ),
+]
+Ack = Annotated[
+    str | None,
+    Option("--ack", help="When it counts as done: local, replicated:N or applied:N, on N replicas."),
+]
 
 DataDir = Annotated[Path, Option("--data-dir", help="The folder of the local cluster.")]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from agentmem.cli import documents, terminal
 from agentmem.client import (
+    Acknowledged,
     ChangeKind,
     Hit,
     Memory,
@@ -109,9 +110,19 @@ def described(topology: Topology, unreachable_addresses: Container[str]) -> list
             "applied_revision": node.applied_revision,
             "searchable_revision": node.searchable_revision,
             "lag_revisions": None if head is None else max(0, head - node.applied_revision),
+            "staleness_s": None if node.staleness is None else node.staleness.total_seconds(),
         }
         for node in topology.nodes
     ]
+
+
+def note_acknowledged(acknowledged: Acknowledged | None) -> None:
+    """Says when a write did not come as far as it should have in time."""
+    if acknowledged is not None and not acknowledged.reached:
+        terminal.note(
+            "it is on the writer's disk, and not acknowledged as asked for in time: "
+            f"{acknowledged.replicated} replicas have it, the searches of {acknowledged.applied} show it"
+        )
 
 
 def print_nodes(nodes: Sequence[Mapping[str, Any]]) -> None:
@@ -119,9 +130,10 @@ def print_nodes(nodes: Sequence[Mapping[str, Any]]) -> None:
     rows = []
     for node in nodes:
         lag = "-" if node["role"] == NodeRole.WRITER else node["lag_revisions"]
+        staleness = "-" if node["staleness_s"] is None else f"{node['staleness_s']:.1f}"
         columns = (node["id"], node["role"], node["address"], node["state"], node["applied_revision"])
-        rows.append([*map(str, columns), "?" if lag is None else str(lag)])
-    terminal.table(rows, header=("NODE", "ROLE", "ADDRESS", "STATE", "REVISION", "LAG"))
+        rows.append([*map(str, columns), "?" if lag is None else str(lag), staleness])
+    terminal.table(rows, header=("NODE", "ROLE", "ADDRESS", "STATE", "REVISION", "LAG", "SECONDS"))
     if not any(node["role"] == NodeRole.WRITER and node["state"] == "serving" for node in nodes):
         terminal.note("no writer serves now: reads go on, writes fail")
 

@@ -4,13 +4,15 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from agentmem.cli import arguments, documents, exporting, importing, terminal
+from agentmem.cli import arguments, documents, exporting, importing, printing, terminal
 from agentmem.cli.connection import DEFAULT_TARGET, connected
 from agentmem.cli.options import (
     DEFAULT_TIMEOUT_S,
+    Ack,
     AgentId,
     AllTags,
     Argument,
+    ConsistencyText,
     Json,
     Namespace,
     Option,
@@ -35,6 +37,7 @@ def import_memories(
     skip_existing: Annotated[
         bool, Option("--skip-existing", help="Of an export: leave out versions that are there.")
     ] = False,
+    ack: Ack = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     json: Json = False,
@@ -49,6 +52,7 @@ def import_memories(
 
     A line that cannot be imported ends the import: all before it is in then, nothing after it.
     """
+    acknowledgement = arguments.acknowledgement(ack)
     with (
         connected(target, timeout_s, namespace) as client,
         importing.opened(file) as (lines, line_count),
@@ -62,6 +66,7 @@ def import_memories(
             on_progress=on_progress,
             on_duplicate=on_duplicate,
             skip_existing=skip_existing,
+            acknowledgement=acknowledgement,
         )
     if json:
         documents.print_line(
@@ -70,6 +75,8 @@ def import_memories(
                 "skipped": done.skipped,
                 "merged": done.merged,
                 "revision": done.revision,
+                "epoch": done.epoch,
+                "acknowledged": documents.from_acknowledged(done.acknowledged),
             }
         )
         return
@@ -77,6 +84,7 @@ def import_memories(
     for verb, count in (("skipped", done.skipped), ("merged", done.merged)):
         if count:
             terminal.say(f"{verb} {count}")
+    printing.note_acknowledged(done.acknowledged)
 
 
 def export(
@@ -92,6 +100,7 @@ def export(
     newest_only: Annotated[
         bool, Option("--newest-only", help="Without older versions and deleted memories.")
     ] = False,
+    consistency: ConsistencyText = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     json: Json = False,
@@ -102,8 +111,9 @@ def export(
     ones too. The file is there when it is complete.
     """
     scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
+    wanted = arguments.consistency(consistency)
     with connected(target, timeout_s, namespace) as client, terminal.progress("exporting", None) as advance:
-        versions = client.export(namespace, newest_only=newest_only, **scope)
+        versions = client.export(namespace, newest_only=newest_only, consistency=wanted, **scope)
         if file == "-":
             count = exporting.write(versions, sys.stdout.buffer, advance)
         else:
