@@ -10,11 +10,13 @@ from cluster import Cluster
 
 from agentmem.client import (
     LOCAL,
+    STRONG,
     Acknowledged,
     AcknowledgementLevel,
     Client,
     InvalidArgument,
     applied,
+    at_least,
     replicated,
 )
 
@@ -31,7 +33,7 @@ WRITES: dict[str, Callable[[Client, str, Any], Any]] = {
         ns, max_versions=3, acknowledgement=level
     ),
     "import_versions": lambda client, ns, level: client.import_versions(
-        f"{ns}-copy", client.session().export(ns), acknowledgement=level
+        f"{ns}-copy", client.export(ns), acknowledgement=level
     ),
 }
 
@@ -52,7 +54,7 @@ def test_what_was_not_reached_in_time_is_done_all_the_same(client: Client, names
     added = client.add(namespace, "tea", id="a", acknowledgement=replicated(3, timeout=0.2))
     assert added.acknowledged is not None
     assert (added.acknowledged.reached, added.acknowledged.replicated) == (False, 2)
-    assert client.session().get(namespace, "a") is not None
+    assert client.get(namespace, "a", consistency=at_least(added)) is not None
     # No longer than the call has time; without an answer it would not be known whether it was done.
     brief = client.add(namespace, "tea", acknowledgement=applied(3, timeout=60), timeout_s=2)
     assert brief.acknowledged is not None
@@ -91,4 +93,4 @@ def test_a_bad_acknowledgement_is_refused(make: Callable[[], object]) -> None:
 def test_the_writer_bounds_what_is_waited_for(client: Client, namespace: str, level: Any) -> None:
     with pytest.raises(InvalidArgument, match="acknowledgement"):
         client.add(namespace, "tea", acknowledgement=level)
-    assert client.session().get(namespace, "a") is None
+    assert client.stats(namespace, consistency=STRONG).namespace.memories == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -12,7 +13,7 @@ from google.protobuf.message import Message
 
 from agentmem.client import answers, errors, models, verdicts
 from agentmem.client.answers import AddResult, GetResult, SearchResult
-from agentmem.client.coalescing import Again, Coalescer, Entry
+from agentmem.client.coalescing import MAX_REQUESTS, Again, Coalescer, Entry
 from agentmem.client.consistency import Consistency
 from agentmem.client.errors import AgentMemError, DeadlineExceeded, OutcomeUnknown, ServerError
 from agentmem.client.routing import Router
@@ -26,6 +27,7 @@ UNKNOWN_S = 60.0
 
 Request = TypeVar("Request", bound=Message)
 Result = TypeVar("Result")
+Error = TypeVar("Error", bound=AgentMemError)
 
 
 def read_route(wanted: Consistency) -> Route:
@@ -49,7 +51,8 @@ class Batches:
         counters = router.counters
         self.gets = Coalescer(_Gets(router), counters, is_enabled=coalesce)
         self.searches = Coalescer(_Searches(router), counters, is_enabled=coalesce)
-        self.adds = Coalescer(_Adds(router), counters, is_enabled=coalesce)
+        # There is one writer, which has more of a commit the more adds come at once.
+        self.adds = Coalescer(_Adds(router), counters, is_enabled=coalesce, least_requests=MAX_REQUESTS)
 
 
 def get_entry(
@@ -65,6 +68,7 @@ def get_entry(
         wanted.max_staleness,
         at_least.revision > 0,
         at_least.epoch,
+        _patience(timeout_s),
     )
     entry = Entry[reader_pb2.GetMemoriesRequest, GetResult](
         request, lane, len(request.ids), timeout_s, begun_at_s, wanted
@@ -78,7 +82,12 @@ def search_entry(
     request: reader_pb2.SearchMemoriesRequest, wanted: Consistency, timeout_s: float, begun_at_s: float
 ) -> Entry[reader_pb2.SearchMemoriesRequest, SearchResult]:
     """A search. One that has to wait for a fresh answer holds up only others that do."""
-    lane = (wanted.strong, wanted.max_staleness is not None, wanted.at_least.revision > 0)
+    lane = (
+        wanted.strong,
+        wanted.max_staleness is not None,
+        wanted.at_least.revision > 0,
+        _patience(timeout_s),
+    )
     return Entry(request, lane, request.top_k, timeout_s, begun_at_s, wanted)
 
 
@@ -86,8 +95,20 @@ def add_entry(
     request: writer_pb2.AddMemoriesRequest, timeout_s: float, begun_at_s: float
 ) -> Entry[writer_pb2.AddMemoriesRequest, AddResult]:
     """An add. One that waits for replicas holds up only others that do."""
-    lane = request.acknowledgement.SerializeToString() if request.HasField("acknowledgement") else None
-    return Entry(request, lane, len(request.memories), timeout_s, begun_at_s)
+    wanted = request.acknowledgement.SerializeToString() if request.HasField("acknowledgement") else None
+    return Entry(request, (wanted, _patience(timeout_s)), len(request.memories), timeout_s, begun_at_s)
+
+
+def _patience(timeout_s: float) -> int:
+    """Calls with about the same time travel together: a node that hangs may take half of a batch's time."""
+    return math.frexp(timeout_s)[1]
+
+
+def _own(error: Error) -> Error:
+    """A copy for one caller: raising changes an error."""
+    own = copy.copy(error)
+    own.__cause__ = error
+    return own
 
 
 class _Reads(Generic[Request, Result]):
@@ -104,7 +125,7 @@ class _Reads(Generic[Request, Result]):
         return DeadlineExceeded(f"no answer within {entry.timeout_s:g} s")
 
     def of_its_own(self, entry: Entry[Request, Result], error: AgentMemError) -> AgentMemError:
-        return copy.copy(error)
+        return _own(error)
 
 
 class _Gets(_Reads[reader_pb2.GetMemoriesRequest, GetResult]):
@@ -284,7 +305,7 @@ class _Adds:
     def of_its_own(
         self, entry: Entry[writer_pb2.AddMemoriesRequest, AddResult], error: AgentMemError
     ) -> AgentMemError:
-        own = copy.copy(error)
+        own = _own(error)
         if isinstance(own, OutcomeUnknown):
             own.metadata = {**own.metadata, "request_id": entry.request.request_id}
         return own

@@ -134,10 +134,19 @@ class _Lane(Generic[Request, Result]):
 class Coalescer(Generic[Request, Result]):
     """The calls of one kind of one client. Its state belongs to one event loop."""
 
-    def __init__(self, kind: Kind[Request, Result], counters: Counters, *, is_enabled: bool) -> None:
+    def __init__(
+        self,
+        kind: Kind[Request, Result],
+        counters: Counters,
+        *,
+        is_enabled: bool,
+        least_requests: int = SHARED_REQUESTS,
+    ) -> None:
+        """``least_requests``: what is ready at once is not parted into smaller batches than this."""
         self._kind = kind
         self._counters = counters
         self._is_enabled = is_enabled
+        self._least_requests = least_requests
         self._lanes: dict[Hashable, _Lane[Request, Result]] = {}
 
     async def call(self, entry: Entry[Request, Result]) -> Result:
@@ -205,7 +214,7 @@ class Coalescer(Generic[Request, Result]):
         """Sends what has gathered, as far as something may be sent now."""
         now_s = time.monotonic()
         while lane.gathering and (free := lane.free(now_s)) > 0:
-            entries = _taken(lane.gathering, max(SHARED_REQUESTS, -(-len(lane.gathering) // free)))
+            entries = _taken(lane.gathering, max(self._least_requests, -(-len(lane.gathering) // free)))
             flight = _Flight(now_s, max(each.deadline_s for each in entries), waiting=len(entries))
             for entry in entries:
                 entry.flight = flight
