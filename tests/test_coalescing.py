@@ -291,8 +291,6 @@ def test_each_get_has_the_answer_that_it_has_alone(shared_cluster: Cluster, name
                 calls: list[Awaitable[object]] = [
                     client.get(namespace, ""),
                     client.get("", "m1"),
-                    client.get_many(namespace, []),
-                    client.get_many(namespace, ["m1", "m1"]),
                 ]
                 for _ in range(CALLERS):
                     ids = [f"m{number}" for number in rng.sample(range(25), rng.randrange(1, 6))]
@@ -312,6 +310,23 @@ def test_each_get_has_the_answer_that_it_has_alone(shared_cluster: Cluster, name
             assert await outcomes(gets(together)) == alone
             assert together.statistics().coalesced >= CALLERS // 2
             assert apart.statistics().coalesced == 0
+
+    asyncio.run(body())
+
+
+def test_a_get_that_is_refused_alone_is_refused_among_others(shared_cluster: Cluster, namespace: str) -> None:
+    async def body() -> None:
+        async with AsyncClient(shared_cluster.writer.address) as client:
+            await client.add(namespace, "tea", id="m1")
+
+            def gets(*ids: str) -> list[Awaitable[Any]]:
+                return [client.get_many(namespace, ids, consistency=STRONG) for _ in range(2)]
+
+            calls = [*gets("m1"), *gets("m1", "m1"), *gets(), *gets("m2")]
+            found: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
+            assert [type(each) for each in found[2:6]] == [InvalidArgument] * 4
+            assert [len(each.memories) for each in found[:2] + found[6:]] == [1, 1, 0, 0]
+            assert [each.missing_ids for each in found[6:]] == [("m2",), ("m2",)]
 
     asyncio.run(body())
 

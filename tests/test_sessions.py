@@ -99,6 +99,10 @@ def test_reads_show_what_they_ask_for_though_all_replicas_are_behind(
         with pytest.raises(Unavailable) as behind:
             connected.search(namespace, "tea", consistency=at_least(added), timeout_s=1.5)
         assert set(behind.value.attempts) == {replica.address for replica in cluster.replicas}
+        with Client(cluster.writer.address) as asking:
+            assert shown("get", asking, namespace, STRONG) == 1
+            # The replicas would have had to ask it first.
+            assert set(asking._client._router._loads) == {cluster.writer.address}
         with Client(cluster.writer.address, consistency=at_least(added)) as demanding:
             assert shown("get", demanding, namespace) == 1
             assert shown("get", demanding, namespace, EVENTUAL) == 0
