@@ -226,6 +226,31 @@ def test_an_old_writer_that_wakes_steps_down(cluster: Cluster) -> None:
     stubs.channel.close()
 
 
+def test_an_old_writer_asks_the_others_before_it_serves(cluster: Cluster) -> None:
+    with Stubs(cluster.writer.address) as stubs:
+        cluster.wait_searchable(add(stubs, "ns", Memory(content="before")).revision)
+    new, other = cluster.replicas
+    cluster.writer.kill()
+    promote(new)
+    wait_for_one_history([new, other], new)
+    new.kill()
+    cluster.writer._start()
+    wait_until(partial(answers, cluster.writer), "it answers")
+    found = describe(cluster.writer)
+    assert found is not None
+    assert (found.node.role, found.known_epoch) == (REPLICA, 2)
+
+
+def test_an_old_writer_that_knows_nobody_is_told(cluster: Cluster) -> None:
+    with Stubs(cluster.writer.address) as stubs:
+        cluster.wait_searchable(add(stubs, "ns", Memory(content="before")).revision)
+    cluster.writer.kill()
+    promote(cluster.replicas[0])
+    (cluster.writer.data_dir / "standing.json").unlink()
+    cluster.writer._start()
+    wait_for_one_history(cluster.nodes, cluster.replicas[0])
+
+
 def test_a_replica_that_has_less_is_not_promoted_unless_forced(cluster: Cluster) -> None:
     stubs = Stubs(cluster.writer.address)
     behind, ahead = cluster.replicas
@@ -244,6 +269,16 @@ def test_a_replica_that_has_less_is_not_promoted_unless_forced(cluster: Cluster)
     promote(behind, force=True)
     wait_for_one_history([behind, ahead], behind)
     assert [line["memory"]["content"] for line in set_aside(ahead)] == ["one has it"]
+    # The new history uses the ordinals of the old one again, for other memories.
+    with Stubs(behind.address) as stubs:
+        revision = add(stubs, "ns", Memory(content="something else")).revision
+    with Stubs(ahead.address) as stubs:
+        for text, expected in (("one", []), ("something", ["something else"])):
+            request = reader_pb2.SearchMemoriesRequest(
+                namespace="ns", text=text, mode=reader_pb2.SEARCH_MODE_TEXT
+            )
+            request.consistency.min_revision = revision
+            assert [hit.memory.content for hit in stubs.reader.SearchMemories(request).hits] == expected
 
 
 def test_a_writer_that_lost_its_log_can_be_replaced_by_a_replica(cluster: Cluster) -> None:

@@ -134,9 +134,9 @@ async def _serve(
     reader_pb2_grpc.add_ReaderServiceServicer_to_server(reader, server.grpc)
     replication_pb2_grpc.add_ReplicationServiceServicer_to_server(replication, server.grpc)
     cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server.grpc)
-    await server.start(SERVICE_NAMES)
     # While it was away, another node may have been promoted.
     if not await succession.find_superseding():
+        await server.start(SERVICE_NAMES)
         await server.set_serving(True)
         directory.announce(role="writer", node_id=node_id, address=address)
         print(f"agentmem writer ready on {address}", flush=True)

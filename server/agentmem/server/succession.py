@@ -68,8 +68,11 @@ class Succession:
     def describe(self) -> cluster_pb2.GetNodeResponse:
         """This node, for GetNode."""
         now = self._standing.now
+        node = self._membership.topology().nodes[0]
+        if self.has_ended:
+            node.role, node.state = cluster_pb2.NODE_ROLE_REPLICA, cluster_pb2.NODE_STATE_CATCHING_UP
         return cluster_pb2.GetNodeResponse(
-            node=self._membership.topology().nodes[0],
+            node=node,
             position=self._store.position().to_proto(),
             known_epoch=now.known_epoch,
             set_aside_entries=set_aside_entries(self._standing.folder),
