@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster, Node, wait_until
 
-from agentmem.client import AsyncClient, NewMemory, Unavailable, budget, hedging
+from agentmem.client import AsyncClient, InvalidArgument, NewMemory, Unavailable, budget, hedging
 from agentmem.client.budget import RetryBudget, TokenBucket
 from agentmem.v1 import cluster_pb2
 
@@ -109,6 +111,73 @@ def test_hedges_are_a_twentieth_of_the_calls() -> None:
     assert count == 50
 
 
+LOST = Unavailable("lost")
+WRONG = InvalidArgument("wrong")
+HANGS = asyncio.CancelledError()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected", "tried"),
+    [
+        pytest.param("a", "b", "a", 1, id="the first is quick"),
+        pytest.param(LOST, "b", LOST, 1, id="the first fails at once: that is for others to judge"),
+        pytest.param(HANGS, "b", "b", 2, id="the second is quicker"),
+        pytest.param(HANGS, WRONG, WRONG, 2, id="any node would say so"),
+        pytest.param(HANGS, None, HANGS, 1, id="there is no second"),
+    ],
+)
+def test_the_first_good_answer_counts(first: object, second: object, expected: object, tried: int) -> None:
+    """What hangs is cancelled in the end."""
+
+    async def scenario() -> None:
+        ended: list[object] = []
+
+        async def answer(outcome: object) -> object:
+            try:
+                if outcome is HANGS:
+                    await asyncio.Event().wait()
+                if isinstance(outcome, Exception):
+                    raise outcome
+                return outcome
+            finally:
+                ended.append(outcome)
+
+        def another() -> Coroutine[Any, Any, object] | None:
+            return None if second is None else answer(second)
+
+        asked = hedging.first_answer(answer(first), 0.01, another)
+        if expected is HANGS:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await asked
+        elif isinstance(expected, Exception):
+            with pytest.raises(type(expected)):
+                await asked
+        else:
+            assert await asked == expected
+        assert len(ended) == tried
+
+    asyncio.run(scenario())
+
+
+def test_when_both_fail_the_last_error_counts() -> None:
+    async def scenario() -> None:
+        lost = asyncio.Event()
+
+        async def first() -> object:
+            await lost.wait()
+            raise Unavailable("the first is lost")
+
+        async def second() -> object:
+            lost.set()
+            raise Unavailable("the second is lost")
+
+        with pytest.raises(Unavailable, match="is lost"):
+            await hedging.first_answer(first(), 0.01, second)
+
+    asyncio.run(scenario())
+
+
 def fill(cluster: Cluster, client: AsyncClient) -> asyncio.Future[object]:
     memories = [NewMemory(content=f"memory {number}", id=f"m{number}") for number in range(READERS)]
 
@@ -174,10 +243,11 @@ def test_retries_and_hedges_of_a_client(tmp_path: Path, monkeypatch: pytest.Monk
         hangs.pause()
         reads = asyncio.create_task(read_all(client))
         await asyncio.sleep(0)
-        wait_for = client._router._loads
-        await asyncio.to_thread(
-            wait_until, lambda: wait_for[hangs.address].outstanding > 0, "reads hang there"
-        )
+
+        def hang_there() -> bool:
+            return client._router._loads[hangs.address].outstanding > 0
+
+        await asyncio.to_thread(wait_until, hang_there, "reads hang there")
         await asyncio.to_thread(hangs.kill)
         await reads
         statistics = client.statistics()

@@ -1,11 +1,21 @@
-"""When a slow read is also sent to another node."""
+"""When a slow read is also sent to another node, and which answer counts."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
+from agentmem.client import verdicts
 from agentmem.client.budget import HEDGE_BURST, HEDGE_SHARE, TokenBucket
+from agentmem.client.errors import AgentMemError
+from agentmem.client.verdicts import Verdict
+
+Answer = TypeVar("Answer")
+# One try of a read on one node.
+Try = Coroutine[Any, Any, Answer]
 
 # Of the last so many latencies of a method, and not before there are enough of them.
 WINDOW_CALLS = 128
@@ -56,3 +66,32 @@ class Hedging:
     def may_hedge(self, now_s: float) -> bool:
         """Takes the place of one hedge, if there is one."""
         return self._bucket.take(now_s)
+
+
+async def first_answer(
+    first: Try[Answer], slow_s: float, another: Callable[[], Try[Answer] | None]
+) -> Answer:
+    """The first good answer of a try and, when it takes longer than ``slow_s``, of another one.
+
+    An error that any node would give counts as an answer; of others, the last one is raised. What is not
+    needed is cancelled.
+    """
+    tries = [asyncio.create_task(first)]
+    try:
+        await asyncio.wait(tries, timeout=slow_s)
+        if not tries[0].done() and (second := another()) is not None:
+            tries.append(asyncio.create_task(second))
+        pending = set(tries)
+        while True:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                error = each.exception()
+                if not isinstance(error, AgentMemError) or verdicts.verdict(error) is Verdict.FINAL:
+                    return each.result()
+            if not pending:
+                return done.pop().result()
+    finally:
+        for each in tries:
+            each.cancel()
+        # Whatever comes of the other: there is an answer, or nobody waits for one any more.
+        await asyncio.gather(*tries, return_exceptions=True)

@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,10 +18,10 @@ from agentmem.client import calls, selection, verdicts
 from agentmem.client.calls import Call, Calls, Method, NotSent, Request, Response, StreamMethod
 from agentmem.client.channels import Endpoint
 from agentmem.client.errors import AgentMemError, DeadlineExceeded, Unavailable
-from agentmem.client.hedging import Hedging
+from agentmem.client.hedging import Hedging, first_answer
 from agentmem.client.selection import IDLE, UNBOUND, Bound, Load, Route
 from agentmem.client.statistics import Counters
-from agentmem.client.topology import Node, Topology, newly_serving
+from agentmem.client.topology import Node, NodeRole, Topology, newly_serving
 from agentmem.client.verdicts import Verdict
 from agentmem.client.write_path import Doubt, WritePath
 
@@ -341,51 +341,22 @@ class Router:
         )
         if self._hedging is None or not reading.hedged_as:
             return await self._ask(node.address, reading, attempt_deadline_s)
-        slow_s = self._hedging.begun(reading.hedged_as)
-        begun_at_s = time.monotonic()
-        answer = await self._hedged(self._hedging, node, topology, reading, attempt_deadline_s, slow_s)
-        self._hedging.answered(reading.hedged_as, time.monotonic() - begun_at_s)
-        return answer
+        hedging, begun_at_s = self._hedging, time.monotonic()
 
-    async def _hedged(
-        self,
-        hedging: Hedging,
-        node: Node,
-        topology: Topology,
-        reading: _Reading[Answer],
-        attempt_deadline_s: float,
-        slow_s: float,
-    ) -> Answer:
-        """The first good answer of a node and, when it takes longer than ``slow_s``, another replica."""
-
-        def asked(address: str) -> asyncio.Task[Answer]:
-            return asyncio.create_task(self._ask(address, reading, attempt_deadline_s))
-
-        first = asked(node.address)
-        pending = {first}
-        try:
-            await asyncio.wait(pending, timeout=min(slow_s, attempt_deadline_s - time.monotonic()))
+        def another() -> Coroutine[Any, Any, Answer] | None:
             # Never the writer: its work is to write.
-            other = None if first.done() else self._choose(topology, reading, Route.REPLICAS)
-            if other is not None and node.role is other.role and hedging.may_hedge(time.monotonic()):
-                reading.tried.add(other.address)
-                self._calls.counters.hedges += 1
-                pending.add(asked(other.address))
-            done: set[asyncio.Task[Answer]] = set()
-            while pending:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    error = task.exception()
-                    if error is None or (
-                        isinstance(error, AgentMemError) and verdicts.verdict(error) is Verdict.FINAL
-                    ):
-                        return task.result()
-            return done.pop().result()
-        finally:
-            for task in pending | {first}:
-                task.cancel()
-            # Whatever comes of them: there is an answer, or nobody waits for one any more.
-            await asyncio.gather(*pending, first, return_exceptions=True)
+            other = self._choose(topology, reading, Route.REPLICAS) if node.role is NodeRole.REPLICA else None
+            if other is None or not hedging.may_hedge(time.monotonic()):
+                return None
+            reading.tried.add(other.address)
+            self._calls.counters.hedges += 1
+            return self._ask(other.address, reading, attempt_deadline_s)
+
+        first = self._ask(node.address, reading, attempt_deadline_s)
+        slow_s = min(hedging.begun(reading.hedged_as), attempt_deadline_s - begun_at_s)
+        answer = await first_answer(first, slow_s, another)
+        hedging.answered(reading.hedged_as, time.monotonic() - begun_at_s)
+        return answer
 
     async def _ask(self, address: str, reading: _Reading[Answer], attempt_deadline_s: float) -> Answer:
         """One try of a read, and what it says about the node's load."""
