@@ -242,23 +242,23 @@ class ChangeReader:
                 self._gap = _Gap(operation.ordinal, entry.revision)
                 self._search_from = entry.revision
             return None
-        before = transaction.record(operation.replaced_ordinal) if operation.replaced_ordinal else None
-        # A version before that is gone may have matched: the change comes.
-        left = operation.replaced_ordinal and (before is None or self._matches(before.memory))
-        if record.is_tombstone:
-            if not left and self._query.matcher is not None:
-                return None
-            return reader_pb2.MemoryChange(kind=_END_KINDS[record.kind], memory=record.memory)
-        matches = self._matches(record.memory)
-        if not matches and not left:
+        matcher = self._query.matcher
+        matches = matcher is None or (not record.is_tombstone and matcher.matches(record.memory))
+        if not matches and not self._matched_before(transaction, operation.replaced_ordinal):
             return None
+        if record.is_tombstone:
+            return reader_pb2.MemoryChange(kind=_END_KINDS[record.kind], memory=record.memory)
         if self._query.include_embedding:
             add_embedding(transaction, operation.ordinal, record.memory)
         kind = reader_pb2.CHANGE_KIND_UPDATED if operation.replaced_ordinal else reader_pb2.CHANGE_KIND_ADDED
         return reader_pb2.MemoryChange(kind=kind, memory=record.memory, matches=matches)
 
-    def _matches(self, memory: memory_pb2.Memory) -> bool:
-        return self._query.matcher is None or self._query.matcher.matches(memory)
+    def _matched_before(self, transaction: ReadTransaction, replaced_ordinal: int) -> bool:
+        """Whether the version that a change replaced matches the filter; one that is gone may have."""
+        if not replaced_ordinal or self._query.matcher is None:
+            return False
+        record = transaction.record(replaced_ordinal)
+        return record is None or self._query.matcher.matches(record.memory)
 
 
 _END_KINDS: dict[memory_pb2.VersionKind, ChangeKind] = {
