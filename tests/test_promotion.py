@@ -15,6 +15,7 @@ import grpc
 import pytest
 from calls import Memory, add, all_ids, error_of, update
 from cluster import Cluster, Node, Stubs, client_of, wait_until
+from command_line import Cli
 
 from agentmem.client import Client
 from agentmem.core.standing import Standing, StandingError, StandingFile
@@ -191,6 +192,8 @@ def test_what_was_not_shipped_is_set_aside_when_the_old_writer_comes_back(cluste
         described = describe(cluster.writer)
         assert described is not None
         assert described.set_aside_entries == 23
+        status = Cli(new.address)("status")
+        assert "writer keeps 23 acknowledged writes that a promotion left behind" in status.stderr
         # Its indexes are those of the history that goes on.
         assert contents(cluster.writer.address) == contents(new.address)
         with Stubs(cluster.writer.address) as stubs:

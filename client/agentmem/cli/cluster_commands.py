@@ -16,7 +16,10 @@ from agentmem.cli.options import (
     Target,
     TimeoutS,
 )
+from agentmem.client import AgentMemError, Client
 from agentmem.client.async_cluster import DEFAULT_PROMOTION_TIMEOUT_S
+
+NODE_TIMEOUT_S = 2.0
 
 
 def status(
@@ -26,11 +29,18 @@ def status(
 
     LAG is in revisions behind the writer; the searches of a replica show all that is older than its SECONDS.
 
-    A node that the cluster lists and that nobody can connect to from here is shown as unreachable.
+    A node that the cluster lists and that nobody can connect to from here is shown as unreachable. One that
+    keeps acknowledged writes which a promotion left behind is named.
     """
     with connected(target, timeout_s) as client:
         topology = client.topology()
-    nodes = printing.described(topology, unreachable_addresses([node.address for node in topology.nodes]))
+        unreachable = unreachable_addresses([node.address for node in topology.nodes])
+        set_aside = {
+            node.address: _set_aside_entries(client, node.address)
+            for node in topology.nodes
+            if node.address not in unreachable
+        }
+    nodes = printing.described(topology, unreachable, set_aside)
     if json:
         cluster = {
             "cluster_id": topology.cluster_id,
@@ -41,6 +51,13 @@ def status(
     else:
         printing.print_nodes(nodes)
         terminal.say(f"epoch {topology.epoch}")
+
+
+def _set_aside_entries(client: Client, address: str) -> int | None:
+    try:
+        return client.node_status(address, timeout_s=NODE_TIMEOUT_S).set_aside_entries
+    except AgentMemError:
+        return None  # it hangs, or ends just now
 
 
 def promote(

@@ -97,8 +97,14 @@ def print_purge_status(status: PurgeStatus) -> None:
     terminal.table(rows, header=("NODE", "REVISION", "CARRIED OUT"))
 
 
-def described(topology: Topology, unreachable_addresses: Container[str]) -> list[dict[str, Any]]:
-    """The nodes of a cluster, with how far each is behind the writer: null when that cannot be known."""
+def described(
+    topology: Topology, unreachable_addresses: Container[str], set_aside: Mapping[str, int | None]
+) -> list[dict[str, Any]]:
+    """The nodes of a cluster, with how far each is behind the writer: null when that cannot be known.
+
+    Args:
+        set_aside: how many entries that a promotion left behind each node keeps, by address.
+    """
     writer = topology.writer
     head = None if writer is None or writer.address in unreachable_addresses else writer.applied_revision
     return [
@@ -111,6 +117,7 @@ def described(topology: Topology, unreachable_addresses: Container[str]) -> list
             "searchable_revision": node.searchable_revision,
             "lag_revisions": None if head is None else max(0, head - node.applied_revision),
             "staleness_s": None if node.staleness is None else node.staleness.total_seconds(),
+            "set_aside_entries": set_aside.get(node.address),
         }
         for node in topology.nodes
     ]
@@ -136,6 +143,12 @@ def print_nodes(nodes: Sequence[Mapping[str, Any]]) -> None:
     terminal.table(rows, header=("NODE", "ROLE", "ADDRESS", "STATE", "REVISION", "LAG", "SECONDS"))
     if not any(node["role"] == NodeRole.WRITER and node["state"] == "serving" for node in nodes):
         terminal.note("no writer serves now: reads go on, writes fail")
+    for node in nodes:
+        if node["set_aside_entries"]:
+            terminal.note(
+                f"{node['id']} keeps {node['set_aside_entries']} acknowledged writes that a promotion left "
+                "behind, in set-aside/ of its data directory"
+            )
 
 
 def _minute(moment: datetime) -> str:
