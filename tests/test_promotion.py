@@ -69,6 +69,11 @@ def answers(node: Node) -> bool:
     return describe(node) is not None
 
 
+def is_writer(node: Node) -> bool:
+    found = describe(node)
+    return found is not None and found.node.role == WRITER
+
+
 def start_without_writer(*replicas: Node) -> None:
     """Starts replicas that were killed. They are not ready before they have reached a writer."""
     for replica in replicas:
@@ -269,12 +274,15 @@ def test_a_replica_that_has_less_is_not_promoted_unless_forced(cluster: Cluster)
     assert reason_of(lambda: promote(behind)) == "PROMOTION_BEHIND"
     standing = json.loads((behind.data_dir / "standing.json").read_text())
     assert (standing["role"], standing["known_epoch"]) == ("replica", 1)
+    ahead.pause()
     promote(behind, force=True)
-    wait_for_one_history([behind, ahead], behind)
-    assert [line["memory"]["content"] for line in set_aside(ahead)] == ["one has it"]
+    wait_until(partial(is_writer, behind), "it takes writes")
     # The new history uses the ordinals of the old one again, for other memories.
     with Stubs(behind.address) as stubs:
         revision = add(stubs, "ns", Memory(content="something else")).revision
+    ahead.resume()
+    wait_for_one_history([behind, ahead], behind)
+    assert [line["memory"]["content"] for line in set_aside(ahead)] == ["one has it"]
     with Stubs(ahead.address) as stubs:
         for text, expected in (("one", []), ("something", ["something else"])):
             request = reader_pb2.SearchMemoriesRequest(
