@@ -13,11 +13,19 @@ from typing import Any
 import grpc
 import pytest
 
-from agentmem.client import AsyncClient, DataLoss, OutcomeUnknown, Unavailable
+from agentmem.client import (
+    AlreadyExists,
+    AsyncClient,
+    DataLoss,
+    OutcomeUnknown,
+    ResourceExhausted,
+    Unavailable,
+)
 from agentmem.core import errors
 from agentmem.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
+    failure_pb2,
     memory_pb2,
     reader_pb2,
     reader_pb2_grpc,
@@ -26,7 +34,8 @@ from agentmem.v1 import (
 )
 
 CLUSTER_ID = "12345678-1234-1234-1234-123456789abc"
-Answer = errors.AgentMemError | int
+# An error; the revision of the answer; or, for each request of a batch, one of both.
+Answer = errors.AgentMemError | int | list["Answer"]
 
 
 class Scripted(
@@ -40,6 +49,7 @@ class Scripted(
         self.nodes = nodes
         self.answers: list[Answer] = [1]
         self.epochs: list[str] = []
+        self.added: list[str] = []
         self.calls = 0
         self.server = grpc.aio.server()
         self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
@@ -47,14 +57,21 @@ class Scripted(
         reader_pb2_grpc.add_ReaderServiceServicer_to_server(self, self.server)
         writer_pb2_grpc.add_WriterServiceServicer_to_server(self, self.server)
 
-    async def _answer(self, context: Any) -> int:
+    def _next(self) -> Answer:
         self.calls += 1
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    async def _answer(self, context: Any) -> int:
+        answer = self._next()
         if isinstance(answer, int):
             return answer
+        raise await self._abort(context, answer)
+
+    async def _abort(self, context: Any, answer: Answer) -> AssertionError:
+        assert isinstance(answer, errors.AgentMemError)
         context.set_trailing_metadata((("grpc-status-details-bin", answer.to_status().SerializeToString()),))
         await context.abort(answer.code, answer.message)
-        raise AssertionError
+        return AssertionError("abort raises")
 
     async def WatchTopology(self, request: Any, context: Any) -> AsyncIterator[Any]:
         while True:
@@ -70,8 +87,45 @@ class Scripted(
         response.memory.type = memory_pb2.MEMORY_TYPE_EPISODIC
         return response
 
+    async def AddMemories(self, request: Any, context: Any) -> Any:
+        self.added.append(request.request_id)
+        return writer_pb2.AddMemoriesResponse(revision=await self._answer(context))
+
+    async def BatchAddMemories(self, request: Any, context: Any) -> Any:
+        answer = self._next()
+        if not isinstance(answer, list):
+            raise await self._abort(context, answer)
+        response = writer_pb2.BatchAddMemoriesResponse()
+        for each in answer:
+            if isinstance(each, int):
+                response.results.add().response.revision = each
+            else:
+                response.results.add().failure.CopyFrom(failure_of(each))
+        return response
+
+    async def SearchMemories(self, request: Any, context: Any) -> Any:
+        return reader_pb2.SearchMemoriesResponse(applied_revision=await self._answer(context))
+
+    async def BatchSearchMemories(self, request: Any, context: Any) -> Any:
+        answer = self._next()
+        assert isinstance(answer, list)
+        response = reader_pb2.BatchSearchMemoriesResponse()
+        for each in answer:
+            if isinstance(each, int):
+                response.results.add().response.applied_revision = each
+            else:
+                response.results.add().failure.CopyFrom(failure_of(each))
+        return response
+
     async def GetStats(self, request: Any, context: Any) -> Any:
         return reader_pb2.GetStatsResponse(applied_revision=await self._answer(context))
+
+
+def failure_of(error: Answer) -> failure_pb2.Failure:
+    assert isinstance(error, errors.AgentMemError)
+    return failure_pb2.Failure(
+        code=error.code.value[0], message=error.message, reason=error.reason, metadata=error.metadata
+    )
 
 
 class Nodes:
@@ -196,5 +250,60 @@ def test_a_fault_of_one_node_is_not_that_of_another() -> None:
             node.answers = [CORRUPT]
         with pytest.raises(DataLoss):
             await client.stats("ns")
+
+    scenario(body)
+
+
+OVERLOADED = errors.ResourceExhausted("OVERLOADED", "too much")
+EXISTS = errors.AlreadyExists("MEMORY_EXISTS", "memories[0].id exists")
+STALE = errors.Unavailable("REPLICA_STALE", "does not show it")
+
+
+async def settled(*calls: Awaitable[Any]) -> list[Any]:
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def test_after_a_doubt_an_add_of_a_batch_is_sent_until_it_is_answered() -> None:
+    async def body(nodes: Nodes, client: AsyncClient) -> None:
+        # Without a doubt, being overloaded is an answer.
+        nodes.writer.answers = [[OVERLOADED, 3, EXISTS]]
+        found = await settled(*(client.add("ns", "x", request_id=f"a{n}") for n in range(3)))
+        assert isinstance(found[0], ResourceExhausted)
+        assert found[1].revision == 3
+        assert isinstance(found[2], AlreadyExists)
+        assert nodes.writer.added == []
+        # After one, it says nothing of the attempt before. What the writer says once it knows of no such
+        # request is an answer.
+        nodes.writer.answers = [COMMIT_FAILED, [OVERLOADED, 3, EXISTS], 4]
+        found = await settled(*(client.add("ns", "x", request_id=f"b{n}") for n in range(3)))
+        assert [found[0].revision, found[1].revision] == [4, 3]
+        assert isinstance(found[2], AlreadyExists)
+        assert nodes.writer.added == ["b0"]
+
+    scenario(body)
+
+
+def test_an_add_of_a_batch_that_stays_in_doubt_says_so_by_its_own_request_id() -> None:
+    async def body(nodes: Nodes, client: AsyncClient) -> None:
+        nodes.writer.answers = [[COMMIT_FAILED, 3], HANDING_OVER]
+        found = await settled(*(client.add("ns", "x", request_id=f"a{n}", timeout_s=1) for n in range(2)))
+        assert isinstance(found[0], OutcomeUnknown)
+        assert found[0].metadata["request_id"] == "a0"
+        assert found[1].revision == 3
+        nodes.writer.answers = [COMMIT_FAILED]
+        found = await settled(*(client.add("ns", "x", request_id=f"b{n}", timeout_s=1) for n in range(2)))
+        assert [type(each) for each in found] == [OutcomeUnknown, OutcomeUnknown]
+        assert [each.metadata["request_id"] for each in found] == ["b0", "b1"]
+
+    scenario(body)
+
+
+def test_a_search_of_a_batch_that_one_replica_cannot_answer_goes_to_another() -> None:
+    async def body(nodes: Nodes, client: AsyncClient) -> None:
+        for node in (nodes.a, nodes.b):
+            node.answers = [[1, STALE, 3], 7]
+        found = await asyncio.gather(*(client.search("ns", f"x{n}") for n in range(3)))
+        assert [each.applied_revision for each in found] == [1, 7, 3]
+        assert sorted((nodes.a.calls, nodes.b.calls)) in ([0, 2], [1, 1])
 
     scenario(body)
