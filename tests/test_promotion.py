@@ -61,6 +61,8 @@ def wait_for_one_history(nodes: list[Node], writer: Node | None = None) -> clust
         wait_until(agreed, "one writer, and all nodes at its position")
     except AssertionError:
         print(found)
+        for node in nodes:
+            print(node.data_dir.name, node.process.poll(), *node.log, sep="\n")
         raise
     return found[0].position
 
@@ -365,6 +367,16 @@ def test_a_caller_that_claims_a_later_epoch_is_not_believed_alone(
     write("1")()
     add(stubs, namespace, Memory(content="others are served"))
     stubs.channel.close()
+
+
+def test_a_replica_finds_the_writer_through_another_one(tmp_path: Path) -> None:
+    with Cluster(tmp_path, replicas=1) as cluster:
+        first = cluster.replicas[0]
+        second = Node(
+            "agentmem.replica", tmp_path / "second", "--node-id", "second", "--writer", first.address
+        )
+        second.wait_ready()
+        second.stop()
 
 
 def test_a_writer_is_not_promoted_and_a_stray_replica_neither(

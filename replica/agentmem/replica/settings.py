@@ -13,7 +13,7 @@ from agentmem.replica.indexer import DEFAULT_SEAL_ROWS
 class ReplicaSettings(NodeSettings):
     """Checked when made. Raises SettingsError."""
 
-    writer: str = setting("address of the writer to follow, host:port")
+    writer: str = setting("address of the writer to follow, or of any node of its cluster, host:port")
     listen: str = setting("address to serve on, host:port; 0 takes a free port", default="127.0.0.1:50052")
     seal_rows: int = setting(
         "vectors of a namespace that are searched one by one before they are sealed in a segment",

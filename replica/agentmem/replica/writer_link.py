@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 
 import grpc
@@ -90,26 +91,36 @@ class WriterLink:
         task.add_done_callback(self._leaving.discard)
 
     async def ask_around(self, own_address: str) -> None:
-        """Asks the other nodes who the writer is; takes what the newest epoch says."""
+        """Asks the other nodes who the writer is; takes what those of the newest epoch say."""
         known = (self._configured, *self.standing.now.peers)
-        answers = await ask_nodes(address for address in known if address != own_address)
-        cluster_id = self.standing.now.cluster_id
-        best: tuple[int, bool, str, str] = (self.known_epoch, False, "", "")
-        for answer in answers.values():
-            if cluster_id and answer.position.cluster_id.hex() != cluster_id:
-                continue
-            is_writer = answer.node.role == cluster_pb2.NODE_ROLE_WRITER
-            # Of its own epoch a writer is believed; others may have heard of it long ago.
-            if answer.writer_address and (is_writer or answer.known_epoch > self.known_epoch):
-                best = max(best, (answer.known_epoch, is_writer, answer.writer_id, answer.writer_address))
-                found = answer.position.cluster_id
-        epoch, _, writer_id, address = best
-        if address and address != own_address:
+        answers = await self._answers(address for address in known if address != own_address)
+        # Whoever only names a writer may have heard of it long ago; so it is asked itself, too.
+        named = {answer.writer_address for answer in answers} - {"", own_address, *known}
+        answers += await self._answers(named)
+        answers = [
+            answer
+            for answer in answers
+            if answer.writer_address not in ("", own_address)
+            and (answer.known_epoch > self.known_epoch or answer.node.role == cluster_pb2.NODE_ROLE_WRITER)
+        ]
+        if answers:
+            newest = max(
+                answers, key=lambda each: (each.known_epoch, each.node.role == cluster_pb2.NODE_ROLE_WRITER)
+            )
             self.follow(
                 cluster_pb2.FollowWriterRequest(
-                    cluster_id=found, epoch=epoch, writer_id=writer_id, writer_address=address
+                    cluster_id=newest.position.cluster_id,
+                    epoch=newest.known_epoch,
+                    writer_id=newest.writer_id,
+                    writer_address=newest.writer_address,
                 )
             )
+
+    async def _answers(self, addresses: Iterable[str]) -> list[cluster_pb2.GetNodeResponse]:
+        """What the nodes of this cluster say of themselves."""
+        own = self.standing.now.cluster_id
+        answers = await ask_nodes(addresses)
+        return [answer for answer in answers.values() if own in ("", answer.position.cluster_id.hex())]
 
     async def close(self) -> None:
         for task in self._leaving:
