@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -126,7 +126,12 @@ class Node:
             try:
                 self._wait()
             except subprocess.TimeoutExpired:
+                # It says where each of its threads is.
+                self.process.send_signal(signal.SIGUSR1)
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(1)
                 self.kill()
+                raise AssertionError(f"it did not end: {''.join(self.log)}") from None
 
     @property
     def announcement(self) -> dict[str, object]:

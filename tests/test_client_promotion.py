@@ -51,6 +51,7 @@ class Scripted(
         self.epochs: list[str] = []
         self.added: list[str] = []
         self.calls = 0
+        self.is_silent = False
         self.server = grpc.aio.server()
         self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(self, self.server)
@@ -63,6 +64,8 @@ class Scripted(
 
     async def _answer(self, context: Any) -> int:
         answer = self._next()
+        if self.is_silent:
+            await asyncio.Event().wait()
         if isinstance(answer, int):
             return answer
         raise await self._abort(context, answer)
@@ -191,6 +194,21 @@ def test_a_write_waits_for_the_next_writer(refusal: errors.AgentMemError) -> Non
         # Such refusals cost nothing, so that a promotion uses no budget up.
         assert client._router._calls.retries._bucket._tokens >= 100
         assert client.statistics().retries >= 3
+
+    scenario(body)
+
+
+def test_a_write_does_not_wait_for_a_writer_that_was_replaced() -> None:
+    async def body(nodes: Nodes, client: AsyncClient) -> None:
+        # Its connection is well, and so nothing but the topology tells that no answer will come.
+        nodes.writer.is_silent = True
+        nodes.next_writer.answers = [7]
+        write = asyncio.create_task(client.update("ns", "a", content="x", timeout_s=3600))
+        async with asyncio.timeout(60):
+            while not nodes.writer.calls:
+                await asyncio.wait({write}, timeout=0.01)
+            nodes.promote()
+            assert (await write).revision == 7
 
     scenario(body)
 

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from calls import Memory, add, all_ids, error_of, update
-from cluster import Cluster, Node, Stubs, client_of, wait_until
+from cluster import Cluster, Node, Stubs, client_of, held_back, wait_until
 from command_line import Cli
 
 from agentmem.client import Client
@@ -159,6 +159,20 @@ def test_the_writer_hands_over_under_load_and_loses_nothing(cluster: Cluster) ->
     for node in cluster.nodes:
         assert contents(node.address) == writers.acknowledged
         assert not (node.data_dir / "set-aside").exists() or not list((node.data_dir / "set-aside").iterdir())
+
+
+def test_the_successor_catches_up_before_it_takes_over(cluster: Cluster) -> None:
+    replica = cluster.replicas[0]
+    with Stubs(cluster.writer.address) as stubs, ThreadPoolExecutor(1) as pool:
+        with held_back(replica):
+            revision = add(stubs, "ns", Memory(id="a", content="not applied yet")).revision
+            promotion = pool.submit(promote, replica)
+            wait_until(partial(has_said, cluster.writer, "handing over"), "the writer is asked")
+            assert reason_of(lambda: add(stubs, "ns", Memory(content="meanwhile"))) == "HANDING_OVER"
+        answer = promotion.result()
+    assert (answer.handed_over, answer.revision) == (True, revision)
+    wait_for_one_history(cluster.nodes, replica)
+    assert contents(replica.address) == {"a": "not applied yet"}
 
 
 def with_unshipped(cluster: Cluster, count: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -84,6 +85,9 @@ def run_process(
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+
+    # For a process that hangs: kill -USR1 makes it print where each of its threads is.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
 
     async def serve() -> int | Successor:
         shutdown = asyncio.Event()
