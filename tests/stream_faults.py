@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -114,17 +114,22 @@ def stopped_store(data_dir: Path) -> Iterator[Store]:
 
 
 def check_equal_stores(cluster: Cluster, *, whole_logs: bool = True) -> Scan:
-    """Ends the cluster and compares every row of each replica's store with the writer's.
+    """Ends the cluster and compares its stores; see ``check_equal_nodes``."""
+    return check_equal_nodes(cluster.writer, cluster.replicas, whole_logs=whole_logs)
+
+
+def check_equal_nodes(writer: Node, replicas: Sequence[Node], *, whole_logs: bool = True) -> Scan:
+    """Ends the nodes and compares every row of each replica's store with the writer's.
 
     Args:
         whole_logs: whether each store has its log from the first entry on, chained to it; otherwise each
             trimmed its own, and what both have is compared.
     """
-    assert [node.terminate() for node in reversed(cluster.nodes)] == [0] * len(cluster.nodes)
-    with stopped_store(cluster.writer.data_dir) as store:
+    assert [node.terminate() for node in (*replicas, writer)] == [0] * (len(replicas) + 1)
+    with stopped_store(writer.data_dir) as store:
         original = scan(store)
     check_scan(original)
-    for replica in cluster.replicas:
+    for replica in replicas:
         with stopped_store(replica.data_dir) as store:
             copy = scan(store)
         check_scan(copy)

@@ -146,7 +146,9 @@ def test_a_transfer_goes_on_when_a_full_disk_has_room_again(tmp_path: Path) -> N
         with Writes(cluster.writer.address) as writes:
             replica.wait_ready()
         finish(cluster, writes.revision)
+        # What is there is right: the transfer went on, and did not begin anew.
         assert snapshots_taken(list(replica.log)) == 1
+        assert "SHA-256" not in "".join(replica.log)
 
 
 def test_a_log_that_is_trimmed_further_still_reaches_back_to_the_snapshot(tmp_path: Path) -> None:
