@@ -106,23 +106,27 @@ def test_a_replica_that_is_killed_during_a_transfer_begins_anew(tmp_path: Path) 
         finish(cluster, writes.revision)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_replica_that_is_killed_while_it_takes_the_snapshot_in(tmp_path: Path, stage: str) -> None:
-    stopped = tmp_path / "stopped"
+def test_replicas_that_are_killed_while_they_take_the_snapshot_in(tmp_path: Path) -> None:
     with trimmed_cluster(tmp_path) as cluster:
-        replica = begin(
-            cluster,
-            cluster.writer.address,
-            module="stopping_replica",
-            environment={"STAGE": stage, "STOPPED": str(stopped)},
-        )
-        wait_until(lambda: replica.process.poll() is not None, "it is killed")
-        assert stopped.exists(), "".join(replica.log)
-        replica.kill()
+        for stage in STAGES:
+            # One after the other, as there are two copies at a time.
+            replica = begin(
+                cluster,
+                cluster.writer.address,
+                module="stopping_replica",
+                environment={"STAGE": stage, "STOPPED": str(tmp_path / stage)},
+            )
+            wait_until(lambda replica=replica: replica.process.poll() is not None, f"{stage}: it is killed")  # type: ignore[misc]
+            assert (tmp_path / stage).exists(), "".join(replica.log)
+            replica.kill()
         with Writes(cluster.writer.address) as writes:
-            replica.restart()
+            for replica in cluster.replicas:
+                replica._start()
+            for replica in cluster.replicas:
+                replica.wait_ready()
         finish(cluster, writes.revision)
-        assert not {path.name for path in replica.data_dir.iterdir()} & {"snapshot", "store.replaced"}
+        for replica in cluster.replicas:
+            assert not {path.name for path in replica.data_dir.iterdir()} & {"snapshot", "store.replaced"}
 
 
 def test_a_transfer_goes_on_when_a_full_disk_has_room_again(tmp_path: Path) -> None:

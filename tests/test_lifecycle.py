@@ -20,7 +20,7 @@ from agentmem.server.process import run
 from agentmem.server.settings import WriterSettings
 from agentmem.v1 import cluster_pb2, reader_pb2, replication_pb2, replication_pb2_grpc
 
-STREAMS = 600
+STREAMS = 400
 OPEN_STREAMS = 100
 # What a stream that is kept by mistake takes at the least, with its call and its task.
 KEPT_STREAM_BYTES = 8 * 1024

@@ -177,7 +177,7 @@ class _Transfer:
         if self._header is None or self.size_bytes < self._header.size_bytes:
             self.problem = f"it ended at {self.size_bytes} bytes"
             return False
-        if self._digest.digest() != self._header.sha256:
+        if self._digest.digest() != self._header.sha256 or self.file.stat().st_size != self.size_bytes:
             self.problem = "what arrived is not what the writer copied: SHA-256 differs"
             self._begin_anew()
             return False
