@@ -39,6 +39,9 @@ class StreamKinds:
             lambda number: self._reader.ExportMemories(
                 reader_pb2.ExportMemoriesRequest(namespace=self._namespace)
             ),
+            lambda number: self._reader.WatchMemories(
+                reader_pb2.WatchMemoriesRequest(namespace=self._namespace)
+            ),
         ]
 
     async def of_writer(self) -> list[Opening]:

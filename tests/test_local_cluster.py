@@ -150,8 +150,8 @@ def test_what_crashes_is_named_and_scale_brings_it_back(tmp_path: Path) -> None:
             if name == "writer":
                 status = run("status", "--target", running.cluster.endpoints()[0])
                 assert "no writer serves now" in status.stderr
-                assert status.stdout.splitlines()[1].split()[3:] == ["unreachable", "1", "-"]
-                assert status.stdout.splitlines()[2].split()[3:] == ["serving", "1", "?"]
+                assert status.stdout.splitlines()[1].split()[3:] == ["unreachable", "1", "-", "-"]
+                assert status.stdout.splitlines()[2].split()[3:6] == ["serving", "1", "?"]
             back = run("scale", "1", "--data-dir", data_dir)
             assert (back.returncode, back.stderr) == (0, "")
             assert f"started {name}\n" in back.stdout

@@ -63,6 +63,7 @@ class Follower:
         is_connected: whether a stream is open and the writer has spoken on it.
         applied_revision: the newest revision in the own store.
         head_revision: the newest revision the writer spoke of; None before it first did.
+        connections: how many streams the writer has spoken on.
         awaited_revision: up to here somebody waits to hear that this replica has it.
     """
 
@@ -82,6 +83,7 @@ class Follower:
         self.applied_revision = store.position().revision
         self.head_revision: int | None = None
         self.awaited_revision = 0
+        self.connections = 0
         self._store = store
         self._link = link
         self._replica_id = replica_id
@@ -249,6 +251,7 @@ class Follower:
 
     def _set_connected(self, connected: bool) -> None:
         if connected and not self.is_connected:
+            self.connections += 1
             _logger.info("following the writer from revision %d", self.applied_revision)
         self.is_connected = connected
         self.progress.notify()

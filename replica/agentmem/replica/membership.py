@@ -126,6 +126,7 @@ class Reporter:
             state=self.state,
             known_epoch=self._link.known_epoch,
         )
+        connection = self._follower.connections
         fresh_as_of_s = self._view_freshness.as_of_s
         if fresh_as_of_s is not None:
             request.staleness.FromMicroseconds(int((asked_at_s - fresh_as_of_s) * 1_000_000))
@@ -139,5 +140,6 @@ class Reporter:
         except grpc.aio.AioRpcError as error:
             # The next report says it all again, and the follower notices a writer that is gone.
             _logger.warning("progress was not reported: %s: %s", error.code().name, error.details())
-            if error.code() is grpc.StatusCode.NOT_FOUND:
-                self._follower.reconnect()  # the writer no longer counts the stream as ours
+            # The writer no longer counts the stream as ours, unless there is a newer one meanwhile.
+            if error.code() is grpc.StatusCode.NOT_FOUND and self._follower.connections == connection:
+                self._follower.reconnect()

@@ -95,32 +95,34 @@ class WriterLink:
         known = (self._configured, *self.standing.now.peers)
         answers = await self._answers(address for address in known if address != own_address)
         # Whoever only names a writer may have heard of it long ago; so it is asked itself, too.
-        named = {answer.writer_address for answer in answers} - {"", own_address, *known}
-        answers += await self._answers(named)
-        answers = [
-            answer
-            for answer in answers
-            if answer.writer_address not in ("", own_address)
-            and (answer.known_epoch > self.known_epoch or answer.node.role == cluster_pb2.NODE_ROLE_WRITER)
-        ]
-        if answers:
-            newest = max(
-                answers, key=lambda each: (each.known_epoch, each.node.role == cluster_pb2.NODE_ROLE_WRITER)
-            )
-            self.follow(
-                cluster_pb2.FollowWriterRequest(
-                    cluster_id=newest.position.cluster_id,
-                    epoch=newest.known_epoch,
-                    writer_id=newest.writer_id,
-                    writer_address=newest.writer_address,
+        named = {answer.writer_address for answer in answers.values()} - {"", own_address, *known}
+        answers |= await self._answers(named)
+        requests = []
+        for address, answer in answers.items():
+            is_writer = answer.node.role == cluster_pb2.NODE_ROLE_WRITER
+            # A writer is where it answered, wherever it says that it is.
+            where = address if is_writer else answer.writer_address
+            if where not in ("", own_address) and (is_writer or answer.known_epoch > self.known_epoch):
+                request = cluster_pb2.FollowWriterRequest(
+                    cluster_id=answer.position.cluster_id,
+                    epoch=answer.known_epoch,
+                    writer_id=answer.writer_id,
+                    writer_address=where,
                 )
-            )
+                requests.append((answer.known_epoch, is_writer, request))
+        if requests:
+            # Of equal ones the first, which is what was configured.
+            self.follow(max(requests, key=lambda each: each[:2])[2])
 
-    async def _answers(self, addresses: Iterable[str]) -> list[cluster_pb2.GetNodeResponse]:
-        """What the nodes of this cluster say of themselves."""
+    async def _answers(self, addresses: Iterable[str]) -> dict[str, cluster_pb2.GetNodeResponse]:
+        """What the nodes of this cluster say of themselves, by address."""
         own = self.standing.now.cluster_id
         answers = await ask_nodes(addresses)
-        return [answer for answer in answers.values() if own in ("", answer.position.cluster_id.hex())]
+        return {
+            address: answer
+            for address, answer in answers.items()
+            if own in ("", answer.position.cluster_id.hex())
+        }
 
     async def close(self) -> None:
         for task in self._leaving:
