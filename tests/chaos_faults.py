@@ -96,6 +96,7 @@ class FaultCounts:
     Attributes:
         faults: by kind.
         outcomes: of promotions, by what came of them.
+        handed_over: epochs that began with all that the writer before had acknowledged.
         may_lose_replicated: epochs whose promotion could not ask all replicas.
         problems: what should not have happened.
         diary: one line for each event, with the time.
@@ -103,6 +104,7 @@ class FaultCounts:
 
     faults: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
+    handed_over: set[int] = field(default_factory=set)
     may_lose_replicated: set[int] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     diary: list[str] = field(default_factory=list)
@@ -346,7 +348,9 @@ class Faults:
             self._note(f"{replica.name} is the writer of epoch {answer.epoch}: {answer}")
             self.counts.outcomes["handed over" if answer.handed_over else "without the writer before"] += 1
             others = {node.address for node in self._cluster.nodes} - {replica.address, writer.address}
-            if not answer.handed_over and not others <= set(answer.told_addresses):
+            if answer.handed_over:
+                self.counts.handed_over.add(answer.epoch)
+            elif not others <= set(answer.told_addresses):
                 self.counts.may_lose_replicated.add(answer.epoch)
             return
 

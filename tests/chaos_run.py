@@ -40,8 +40,8 @@ class Plan:
     operations: int
     rounds: int = 4
     replicas: int = 3
-    sessions: int = 10
-    readers: int = 2
+    sessions: int = 24
+    readers: int = 4
     max_log_bytes: int = MIB // 2
     weights: dict[str, int] | None = None
 
@@ -175,6 +175,7 @@ def _compare(cluster: ChaosCluster, result: ChaosResult) -> None:
         epochs=epochs,
         stored=_versions(scans[0]),
         set_aside=_set_aside(set_aside_files(cluster)),
+        handed_over=frozenset(result.faults.handed_over),
         may_lose_replicated=frozenset(result.faults.may_lose_replicated),
     )
     result.findings = check(result.history)

@@ -117,6 +117,7 @@ class History:
             of its first entry; ascending.
         stored: every version in the store at the end.
         set_aside: what nodes set aside, of all promotions.
+        handed_over: epochs whose promotion said that it left nothing behind.
         may_lose_replicated: epochs whose promotion was forced, or could not ask all replicas what they have.
     """
 
@@ -125,6 +126,7 @@ class History:
     epochs: Sequence[tuple[int, int]] = ()
     stored: Sequence[Version] = ()
     set_aside: Sequence[Version] = ()
+    handed_over: frozenset[int] = frozenset()
     may_lose_replicated: frozenset[int] = frozenset()
 
 
@@ -366,9 +368,11 @@ def _check_writes(history: History, findings: Findings) -> None:
         findings.lost_writes += 1
         if (write.position.revision, write.key, counter) not in kept_aside:
             findings.add("write lost", f"{_write(write)} was left behind by a promotion and not set aside")
+        successor = next(epoch for epoch, _ in history.epochs if epoch > write.position.epoch)
+        if successor in history.handed_over:
+            findings.add("lost by a handover", f"{_write(write)}, by the promotion to {successor}")
         if write.is_replicated:
             findings.lost_replicated += 1
-            successor = next(epoch for epoch, _ in history.epochs if epoch > write.position.epoch)
             if successor not in history.may_lose_replicated:
                 findings.add("replicated write lost", f"{_write(write)}, by the promotion to {successor}")
     for write in _writes(history):
