@@ -236,9 +236,9 @@ def test_a_revision_that_a_promotion_left_behind_is_lost(
         assert caught.value.reason == "REVISION_LOST"
     # A write of the second epoch does not hide that, though its revision is higher.
     lost.add(namespace, "tea", id="a")
-    for _ in range(2):
+    for reader in (lost, lost, connected.session(lost.token)):
         with pytest.raises(RevisionLost):
-            lost.get(namespace, "a")
+            reader.get(namespace, "a")
     kept = connected.session(began_at(SHARED_REVISION))
     kept.add(namespace, "tea", id="b")
     assert kept.get(namespace, "b") is not None
@@ -263,12 +263,14 @@ def changed(token: str, at: int) -> str:
 
 
 GOOD = session.format_token(uuid.UUID(int=7), Position(3, 2**63))
+LONG = session.format_token(uuid.UUID(int=7), Position(3, 9), Position(2, 8))
 
 
 @pytest.mark.parametrize(
     "token",
     ["", "am1.", GOOD[:-1], GOOD + "A", "am2." + GOOD[4:], GOOD.replace(GOOD[9], "+"), 7, b"am1."]
-    + [changed(GOOD, at) for at in range(4, len(GOOD), 5)],
+    + [changed(GOOD, at) for at in range(4, len(GOOD), 5)]
+    + [LONG[:52], changed(LONG, 40), changed(LONG, 60)],
     ids=str,
 )
 def test_a_malformed_token_is_refused(client: Client, token: Any) -> None:
@@ -278,11 +280,12 @@ def test_a_malformed_token_is_refused(client: Client, token: Any) -> None:
 
 
 def test_a_token_holds_a_place_and_is_safe_in_a_url(client: Client) -> None:
-    assert session.parse_token(GOOD) == (uuid.UUID(int=7), Position(3, 2**63))
-    assert len(GOOD) == 52
+    assert session.parse_token(GOOD) == (uuid.UUID(int=7), Position(3, 2**63), None)
+    assert session.parse_token(LONG) == (uuid.UUID(int=7), Position(3, 9), Position(2, 8))
+    assert (len(GOOD), len(LONG)) == (52, 76)
     assert set(GOOD) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
     # Before anything was seen, the token fits any cluster.
-    assert session.parse_token(client.session().token) == (uuid.UUID(int=0), Position())
+    assert session.parse_token(client.session().token) == (uuid.UUID(int=0), Position(), None)
     assert client.session(client.session().token).get("no such namespace", "a") is None
 
 

@@ -23,8 +23,10 @@ from agentmem.v1 import reader_pb2
 TOKEN_PREFIX = "am1."
 # Cluster id, epoch, revision; then the digest of these and the prefix.
 _BODY = struct.Struct(">16sQQ")
+# The same with the epoch and revision of what has to be proven, and two bytes lest base64 pads.
+_LONG_BODY = struct.Struct(">16sQQQQ2x")
 _DIGEST_BYTES = 4
-_TOKEN = re.compile(re.escape(TOKEN_PREFIX) + r"[A-Za-z0-9_-]{48}")
+_TOKEN = re.compile(re.escape(TOKEN_PREFIX) + r"[A-Za-z0-9_-]{48}([A-Za-z0-9_-]{24})?")
 _NO_CLUSTER = uuid.UUID(int=0)
 
 
@@ -50,19 +52,23 @@ class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
     ``token`` hands the session over to another process: ``client.session(token)`` goes on from there. It is
     text that is safe in a URL: "am1." and the URL-safe base64, 48 characters, of the cluster's UUID (16
     bytes), the epoch and the revision (8 bytes each, big-endian), and a BLAKE2b of 4 bytes of "am1." and
-    those. It is no secret and grants nothing.
+    those. Between a write after a promotion and the next read it is 72 characters: behind the revision come
+    the epoch and the revision seen before the promotion, and two zero bytes. It is no secret and grants
+    nothing.
     """
 
     def __init__(self, link: Link, token: str | None = None) -> None:
         super().__init__(link)
-        self._cluster_id, self._position = (_NO_CLUSTER, NOWHERE) if token is None else parse_token(token)
+        self._cluster_id, self._position = _NO_CLUSTER, NOWHERE
         # Seen in an earlier epoch, and not known to be in the history of the later one yet.
         self._unproven: Position | None = None
+        if token is not None:
+            self._cluster_id, self._position, self._unproven = parse_token(token)
 
     @property
     def token(self) -> str:
         """Where the session is, for another process. It changes with each answer."""
-        return format_token(self._cluster_id, self._position)
+        return format_token(self._cluster_id, self._position, self._unproven)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.token!r})"
@@ -108,25 +114,32 @@ class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
             self._unproven = None
 
 
-def format_token(cluster_id: uuid.UUID, position: Position) -> str:
-    """The token for a position in a cluster."""
-    body = _BODY.pack(cluster_id.bytes, position.epoch, position.revision)
+def format_token(cluster_id: uuid.UUID, position: Position, unproven: Position | None = None) -> str:
+    """The token for a position in a cluster, and one before it that may have been left behind."""
+    place = (cluster_id.bytes, position.epoch, position.revision)
+    if unproven is None:
+        body = _BODY.pack(*place)
+    else:
+        body = _LONG_BODY.pack(*place, unproven.epoch, unproven.revision)
     return TOKEN_PREFIX + base64.urlsafe_b64encode(body + _digest(body)).decode()
 
 
-def parse_token(token: object) -> tuple[uuid.UUID, Position]:
-    """The cluster and the position of a token. Raises InvalidArgument naming ``token``."""
+def parse_token(token: object) -> tuple[uuid.UUID, Position, Position | None]:
+    """What ``format_token`` was given. Raises InvalidArgument naming ``token``."""
     text = values.text("token", token)
     if not _TOKEN.fullmatch(text):
         raise invalid_field(
-            "token", f"is not the token of a session, which is {TOKEN_PREFIX} and 48 characters"
+            "token", f"is not the token of a session, which is {TOKEN_PREFIX} and 48 or 72 characters"
         )
     raw = base64.urlsafe_b64decode(text.removeprefix(TOKEN_PREFIX))
-    body, digest = raw[: _BODY.size], raw[_BODY.size :]
+    body, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
     if digest != _digest(body):
         raise invalid_field("token", "was changed since a session gave it out")
-    cluster_bytes, epoch, revision = _BODY.unpack(body)
-    return uuid.UUID(bytes=cluster_bytes), Position(epoch, revision)
+    if len(body) == _BODY.size:
+        cluster_bytes, epoch, revision = _BODY.unpack(body)
+        return uuid.UUID(bytes=cluster_bytes), Position(epoch, revision), None
+    cluster_bytes, epoch, revision, *before = _LONG_BODY.unpack(body)
+    return uuid.UUID(bytes=cluster_bytes), Position(epoch, revision), Position(*before)
 
 
 def _digest(body: bytes) -> bytes:
