@@ -168,15 +168,23 @@ def check(history: History) -> Findings:
     return findings
 
 
-def common_revision(epochs: Iterable[tuple[int, int]], epoch: int) -> int | None:
-    """The last revision of an epoch's log that is in the log that goes on; None when all of it is."""
-    return next((first - 1 for later, first in epochs if later > epoch), None)
+def common_revision(epochs: Iterable[tuple[int, int]], position: Position) -> int | None:
+    """The last revision of a log that ends at the position that can be in the log that goes on.
+
+    None when all of it is. An epoch that is not in ``epochs``, though a later one is, was left behind whole.
+    """
+    starts = {1: 0, **dict(epochs)}
+    first = next((first for later, first in starts.items() if later > position.epoch), None)
+    if first is None:
+        return None
+    last = position.revision if position.epoch in starts else position.revision - 1
+    common = min(first - 1, last)
+    return common if common < position.revision else None
 
 
 def is_lost(epochs: Iterable[tuple[int, int]], position: Position) -> bool:
     """Whether a promotion left a position behind."""
-    common = common_revision(epochs, position.epoch)
-    return common is not None and position.revision > common
+    return common_revision(epochs, position) is not None
 
 
 class _Memory:
@@ -243,7 +251,6 @@ class _Reads:
 
     def __init__(self, history: History, findings: Findings) -> None:
         self._epochs = history.epochs
-        self._lineage = {1, *(epoch for epoch, _ in history.epochs)}
         self._operations = sorted(history.operations, key=attrgetter("begun_s"))
         self._findings = findings
         self._memories: dict[Key, _Memory] = defaultdict(_Memory)
@@ -322,8 +329,7 @@ class _Reads:
 
     def _check_revision(self, read: Read, key: Key, memory: _Memory, shown: int | None) -> None:
         """The answer shows what was written up to the revision that it names."""
-        # Of the log of an epoch that was left behind whole, nothing is known.
-        if read.position.epoch not in self._lineage or is_lost(self._epochs, read.position):
+        if is_lost(self._epochs, read.position):
             return
         needed = memory.up_to(read.position.revision)
         if needed is not None and not self._reaches(read, memory, shown, needed.counter):
@@ -391,7 +397,7 @@ def _check_watched(part: WatchedPart, history: History, findings: Findings) -> N
     if part.until_lost and not is_lost(history.epochs, part.until):
         findings.add("lost without loss", f"a watch of {part.namespace} lost {part.until}")
     # What comes after that was left behind with the position.
-    common = common_revision(history.epochs, part.until.epoch) if part.until_lost else None
+    common = common_revision(history.epochs, part.until) if part.until_lost else None
     limit = part.until.revision if common is None else max(common, part.after_revision)
     expected = [
         version

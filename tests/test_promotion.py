@@ -17,10 +17,12 @@ from calls import Memory, add, all_ids, error_of, update
 from cluster import Cluster, Node, Stubs, client_of, held_back, wait_until
 from command_line import Cli
 
-from agentmem.client import Client
+from agentmem.client import Client, Consistency, Position, RevisionLost
 from agentmem.core.standing import Standing, StandingError, StandingFile
-from agentmem.v1 import cluster_pb2, reader_pb2, writer_pb2
+from agentmem.core.store import Change, Store, WriteTransaction
+from agentmem.v1 import cluster_pb2, memory_pb2, reader_pb2, writer_pb2
 
+MIB = 1024**2
 WRITER, REPLICA = cluster_pb2.NODE_ROLE_WRITER, cluster_pb2.NODE_ROLE_REPLICA
 
 
@@ -332,6 +334,51 @@ def test_a_writer_that_lost_its_log_can_be_replaced_by_a_replica(cluster: Cluste
     position = wait_for_one_history(cluster.nodes, cluster.replicas[0])
     assert position.revision == revision + 1
     assert len(contents(cluster.writer.address)) == 11
+
+
+def test_an_epoch_that_was_left_behind_whole_is_set_aside(tmp_path: Path) -> None:
+    """Epochs 2 and 3 both began behind revision 3, and epoch 4 goes on from epoch 2."""
+    begun = (tmp_path / "writer" / "store", tmp_path / "replica-1" / "store")
+    write(begun[0], "one", "two", "three")
+    shutil.copytree(*begun)
+    write(begun[0], "kept", epoch=2)
+    write(begun[1], "left", epoch=3)
+    write(begun[0], "goes on", epoch=4)
+    with Cluster(tmp_path, replicas=1) as cluster, client_of(cluster) as client:
+        assert wait_for_one_history(cluster.nodes).epoch == 4
+        (line,) = set_aside(cluster.replicas[0])
+        assert line["memory"]["content"] == "left"
+        for node in cluster.nodes:
+            assert set(contents(node.address).values()) == {"one", "two", "three", "kept", "goes on"}
+        with pytest.raises(RevisionLost):
+            # Of epoch 4 there is such a revision, too.
+            client.get("ns", "left", consistency=Consistency(Position(3, 5)))
+        assert client.get("ns", "kept", consistency=Consistency(Position(2, 5))) is not None
+
+
+def write(path: Path, *contents: str, epoch: int = 1) -> None:
+    """Adds memories to a store, behind the beginning of an epoch; the first one founds the cluster."""
+    store = Store(path, map_size_bytes=16 * MIB, max_map_size_bytes=64 * MIB)
+    if not store.position().cluster_id:
+        store.found_cluster()
+    if epoch > store.position().epoch:
+        store.commit(lambda transaction: transaction.begin_epoch(epoch, f"writer-{epoch}", 1))
+    for content in contents:
+        change = Change(
+            Memory(
+                namespace="ns",
+                id=content.replace(" ", "-"),
+                content=content,
+                version=1,
+                type=memory_pb2.MEMORY_TYPE_EPISODIC,
+            )
+        )
+        store.commit(partial(append, [change]))
+    store.close()
+
+
+def append(changes: list[Change], transaction: WriteTransaction) -> None:
+    transaction.append(changes, 1)
 
 
 def test_roles_stay_whichever_program_is_started(cluster: Cluster) -> None:

@@ -231,8 +231,10 @@ KEPT, LOST = wrote(1, 1, 14), wrote(2, 2, 15)
 
 
 def test_what_a_promotion_left_behind_is_set_aside() -> None:
-    assert common_revision(EPOCHS, 1) == 14
-    assert common_revision(EPOCHS, 2) is None
+    assert common_revision(EPOCHS, Position(1, 20)) == 14
+    assert common_revision(EPOCHS, Position(2, 20)) is None
+    # Of an epoch that is not in the log: its first entry may be as late as this.
+    assert common_revision([(2, 15), (4, 30)], Position(3, 20)) == 19
     assert [is_lost(EPOCHS, Position(1, revision)) for revision in (14, 15)] == [False, True]
     found = findings([KEPT, LOST], epochs=EPOCHS, set_aside=stored(LOST))
     assert found.violations == []

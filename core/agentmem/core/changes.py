@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from agentmem.core.errors import DataLoss, FailedPrecondition, invalid_field
 from agentmem.core.filters import Filter
-from agentmem.core.log import LogEntry, Operation, decode_entry
+from agentmem.core.log import FIRST_EPOCH, LogEntry, Operation, decode_entry
 from agentmem.core.purged_ordinals import PurgedOrdinals, prune_of
 from agentmem.core.read_transaction import RECORD_KINDS, ReadTransaction
 from agentmem.core.reading import add_embedding
@@ -26,7 +26,6 @@ MAX_FRAME_BYTES = 256 * 1024
 MAX_STEP_ENTRIES = 1000
 MAX_STEP_OPERATIONS = 256
 # The epoch of a cluster before any promotion.
-FIRST_EPOCH = 1
 
 ChangeKind = reader_pb2.ChangeKind
 _CHANGES = (*RECORD_KINDS, Operation.KIND_PURGE)
@@ -94,8 +93,8 @@ def start_place(transaction: ReadTransaction, after: reader_pb2.WatchPosition | 
     position = transaction.position
     if after is None:
         return Place(position.epoch, position.revision)
-    common = transaction.common_revision(after.epoch) if after.epoch else None
-    if common is not None and after.revision > common:
+    common = transaction.common_revision(after.epoch, after.revision) if after.epoch else None
+    if common is not None:
         raise FailedPrecondition(
             "REVISION_LOST",
             f"revision {after.revision} of epoch {after.epoch} was left behind by a promotion; what goes on "

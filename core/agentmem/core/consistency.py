@@ -61,8 +61,8 @@ def check_not_lost(transaction: ReadTransaction, demand: Demand) -> None:
     """Raises FailedPrecondition (``REVISION_LOST``) when a promotion left the demanded revision behind."""
     if not demand.min_revision or not demand.min_epoch:
         return
-    common_revision = transaction.common_revision(demand.min_epoch)
-    if common_revision is not None and common_revision < demand.min_revision:
+    common_revision = transaction.common_revision(demand.min_epoch, demand.min_revision)
+    if common_revision is not None:
         raise revision_lost(demand, transaction.position.epoch, common_revision)
 
 

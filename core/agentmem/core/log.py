@@ -28,6 +28,11 @@ CHAIN_HASH_BYTES = 32
 LOG_HEADER_BYTES = CHECKSUM_BYTES + CHAIN_HASH_BYTES
 EMPTY_CHAIN_HASH = bytes(CHAIN_HASH_BYTES)
 
+# Of a cluster before any promotion.
+FIRST_EPOCH = 1
+# How many of its epochs a replica tells a writer: the newest.
+MAX_EPOCHS = 1000
+
 LogEntry = storage_pb2.LogEntry
 Operation = storage_pb2.Operation
 

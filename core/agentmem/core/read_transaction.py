@@ -26,7 +26,7 @@ from agentmem.core.layout import (
     number_prefix,
     unseal,
 )
-from agentmem.core.log import LogEntry, Operation, Position, decode_entry
+from agentmem.core.log import FIRST_EPOCH, LogEntry, Operation, Position, decode_entry
 from agentmem.core.records import FloatVector, Record
 from agentmem.v1 import replication_pb2, storage_pb2, writer_pb2
 
@@ -88,15 +88,20 @@ class ReadTransaction:
             (epoch,) = KEY.unpack(key)
             yield epoch, KEY.unpack(unseal(value, f"the start of epoch {epoch}"))[0]
 
-    def common_revision(self, epoch: int) -> int | None:
-        """The last revision that a log whose newest entry is of the epoch can have in common with this one.
+    def common_revision(self, epoch: int, revision: int) -> int | None:
+        """The last revision that a log with this newest entry can have in common with the store's.
 
-        None when a promotion did not part them: the epoch is this store's own, or a later one.
+        None when no promotion parted them: all of it is in the store's log, or will be.
         """
-        for later, first_revision in self.epochs():
-            if later > epoch:
-                return first_revision - 1
-        return None
+        starts = dict(self.epochs())
+        first_revision = next((first for later, first in starts.items() if later > epoch), None)
+        if first_revision is None:
+            return None
+        common = min(first_revision - 1, revision)
+        if epoch > FIRST_EPOCH and epoch not in starts:
+            # A later promotion left the whole epoch behind, and the entry is of it.
+            common = min(common, revision - 1)
+        return common if common < revision else None
 
     # Raw, for verification
 

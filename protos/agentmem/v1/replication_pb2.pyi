@@ -11,16 +11,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("replica_id", "address", "position", "known_epoch")
+    __slots__ = ("replica_id", "address", "position", "known_epoch", "epochs")
     REPLICA_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     KNOWN_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
     replica_id: str
     address: str
     position: _cluster_pb2.Position
     known_epoch: int
-    def __init__(self, replica_id: _Optional[str] = ..., address: _Optional[str] = ..., position: _Optional[_Union[_cluster_pb2.Position, _Mapping]] = ..., known_epoch: _Optional[int] = ...) -> None: ...
+    epochs: _containers.RepeatedCompositeFieldContainer[EpochStart]
+    def __init__(self, replica_id: _Optional[str] = ..., address: _Optional[str] = ..., position: _Optional[_Union[_cluster_pb2.Position, _Mapping]] = ..., known_epoch: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[EpochStart, _Mapping]]] = ...) -> None: ...
+
+class EpochStart(_message.Message):
+    __slots__ = ("epoch", "first_revision")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FIRST_REVISION_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    first_revision: int
+    def __init__(self, epoch: _Optional[int] = ..., first_revision: _Optional[int] = ...) -> None: ...
 
 class SubscribeResponse(_message.Message):
     __slots__ = ("heartbeat", "entries", "diverged", "snapshot_required", "stale_epoch")

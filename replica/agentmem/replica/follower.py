@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 import grpc
 
 from agentmem.core.errors import DataLoss, ResourceExhausted
+from agentmem.core.log import MAX_EPOCHS
 from agentmem.core.signals import Signal
 from agentmem.core.store import Store, WriteTransaction
 from agentmem.replica.writer_link import WriterLink
@@ -65,6 +66,7 @@ class Follower:
         head_revision: the newest revision the writer spoke of; None before it first did.
         connections: how many streams the writer has spoken on.
         awaited_revision: up to here somebody waits to hear that this replica has it.
+        is_superseded: a promotion seems to have left entries behind that the store has.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Follower:
         self.head_revision: int | None = None
         self.awaited_revision = 0
         self.connections = 0
+        self.is_superseded = False
         self._store = store
         self._link = link
         self._replica_id = replica_id
@@ -120,6 +123,7 @@ class Follower:
                 if error.common_revision == common_revision_before:
                     raise
                 common_revision = error.common_revision
+                self.is_superseded = True
                 problem = f"a promotion seems to have left entries behind: {error}"
             except grpc.aio.AioRpcError as error:
                 problem = f"{error.code().name}: {error.details()}"
@@ -152,13 +156,18 @@ class Follower:
             wait_s = min(wait_s * 2, MAX_RECONNECT_WAIT_S)
 
     async def _follow(self) -> None:
-        position = self._store.position()
+        with self._store.read() as transaction:
+            position = transaction.position
+            epochs = list(transaction.epochs())[-MAX_EPOCHS:]
         stream = self._stream = self._link.replication.Subscribe(
             replication_pb2.SubscribeRequest(
                 replica_id=self._replica_id,
                 address=self._address,
                 position=position.to_proto(),
                 known_epoch=self._link.known_epoch,
+                epochs=[
+                    replication_pb2.EpochStart(epoch=epoch, first_revision=first) for epoch, first in epochs
+                ],
             )
         )
         is_first = True
@@ -247,6 +256,7 @@ class Follower:
             )
         self._link.hear_of(heartbeat.cluster_id, heartbeat.epoch)
         self.head_revision = heartbeat.head_revision
+        self.is_superseded = False
         self._set_connected(True)
 
     def _set_connected(self, connected: bool) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from itertools import zip_longest
 
 from agentmem.core.errors import FailedPrecondition, NotFound, Unavailable, invalid_field
-from agentmem.core.log import decode_entry
+from agentmem.core.log import FIRST_EPOCH, MAX_EPOCHS, decode_entry
 from agentmem.core.signals import Signal
 from agentmem.core.store import ReadTransaction, Store
 from agentmem.core.validation import check_id
@@ -53,7 +54,7 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         check_id(request.address, "address")
         with self._store.read() as transaction:
             heartbeat = _heartbeat(transaction)
-            divergence = _divergence(transaction, request.position)
+            divergence = _divergence(transaction, request)
             first_revision = transaction.first_log_revision
         if self._hear_of(max(request.known_epoch, request.position.epoch)):
             stale = replication_pb2.StaleEpoch(epoch=heartbeat.epoch)
@@ -148,10 +149,10 @@ def _heartbeat(transaction: ReadTransaction) -> replication_pb2.Heartbeat:
 
 
 def _divergence(
-    transaction: ReadTransaction, position: cluster_pb2.Position
+    transaction: ReadTransaction, request: replication_pb2.SubscribeRequest
 ) -> replication_pb2.Diverged | None:
     """Why a replica at the position cannot follow this log; None when it can."""
-    own = transaction.position
+    own, position = transaction.position, request.position
     if not position.revision:
         return None
     if position.cluster_id != own.cluster_id:
@@ -159,11 +160,14 @@ def _divergence(
             "CLUSTER_MISMATCH",
             f"the replica belongs to cluster {position.cluster_id.hex()}, this is {own.cluster_id.hex()}",
         )
-    common_revision = transaction.common_revision(position.epoch)
-    if common_revision is not None and position.revision > common_revision:
+    if position.epoch > FIRST_EPOCH and (not request.epochs or request.epochs[-1].epoch != position.epoch):
+        raise invalid_field("epochs", f"must end with that of the position, {position.epoch}")
+    theirs = [(each.epoch, each.first_revision) for each in request.epochs]
+    common_revision = _common_revision(list(transaction.epochs()), theirs)
+    if own.epoch > position.epoch and common_revision is not None and position.revision > common_revision:
         return replication_pb2.Diverged(
-            detail=f"epoch {position.epoch} ended at revision {common_revision}, the replica is at "
-            f"{position.revision} of it",
+            detail=f"a promotion went on from revision {common_revision}, the replica is at "
+            f"{position.revision} of epoch {position.epoch}",
             common_revision=common_revision,
         )
     if position.revision > own.revision:
@@ -175,4 +179,20 @@ def _divergence(
         return replication_pb2.Diverged(
             detail=f"the replica's log differs from the writer's at or before revision {position.revision}"
         )
+    return None
+
+
+def _common_revision(own: list[tuple[int, int]], theirs: list[tuple[int, int]]) -> int | None:
+    """The last revision that two logs have in common, by their epochs and where these begin.
+
+    None when no epoch of the own log says that they part: it is not known, or the replica is only behind.
+    """
+    if len(theirs) == MAX_EPOCHS:
+        # There may be earlier ones.
+        own = [each for each in own if each[0] >= theirs[0][0]]
+    for ours, other in zip_longest(own, theirs):
+        if ours is None:
+            return None
+        if ours != other:
+            return min(each[1] for each in (ours, other) if each is not None) - 1
     return None
