@@ -76,6 +76,13 @@ class Promotion:
                 raise FailedPrecondition("NO_CLUSTER", "this replica has never followed a writer")
             if self._link.standing.now.is_writer:
                 raise FailedPrecondition("ALREADY_WRITER", "this node is the writer")
+            if self._follower.is_superseded and not force:
+                # What was written since would be left behind in turn.
+                raise FailedPrecondition(
+                    "PROMOTION_BEHIND",
+                    f"what this replica has was left behind when epoch {self._link.known_epoch} began: promote "
+                    "one that has followed that",
+                )
             handed_over = await self._handed_over(position.cluster_id, force=force)
             previous = self._link.address
             peers = dict.fromkeys((*self._link.standing.now.peers, previous))
@@ -95,6 +102,8 @@ class Promotion:
 
     async def _handed_over(self, cluster_id: bytes, *, force: bool) -> bool:
         """Whether the writer stopped taking writes, and this store has all that it acknowledged."""
+        if not self._follower.is_connected and not force:
+            await self._check_can_catch_up()
         request = cluster_pb2.PrepareHandoverRequest(cluster_id=cluster_id, successor_id=self._node_id)
         try:
             response = await self._link.cluster.PrepareHandover(request, timeout=HANDOVER_TIMEOUT_S)
@@ -121,6 +130,20 @@ class Promotion:
                     f"{response.position.revision}, and it did not catch up in {CATCH_UP_TIMEOUT_S:g} s",
                 )
             await self._follower.progress.wait_beyond(seen, remaining_s)
+
+    async def _check_can_catch_up(self) -> None:
+        """Writes would wait for nothing while a replica that does not follow the writer tries to catch up."""
+        own = self._store.position()
+        answer = (await ask_nodes([self._link.address])).get(self._link.address)
+        if answer is None or answer.position.cluster_id != own.cluster_id:
+            return
+        is_writer = answer.node.role == cluster_pb2.NODE_ROLE_WRITER
+        if is_writer and answer.position.revision > own.revision and not self._follower.is_connected:
+            raise Unavailable(
+                "HANDOVER_FAILED",
+                f"the writer is at revision {answer.position.revision}, this replica at {own.revision}, and it "
+                "does not follow the writer just now",
+            )
 
     async def _next_epoch(self, peers: list[str], *, force: bool) -> int:
         """An epoch that no node has heard of."""
