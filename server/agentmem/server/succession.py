@@ -201,7 +201,8 @@ class Succession:
         """Tells the nodes that do not follow this writer of it, again and again, until cancelled."""
         if self._standing.now.known_epoch == 1:
             return  # there was no other writer
-        while True:
+        # The epoch that has ended it is not this node's to announce.
+        while not self.has_ended:
             following = {node.address for node in self._membership.topology().nodes}
             away = [peer for peer in self._standing.now.peers if peer not in following]
             request = cluster_pb2.FollowWriterRequest(
