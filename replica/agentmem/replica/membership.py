@@ -53,6 +53,8 @@ class Reporter:
         # One report at a time. It is nobody's own: a caller that goes away takes it from none of the others.
         self._report_task: asyncio.Task[None] | None = None
         self._asked_at_s = 0.0
+        # What was logged of reports that failed since the last one that did not.
+        self._said = ""
 
     def check_serving(self) -> None:
         """Raises Unavailable (``REPLICA_NOT_READY``) while the replica would show an old past."""
@@ -135,11 +137,16 @@ class Reporter:
             if answer is None:
                 return  # what gRPC gives for bytes that cannot be parsed; the next report says it all again
             head = Head(asked_at_s, answer.epoch, answer.head_revision)
+            self._said = ""
             self._store_freshness.learn(head)
             self._view_freshness.learn(head)
         except grpc.aio.AioRpcError as error:
             # The next report says it all again, and the follower notices a writer that is gone.
-            _logger.warning("progress was not reported: %s: %s", error.code().name, error.details())
+            problem = f"{error.code().name}: {error.details()}"
+            if problem != self._said:
+                # Once, not for each read that has to know how fresh this replica is.
+                _logger.warning("progress was not reported: %s", problem)
+                self._said = problem
             # The writer no longer counts the stream as ours, unless there is a newer one meanwhile.
             if error.code() is grpc.StatusCode.NOT_FOUND and self._follower.connections == connection:
                 self._follower.reconnect()
