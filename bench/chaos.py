@@ -121,12 +121,16 @@ def check_broken(names: Sequence[str], arguments: argparse.Namespace) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Random calls under random faults; exit 1 for any violation.")
+    parser = argparse.ArgumentParser(
+        description="Random calls under random faults; exit 1 for any violation."
+    )
     parser.add_argument("--operations", type=int, default=100_000, help="calls of clients (%(default)s)")
     parser.add_argument("--rounds", type=int, default=4, help="rests until all nodes agree (%(default)s)")
     parser.add_argument("--broken", choices=["all", *BREAKAGES], help="with one promise broken on purpose")
     parser.add_argument("--seed", default="chaos", help="for all that is random (%(default)s)")
-    parser.add_argument("--keep", type=Path, help="new folder for logs and stores; kept anyway after a problem")
+    parser.add_argument(
+        "--keep", type=Path, help="new folder for logs and stores; kept anyway after a problem"
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     arguments = parser.parse_args(words)
     # So that the processes started here are stopped then, too.

@@ -53,7 +53,7 @@ class ChaosNode(Node):
     def __init__(self, module: str, data_dir: Path, *flags: str) -> None:
         self.log_path = data_dir.with_suffix(".log")
         self.is_meant_to_run = True
-        super().__init__(module, data_dir, *flags)
+        super().__init__(module, data_dir, *flags, environment={"PYTHONFAULTHANDLER": "1"})
 
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
@@ -283,6 +283,9 @@ class Faults:
         try:
             code = node.terminate()
         except subprocess.TimeoutExpired:
+            # What it is about, for the log.
+            node.process.send_signal(signal.SIGABRT)
+            node.process.wait(STOP_TIMEOUT_S)
             self._problem(f"{node.name} did not end within {STOP_TIMEOUT_S:g} s of SIGTERM")
             node.kill()
             return

@@ -63,9 +63,7 @@ class ChaosResult:
 
     def outcomes(self) -> Counter[str]:
         """Writes by what became of them."""
-        return Counter(
-            each.outcome.value for each in self.recorded.operations if isinstance(each, Write)
-        )
+        return Counter(each.outcome.value for each in self.recorded.operations if isinstance(each, Write))
 
     def longest_gap_s(self, kind: type[Write] | type[Read]) -> float:
         """The longest time in which no write was acknowledged, or no read answered."""
