@@ -37,7 +37,7 @@ define generate
 	  --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(SERVICE_PROTOS)
 endef
 
-.PHONY: help venv run replicas status stop demo crash test check format protos clean
+.PHONY: help venv run replicas status stop demo crash chaos test check format protos clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -77,6 +77,9 @@ demo: $(STAMP) ## ask the questions of DATASET (default: the sample), print reca
 
 crash: $(STAMP) ## kill the writer, cut its power, fail its disk (takes minutes): nothing may be lost
 	PYTHONPATH=tests $(BIN)/python bench/crash.py
+
+chaos: $(STAMP) ## random calls while nodes die, hang and take over (takes minutes): no promise may be broken
+	PYTHONPATH=tests $(BIN)/python bench/chaos.py
 
 test: $(STAMP) ## run the tests
 	$(BIN)/pytest

@@ -1,7 +1,8 @@
 """Random calls while nodes die, hang, come back and take over: exit code 1 when a promise was broken.
 
     make chaos
-    PYTHONPATH=tests python bench/chaos.py [--operations N] [--rounds N] [--broken NAME] [--seed TEXT] [--json]
+    PYTHONPATH=tests python bench/chaos.py [--operations N] [--rounds N] [--broken NAME] [--calm]
+        [--seed TEXT] [--keep FOLDER] [--json]
 
 A writer and three replicas are killed, stopped for a while, restarted, emptied and promoted, two at a time.
 Meanwhile clients write and read in sessions, with bounds on staleness and without, and watch every change. A
@@ -127,6 +128,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--operations", type=int, default=100_000, help="calls of clients (%(default)s)")
     parser.add_argument("--rounds", type=int, default=4, help="rests until all nodes agree (%(default)s)")
     parser.add_argument("--broken", choices=["all", *BREAKAGES], help="with one promise broken on purpose")
+    parser.add_argument("--calm", action="store_true", help="without faults")
     parser.add_argument("--seed", default="chaos", help="for all that is random (%(default)s)")
     parser.add_argument(
         "--keep", type=Path, help="new folder for logs and stores; kept anyway after a problem"
@@ -146,7 +148,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="agentmem-chaos-"))
-    plan = Plan(seed=arguments.seed, operations=arguments.operations, rounds=arguments.rounds)
+    plan = Plan(
+        seed=arguments.seed,
+        operations=arguments.operations,
+        rounds=arguments.rounds,
+        weights={} if arguments.calm else None,
+    )
     with terminal.progress("calls", plan.operations) as on_progress:
         result = run(folder, plan, on_progress)
     numbers = numbers_of(result) | {"seed": arguments.seed}

@@ -1,4 +1,4 @@
-"""A cluster whose nodes are killed, stopped, restarted, emptied and promoted, several at a time, at random."""
+"""A cluster whose nodes are killed, stopped, restarted, emptied and promoted at random, several at a time."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ class Faults:
         while not self._stopping.wait(self._chance.uniform(0, MAX_PAUSE_S)):
             self._running = [fault for fault in self._running if not _is_over(fault)]
             self.check_alive()
-            if len(self._running) < MAX_FAULTS_AT_A_TIME:
+            if self._weights and len(self._running) < MAX_FAULTS_AT_A_TIME:
                 kind = self._chance.choices(list(self._weights), list(self._weights.values()))[0]
                 self._begin(kind, random.Random(self._chance.random()))
 

@@ -1,4 +1,4 @@
-"""Clients that write and read what comes to their minds, in sessions, and record all of it for the checker."""
+"""Clients that write and read at random, in sessions, and record all of it for the checker."""
 
 from __future__ import annotations
 
@@ -173,7 +173,9 @@ class Load:
         if not self.is_done and self._going.is_set():
             return True
         self._idle += 1
-        while not self._stopping.is_set() and (self.is_done or not self._going.is_set()):
+        while not self._stopping.is_set() and (  # noqa: ASYNC110 - other threads set these
+            self.is_done or not self._going.is_set()
+        ):
             await asyncio.sleep(0.02)
         if not self._stopping.is_set():
             self._idle -= 1
@@ -327,7 +329,8 @@ class _Worker:
                 self._made += 1
                 keys.append((namespace, f"key{self._name}{self._made}q"))
         if not keys:
-            return await self._update(self._chance.choice(list(self._live)))
+            await self._update(self._chance.choice(list(self._live)))
+            return
         counters = {key: self._deleted.pop(key, 0) + 1 for key in keys}
         memories: list[Any] = [
             _new_memory(key[1], self._content(key, counter), self._fields())
@@ -337,7 +340,7 @@ class _Worker:
             "add",
             counters,
             False,
-            lambda how: self._reader.add_many(keys[0][0], memories, **how),  # type: ignore[arg-type]
+            lambda how: self._reader.add_many(keys[0][0], memories, **how),
         )
         self._load._keys += [key for key in keys if counters[key] == 1]
         self._load._owners.append((keys[0][0], self._name))

@@ -80,8 +80,8 @@ class Promotion:
                 # What was written since would be left behind in turn.
                 raise FailedPrecondition(
                     "PROMOTION_BEHIND",
-                    f"what this replica has was left behind when epoch {self._link.known_epoch} began: promote "
-                    "one that has followed that",
+                    f"what this replica has was left behind when epoch {self._link.known_epoch} began: "
+                    "promote one that has followed that",
                 )
             handed_over = await self._handed_over(position.cluster_id, force=force)
             previous = self._link.address
@@ -141,8 +141,8 @@ class Promotion:
         if is_writer and answer.position.revision > own.revision and not self._follower.is_connected:
             raise Unavailable(
                 "HANDOVER_FAILED",
-                f"the writer is at revision {answer.position.revision}, this replica at {own.revision}, and it "
-                "does not follow the writer just now",
+                f"the writer is at revision {answer.position.revision}, this replica at {own.revision}, "
+                "and it does not follow the writer just now",
             )
 
     async def _next_epoch(self, peers: list[str], *, force: bool) -> int:
