@@ -31,6 +31,8 @@ PROMOTE_TIMEOUT_S = 40.0
 READY_TIMEOUT_S = 60.0
 AGREEMENT_TIMEOUT_S = 90.0
 SHOWN_LOG_LINES = 15
+HANG_SIGNAL = signal.SIGUSR1
+HANG_NOTE_S = 1.0
 
 # How often each is drawn.
 WEIGHTS = {
@@ -53,7 +55,7 @@ class ChaosNode(Node):
     def __init__(self, module: str, data_dir: Path, *flags: str) -> None:
         self.log_path = data_dir.with_suffix(".log")
         self.is_meant_to_run = True
-        super().__init__(module, data_dir, *flags, environment={"PYTHONFAULTHANDLER": "1"})
+        super().__init__(module, data_dir, *flags)
 
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
@@ -96,6 +98,7 @@ class FaultCounts:
     Attributes:
         faults: by kind.
         outcomes: of promotions, by what came of them.
+        promoted: epochs, with the revision of the first entry of each.
         handed_over: epochs that began with all that the writer before had acknowledged.
         may_lose_replicated: epochs whose promotion could not ask all replicas.
         problems: what should not have happened.
@@ -104,6 +107,7 @@ class FaultCounts:
 
     faults: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
+    promoted: dict[int, int] = field(default_factory=dict)
     handed_over: set[int] = field(default_factory=set)
     may_lose_replicated: set[int] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
@@ -283,9 +287,9 @@ class Faults:
         try:
             code = node.terminate()
         except subprocess.TimeoutExpired:
-            # What it is about, for the log.
-            node.process.send_signal(signal.SIGABRT)
-            node.process.wait(STOP_TIMEOUT_S)
+            # So that it says in its log where it is.
+            node.process.send_signal(HANG_SIGNAL)
+            time.sleep(HANG_NOTE_S)
             self._problem(f"{node.name} did not end within {STOP_TIMEOUT_S:g} s of SIGTERM")
             node.kill()
             return
@@ -351,6 +355,7 @@ class Faults:
             self._note(f"{replica.name} is the writer of epoch {answer.epoch}: {answer}")
             self.counts.outcomes["handed over" if answer.handed_over else "without the writer before"] += 1
             others = {node.address for node in self._cluster.nodes} - {replica.address, writer.address}
+            self.counts.promoted[answer.epoch] = answer.revision + 1
             if answer.handed_over:
                 self.counts.handed_over.add(answer.epoch)
             elif not others <= set(answer.told_addresses):

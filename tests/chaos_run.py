@@ -171,6 +171,7 @@ def _compare(cluster: ChaosCluster, result: ChaosResult) -> None:
         operations=result.recorded.operations,
         watched=result.recorded.watched,
         epochs=epochs,
+        promoted=sorted(result.faults.promoted.items()),
         stored=_versions(scans[0]),
         set_aside=_set_aside(set_aside_files(cluster)),
         handed_over=frozenset(result.faults.handed_over),

@@ -115,6 +115,7 @@ class History:
         operations: of all clients. Those of a session came one after the other.
         epochs: each epoch that began with a promotion, in the log that is there at the end, with the revision
             of its first entry; ascending.
+        promoted: each epoch that began, also those left behind, with the revision of its first entry.
         stored: every version in the store at the end.
         set_aside: what nodes set aside, of all promotions.
         handed_over: epochs whose promotion said that it left nothing behind.
@@ -124,6 +125,7 @@ class History:
     operations: list[Write | Read] = field(default_factory=list)
     watched: list[WatchedPart] = field(default_factory=list)
     epochs: Sequence[tuple[int, int]] = ()
+    promoted: Sequence[tuple[int, int]] = ()
     stored: Sequence[Version] = ()
     set_aside: Sequence[Version] = ()
     handed_over: frozenset[int] = frozenset()
@@ -185,6 +187,20 @@ def common_revision(epochs: Iterable[tuple[int, int]], position: Position) -> in
 def is_lost(epochs: Iterable[tuple[int, int]], position: Position) -> bool:
     """Whether a promotion left a position behind."""
     return common_revision(epochs, position) is not None
+
+
+def _was_lost(history: History, position: Position) -> bool:
+    """Whether a position is left behind, or was, in an epoch that a later promotion left behind in turn."""
+    return is_lost(history.epochs, position) or any(
+        epoch > position.epoch and first_revision <= position.revision
+        for epoch, first_revision in _left_behind(history)
+    )
+
+
+def _left_behind(history: History) -> list[tuple[int, int]]:
+    """The promotions whose epochs are not in the log that goes on."""
+    kept = {epoch for epoch, _ in history.epochs}
+    return [each for each in history.promoted if each[0] not in kept]
 
 
 class _Memory:
@@ -250,6 +266,7 @@ class _Reads:
     """The reads of a history, against its writes."""
 
     def __init__(self, history: History, findings: Findings) -> None:
+        self._history = history
         self._epochs = history.epochs
         self._operations = sorted(history.operations, key=attrgetter("begun_s"))
         self._findings = findings
@@ -275,7 +292,7 @@ class _Reads:
     def _check_read(self, read: Read, session: _Session | None) -> None:
         if read.was_lost:
             seen = [Position(*each) for each in session.revisions.items()] if session else []
-            if not any(is_lost(self._epochs, position) for position in seen):
+            if not any(_was_lost(self._history, position) for position in seen):
                 self._findings.add("lost without loss", f"{_told(read)}: RevisionLost, having seen {seen}")
             return
         if session is not None:
@@ -347,7 +364,8 @@ class _Reads:
             f"{_told(read)}: {key} is {_at(shown)}, not {_write(needed)}, which was acknowledged "
             f"{read.begun_s - needed.ended_s:.3f} s before the read"
         )
-        if needed.position is not None and read.position.epoch < needed.position.epoch:
+        is_older = needed.position is not None and read.position.epoch < needed.position.epoch
+        if is_older or is_lost(self._epochs, read.position):
             self._findings.superseded_reads.append(told)
         else:
             self._findings.add("too old" if staleness_s else "not strong", told)
@@ -394,11 +412,15 @@ def _writes(history: History) -> Iterator[Write]:
 
 def _check_watched(part: WatchedPart, history: History, findings: Findings) -> None:
     """The changes are those of the log that goes on, in its order, and what a promotion left behind."""
-    if part.until_lost and not is_lost(history.epochs, part.until):
+    if part.until_lost and not _was_lost(history, part.until):
         findings.add("lost without loss", f"a watch of {part.namespace} lost {part.until}")
     # What comes after that was left behind with the position.
     common = common_revision(history.epochs, part.until) if part.until_lost else None
     limit = part.until.revision if common is None else max(common, part.after_revision)
+    if part.until_lost:
+        # A watch of an epoch that was left behind whole may have parted from the log earlier.
+        began = [first for epoch, first in _left_behind(history) if epoch <= part.until.epoch]
+        limit = max(min([limit, *(first - 1 for first in began)]), part.after_revision)
     expected = [
         version
         for version in history.stored

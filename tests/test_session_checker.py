@@ -83,6 +83,7 @@ def kinds(
     operations: Sequence[Write | Read],
     *,
     epochs: Sequence[tuple[int, int]] = (),
+    promoted: Sequence[tuple[int, int]] = (),
     versions: Sequence[Version] | None = None,
     set_aside: Sequence[Version] = (),
     watched: Sequence[WatchedPart] = (),
@@ -95,6 +96,7 @@ def kinds(
         for violation in findings(
             operations,
             epochs=epochs,
+            promoted=promoted,
             versions=versions,
             set_aside=set_aside,
             watched=watched,
@@ -108,6 +110,7 @@ def findings(
     operations: Sequence[Write | Read],
     *,
     epochs: Sequence[tuple[int, int]] = (),
+    promoted: Sequence[tuple[int, int]] = (),
     versions: Sequence[Version] | None = None,
     set_aside: Sequence[Version] = (),
     watched: Sequence[WatchedPart] = (),
@@ -124,6 +127,7 @@ def findings(
             list(operations),
             list(watched),
             epochs,
+            promoted,
             stored(*writes) if versions is None else versions,
             set_aside,
             handed_over,
@@ -263,6 +267,22 @@ def test_a_session_is_told_of_a_loss() -> None:
     again = wrote(3, 3, 16, epoch=2)
     assert after(again, read(5, 17, 3, epoch=2)) == ["loss not noticed"]
     assert after(again, read(5, 17, 3, epoch=2, was_lost=True)) == []
+
+
+def test_a_loss_may_be_undone() -> None:
+    """Epoch 3 began behind revision 16, and epoch 4 from where epoch 2 was then."""
+    epochs, promoted = [(2, 15), (4, 20)], [(2, 15), (3, 17), (4, 20)]
+    seen = wrote(1, 1, 18, epoch=2)
+    told = read(5, 0, None, was_lost=True)
+    assert kinds([seen, told], epochs=epochs, promoted=promoted) == []
+    assert kinds([seen, told], epochs=epochs) == ["lost without loss"]
+    before = wrote(1, 1, 16, epoch=2)
+    assert kinds([before, told], epochs=epochs, promoted=promoted) == ["lost without loss"]
+    # What epoch 3 answered was of another history.
+    other = read(5, 19, None, epoch=3, session="", within_s=1)
+    found = findings([seen, other], epochs=epochs, promoted=promoted)
+    assert found.violations == []
+    assert len(found.superseded_reads) == 1
 
 
 def test_a_writer_that_was_replaced_may_answer_from_its_past() -> None:

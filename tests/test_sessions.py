@@ -263,7 +263,8 @@ def changed(token: str, at: int) -> str:
 
 
 GOOD = session.format_token(uuid.UUID(int=7), Position(3, 2**63))
-LONG = session.format_token(uuid.UUID(int=7), Position(3, 9), Position(2, 8))
+SEEN = (Position(1, 7), Position(2, 8))
+LONG = session.format_token(uuid.UUID(int=7), Position(3, 9), SEEN)
 
 
 @pytest.mark.parametrize(
@@ -280,12 +281,12 @@ def test_a_malformed_token_is_refused(client: Client, token: Any) -> None:
 
 
 def test_a_token_holds_a_place_and_is_safe_in_a_url(client: Client) -> None:
-    assert session.parse_token(GOOD) == (uuid.UUID(int=7), Position(3, 2**63), None)
-    assert session.parse_token(LONG) == (uuid.UUID(int=7), Position(3, 9), Position(2, 8))
-    assert (len(GOOD), len(LONG)) == (52, 76)
+    assert session.parse_token(GOOD) == (uuid.UUID(int=7), Position(3, 2**63), ())
+    assert session.parse_token(LONG) == (uuid.UUID(int=7), Position(3, 9), SEEN)
+    assert (len(GOOD), len(LONG)) == (52, 96)
     assert set(GOOD) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
     # Before anything was seen, the token fits any cluster.
-    assert session.parse_token(client.session().token) == (uuid.UUID(int=0), Position(), None)
+    assert session.parse_token(client.session().token) == (uuid.UUID(int=0), Position(), ())
     assert client.session(client.session().token).get("no such namespace", "a") is None
 
 

@@ -8,6 +8,7 @@ import re
 import struct
 import time
 import uuid
+from collections.abc import Sequence
 
 from agentmem.client import consistency as consistencies
 from agentmem.client import values
@@ -16,17 +17,19 @@ from agentmem.client.async_reads import AsyncReads
 from agentmem.client.async_transfers import AsyncTransfers
 from agentmem.client.async_writes import AsyncWrites
 from agentmem.client.consistency import NOWHERE, Consistency, Position
-from agentmem.client.errors import invalid_field
+from agentmem.client.errors import RevisionLost, invalid_field
 from agentmem.client.selection import Bound, Route
 from agentmem.v1 import reader_pb2
 
 TOKEN_PREFIX = "am1."
-# Cluster id, epoch, revision; then the digest of these and the prefix.
+# Promotions that a session may write through without a read between them.
+MAX_UNPROVEN = 16
+# Cluster id, epoch, revision; epochs and revisions that are unproven; zero bytes, lest base64 pads; the
+# digest of these and the prefix.
 _BODY = struct.Struct(">16sQQ")
-# The same with the epoch and revision of what has to be proven, and two bytes lest base64 pads.
-_LONG_BODY = struct.Struct(">16sQQQQ2x")
+_UNPROVEN = struct.Struct(">QQ")
 _DIGEST_BYTES = 4
-_TOKEN = re.compile(re.escape(TOKEN_PREFIX) + r"[A-Za-z0-9_-]{48}([A-Za-z0-9_-]{24})?")
+_TOKEN = re.compile(re.escape(TOKEN_PREFIX) + r"([A-Za-z0-9_-]{4}){12,103}")
 _NO_CLUSTER = uuid.UUID(int=0)
 
 
@@ -52,16 +55,16 @@ class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
     ``token`` hands the session over to another process: ``client.session(token)`` goes on from there. It is
     text that is safe in a URL: "am1." and the URL-safe base64, 48 characters, of the cluster's UUID (16
     bytes), the epoch and the revision (8 bytes each, big-endian), and a BLAKE2b of 4 bytes of "am1." and
-    those. Between a write after a promotion and the next read it is 72 characters: behind the revision come
-    the epoch and the revision seen before the promotion, and two zero bytes. It is no secret and grants
+    those. Between a write after a promotion and the next read it is longer: behind the revision comes what
+    was seen before each promotion, epoch and revision, and up to two zero bytes. It is no secret and grants
     nothing.
     """
 
     def __init__(self, link: Link, token: str | None = None) -> None:
         super().__init__(link)
         self._cluster_id, self._position = _NO_CLUSTER, NOWHERE
-        # Seen in an earlier epoch, and not known to be in the history of the later one yet.
-        self._unproven: Position | None = None
+        # Seen in earlier epochs, and not known to be in the history of the later ones yet; epochs ascend.
+        self._unproven: tuple[Position, ...] = ()
         if token is not None:
             self._cluster_id, self._position, self._unproven = parse_token(token)
 
@@ -81,8 +84,14 @@ class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
         self._cluster_id = cluster_id
 
     async def _floor(self, namespace: str, deadline_s: float) -> Position:
-        if self._unproven is not None:
-            await self._prove(self._unproven, namespace, deadline_s)
+        if len(self._unproven) > MAX_UNPROVEN:
+            raise RevisionLost(
+                f"the session wrote through {len(self._unproven)} promotions without a read: what it saw "
+                "before may be lost",
+                reason="REVISION_LOST",
+            )
+        for position in self._unproven:
+            await self._prove(position, namespace, deadline_s)
         return self._position
 
     def _saw(self, position: Position) -> None:
@@ -90,8 +99,10 @@ class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
 
     def _wrote(self, position: Position) -> None:
         before, self._position = self._position, consistencies.later(self._position, position)
-        if self._unproven is None and before.revision and before.epoch < self._position.epoch:
-            self._unproven = before
+        # Of one epoch, the one before the first write of the next is all that was seen.
+        is_later = before.epoch > max((each.epoch for each in self._unproven), default=-1)
+        if is_later and before.revision and before.epoch < self._position.epoch:
+            self._unproven = (*self._unproven, before)[: MAX_UNPROVEN + 1]
 
     async def _prove(self, position: Position, namespace: str, deadline_s: float) -> None:
         """Finds out whether what was seen before a promotion is still there.
@@ -110,36 +121,34 @@ class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
             timeout_s=max(0.0, deadline_s - time.monotonic()),
             bound=Bound(revision=position.revision),
         )
-        if position_of(response).epoch >= self._position.epoch and self._unproven == position:
-            self._unproven = None
+        if position_of(response).epoch >= self._position.epoch:
+            self._unproven = tuple(each for each in self._unproven if each != position)
 
 
-def format_token(cluster_id: uuid.UUID, position: Position, unproven: Position | None = None) -> str:
-    """The token for a position in a cluster, and one before it that may have been left behind."""
-    place = (cluster_id.bytes, position.epoch, position.revision)
-    if unproven is None:
-        body = _BODY.pack(*place)
-    else:
-        body = _LONG_BODY.pack(*place, unproven.epoch, unproven.revision)
+def format_token(cluster_id: uuid.UUID, position: Position, unproven: Sequence[Position] = ()) -> str:
+    """The token for a position in a cluster, and those before it that may have been left behind."""
+    body = _BODY.pack(cluster_id.bytes, position.epoch, position.revision)
+    body += b"".join(_UNPROVEN.pack(each.epoch, each.revision) for each in unproven)
+    body += bytes(-(len(body) + _DIGEST_BYTES) % 3)
     return TOKEN_PREFIX + base64.urlsafe_b64encode(body + _digest(body)).decode()
 
 
-def parse_token(token: object) -> tuple[uuid.UUID, Position, Position | None]:
+def parse_token(token: object) -> tuple[uuid.UUID, Position, tuple[Position, ...]]:
     """What ``format_token`` was given. Raises InvalidArgument naming ``token``."""
     text = values.text("token", token)
     if not _TOKEN.fullmatch(text):
         raise invalid_field(
-            "token", f"is not the token of a session, which is {TOKEN_PREFIX} and 48 or 72 characters"
+            "token", f"is not the token of a session, which is {TOKEN_PREFIX} and 48 characters or more"
         )
     raw = base64.urlsafe_b64decode(text.removeprefix(TOKEN_PREFIX))
     body, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
     if digest != _digest(body):
         raise invalid_field("token", "was changed since a session gave it out")
-    if len(body) == _BODY.size:
-        cluster_bytes, epoch, revision = _BODY.unpack(body)
-        return uuid.UUID(bytes=cluster_bytes), Position(epoch, revision), None
-    cluster_bytes, epoch, revision, *before = _LONG_BODY.unpack(body)
-    return uuid.UUID(bytes=cluster_bytes), Position(epoch, revision), Position(*before)
+    cluster_bytes, epoch, revision = _BODY.unpack_from(body)
+    count = (len(body) - _BODY.size) // _UNPROVEN.size
+    places = body[_BODY.size : _BODY.size + count * _UNPROVEN.size]
+    unproven = tuple(Position(*each) for each in _UNPROVEN.iter_unpack(places))
+    return uuid.UUID(bytes=cluster_bytes), Position(epoch, revision), unproven
 
 
 def _digest(body: bytes) -> bytes:
