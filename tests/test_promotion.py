@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,6 +19,7 @@ from cluster import Cluster, Node, Stubs, client_of, held_back, wait_until
 from command_line import Cli
 
 from agentmem.client import Client, Consistency, Position, RevisionLost
+from agentmem.client.session import format_token
 from agentmem.core.standing import Standing, StandingError, StandingFile
 from agentmem.core.store import Change, Store, WriteTransaction
 from agentmem.v1 import cluster_pb2, memory_pb2, reader_pb2, writer_pb2
@@ -354,6 +356,14 @@ def test_an_epoch_that_was_left_behind_whole_is_set_aside(tmp_path: Path) -> Non
             # Of epoch 4 there is such a revision, too.
             client.get("ns", "left", consistency=Consistency(Position(3, 5)))
         assert client.get("ns", "kept", consistency=Consistency(Position(2, 5))) is not None
+        # Written through two promotions without a read: the second one left something behind.
+        cluster_id = uuid.UUID(client.topology().cluster_id)
+        writing = client.session(format_token(cluster_id, Position(3, 5), [Position(1, 3)]))
+        writing.add("ns", "of epoch 4")
+        writing.add("ns", "another")
+        for reader in (writing, client.session(writing.token)):
+            with pytest.raises(RevisionLost):
+                reader.get("ns", "kept")
 
 
 def write(path: Path, *contents: str, epoch: int = 1) -> None:
