@@ -6,6 +6,7 @@ PORT = 50051
 N = 2
 DATASET =
 OUT =
+WORKERS = 3
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -81,8 +82,8 @@ crash: $(STAMP) ## kill the writer, cut its power, fail its disk (takes minutes)
 chaos: $(STAMP) ## random calls while nodes die, hang and take over (takes minutes): no promise may be broken
 	PYTHONPATH=tests $(BIN)/python bench/chaos.py
 
-test: $(STAMP) ## run the tests
-	$(BIN)/pytest
+test: $(STAMP) ## run the tests, WORKERS files at a time (they mostly wait for processes)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 check: $(STAMP) ## formatting, lint, types, protos; changes nothing
 	$(BIN)/ruff format --check .
