@@ -53,6 +53,14 @@ def test_it_is_fresh_as_of_the_question_once_it_shows_the_answer() -> None:
         assert not shown.freshness.is_as_of(fresh_as_of_s + 0.001)
 
 
+def test_another_epoch_may_begin_between_two_looks() -> None:
+    epochs = iter((1, 2, 2))
+    freshness = Freshness(lambda: Position(b"c" * 16, next(epochs), 5, EMPTY_CHAIN_HASH), lambda: 5)
+    freshness.learn(Head(10.0, 1, 5))
+    assert freshness.is_as_of(9.0)
+    assert not freshness.is_as_of(9.0)
+
+
 def test_an_answer_of_another_epoch_says_nothing_of_this_history() -> None:
     shown = Shown(revision=5, epoch=2)
     shown.freshness.learn(Head(10.0, 1, 5))

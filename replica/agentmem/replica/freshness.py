@@ -71,7 +71,9 @@ class Freshness:
 
     def is_as_of(self, time_s: float) -> bool:
         """Whether every write that was acknowledged before the time is shown."""
-        return self.as_of_s is not None and self.as_of_s >= time_s
+        # Once: the store may begin another epoch between two looks.
+        as_of_s = self.as_of_s
+        return as_of_s is not None and as_of_s >= time_s
 
     def head_as_of(self, time_s: float) -> Head | None:
         """What has to be shown to be fresh as of the time; None when the writer has to be asked."""
