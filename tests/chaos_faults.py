@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
-from cluster import STOP_TIMEOUT_S, Node, Stubs, wait_until
+from cluster import Node, Stubs, wait_until
 
 from agentmem.v1 import cluster_pb2
 
@@ -29,6 +29,7 @@ MAX_PAUSE_S = 1.5
 ASK_TIMEOUT_S = 2.0
 PROMOTE_TIMEOUT_S = 40.0
 READY_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 60.0
 AGREEMENT_TIMEOUT_S = 90.0
 SHOWN_LOG_LINES = 15
 HANG_SIGNAL = signal.SIGUSR1
@@ -76,7 +77,10 @@ class ChaosNode(Node):
 
     def terminate(self) -> int:
         self.is_meant_to_run = False
-        return super().terminate()
+        self.process.terminate()
+        # The disk is shared with three other nodes.
+        self.process.wait(END_TIMEOUT_S)
+        return self._wait()
 
     @property
     def name(self) -> str:
@@ -290,7 +294,7 @@ class Faults:
             # So that it says in its log where it is.
             node.process.send_signal(HANG_SIGNAL)
             time.sleep(HANG_NOTE_S)
-            self._problem(f"{node.name} did not end within {STOP_TIMEOUT_S:g} s of SIGTERM")
+            self._problem(f"{node.name} did not end within {END_TIMEOUT_S:g} s of SIGTERM")
             node.kill()
             return
         # While a process starts it has no handler yet.
