@@ -194,8 +194,10 @@ class Cluster:
         self.wait_searchable(revision)
 
     def stop(self) -> None:
-        for node in reversed(self.nodes):
-            node.stop()
+        # All of them, also when one does not end.
+        with ExitStack() as stopping:
+            for node in self.nodes:
+                stopping.callback(node.stop)
 
     def __enter__(self) -> Cluster:
         return self

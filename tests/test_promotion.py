@@ -409,6 +409,17 @@ def test_roles_stay_whichever_program_is_started(cluster: Cluster) -> None:
     assert [node.terminate() for node in cluster.nodes] == [0, 0, 0]
 
 
+def test_a_node_that_changes_its_role_hears_that_it_is_to_end(cluster: Cluster) -> None:
+    with Stubs(cluster.writer.address) as stubs:
+        cluster.wait_searchable(add(stubs, "ns", Memory(content="text")).revision)
+    replica = cluster.replicas[0]
+    promote(replica)
+    # At whatever moment of the change it comes: what the old program misses is for the new one.
+    replica.process.terminate()
+    cluster.writer.process.terminate()
+    assert [replica.process.wait(60), cluster.writer.process.wait(60)] == [0, 0]
+
+
 def test_two_promotions_at_once_leave_one_writer(cluster: Cluster) -> None:
     stubs = Stubs(cluster.writer.address)
     cluster.wait_searchable(add(stubs, "ns", Memory(content="text")).revision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import logging
 import os
@@ -23,6 +24,7 @@ from agentmem.core.store import StoreFormatError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # The programs, and the sections of their settings.
 _MODULES: Mapping[Role, str] = {"writer": "agentmem.server", "replica": "agentmem.replica"}
 
@@ -89,12 +91,14 @@ def run_process(
     # For a process that hangs: kill -USR1 makes it print where each of its threads is.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
 
+    stop = _StopRequest()
+
     async def serve() -> int | Successor:
-        shutdown = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, shutdown.set)
-        return await run(settings, shutdown)
+        stop.heard = asyncio.Event()
+        stop.loop = asyncio.get_running_loop()
+        if stop.is_made:
+            stop.heard.set()
+        return await run(settings, stop.heard)
 
     try:
         end = asyncio.run(serve())
@@ -113,8 +117,31 @@ def run_process(
     logging.shutdown()
     sys.stdout.flush()
     if isinstance(end, Successor):
-        _go_on_as(end, config_path(section, sys.argv[1:], os.environ))
+        # What comes from now on is for the other program, which gets it when it can hear it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        if not stop.is_made:
+            _go_on_as(end, config_path(section, sys.argv[1:], os.environ))
+        end = 0
     os._exit(end)
+
+
+class _StopRequest:
+    """SIGTERM and SIGINT, whenever they come: also before the event loop runs, and after it has ended."""
+
+    def __init__(self) -> None:
+        self.is_made = False
+        self.heard: asyncio.Event | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._hear)
+        # Blocked when this program goes on with a node of another one.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    def _hear(self, number: int, frame: object) -> None:
+        self.is_made = True
+        if self.loop is not None and self.heard is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self.loop.call_soon_threadsafe(self.heard.set)
 
 
 async def first_of(*events: asyncio.Event) -> None:
