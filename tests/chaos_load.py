@@ -52,6 +52,8 @@ MIN_SESSION_OPERATIONS, MAX_SESSION_OPERATIONS = 100, 400
 MAX_FILLER_WORDS = 60
 TIMEOUT_S = 8.0
 REPEAT_TIMEOUT_S = 20.0
+WATCH_END_TIMEOUT_S = 60.0
+WATCH_AGAIN_S = 0.1
 # Answers that say nothing but that nobody could answer.
 FAILURES = (Unavailable, DeadlineExceeded, ResourceExhausted)
 CONFLICTS = (NotFound, AlreadyExists)
@@ -143,7 +145,11 @@ class Load:
         self._watch_until = watch_until
         self._stopping.set()
         self._going.set()
-        self._thread.join(timeout=120)
+        self._thread.join(WATCH_END_TIMEOUT_S)
+        if self._thread.is_alive():
+            self.recorded.surprises.append(f"a watch did not come to revision {watch_until}")
+            self._watch_until = 0
+            self._thread.join(WATCH_END_TIMEOUT_S)
         assert not self._thread.is_alive(), "the load did not end"
         if self._problems:
             raise self._problems[0]
@@ -225,10 +231,11 @@ class Load:
                 while not following.done():
                     await asyncio.wait((following,), timeout=0.1)
                     place = watch.position
-                    if self._watch_until is not None and place and place.revision >= self._watch_until:
+                    reached = Position() if place is None else Position(place.epoch, place.revision)
+                    if self._watch_until is not None and reached.revision >= self._watch_until:
                         await watch.aclose()
                         await following
-                        part.until = Position(place.epoch, place.revision)
+                        part.until = reached
                         return True
                 following.result()
             except (HistoryPruned, RevisionLost) as error:
@@ -242,6 +249,10 @@ class Load:
                 return False
             except FAILURES as error:
                 self.recorded.failures["watch", error.reason] += 1
+                await asyncio.sleep(WATCH_AGAIN_S)
+            except AgentMemError as error:
+                self.recorded.surprises.append(f"watch of {part.namespace}: {error!r}")
+                return True
             finally:
                 following.cancel()
 
