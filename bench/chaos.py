@@ -1,8 +1,8 @@
 """Random calls while nodes die, hang, come back and take over: exit code 1 when a promise was broken.
 
     make chaos
-    PYTHONPATH=tests python bench/chaos.py [--operations N] [--rounds N] [--broken NAME] [--calm]
-        [--seed TEXT] [--keep FOLDER] [--json]
+    PYTHONPATH=tests python bench/chaos.py [--operations N] [--rounds N] [--broken NAME]
+        [--faults [NAME ...]] [--seed TEXT] [--keep FOLDER] [--json]
 
 A writer and three replicas are killed, stopped for a while, restarted, emptied and promoted, two at a time.
 Meanwhile clients write and read in sessions, with bounds on staleness and without, and watch every change. A
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from broken_builds import BREAKAGES, run_broken
+from chaos_faults import WEIGHTS
 from chaos_run import ChaosResult, Plan, run
 from session_checker import Read, Write
 
@@ -105,6 +106,8 @@ def check_broken(names: Sequence[str], arguments: argparse.Namespace) -> int:
     for name in names:
         breakage = BREAKAGES[name]
         flags = ["--operations", str(arguments.operations), "--rounds", str(arguments.rounds)]
+        if breakage.faults:
+            flags += ["--faults", *breakage.faults]
         with tempfile.TemporaryDirectory(prefix="agentmem-broken-") as folder:
             done = run_broken(
                 Path(folder), breakage, [*flags, "--seed", arguments.seed, "--json"], BROKEN_TIMEOUT_S
@@ -128,7 +131,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--operations", type=int, default=60_000, help="calls of clients (%(default)s)")
     parser.add_argument("--rounds", type=int, default=4, help="rests until all nodes agree (%(default)s)")
     parser.add_argument("--broken", choices=["all", *BREAKAGES], help="with one promise broken on purpose")
-    parser.add_argument("--calm", action="store_true", help="without faults")
+    parser.add_argument("--faults", nargs="*", choices=WEIGHTS, help="only these; without any: none")
     parser.add_argument("--seed", default="chaos", help="for all that is random (%(default)s)")
     parser.add_argument(
         "--keep", type=Path, help="new folder for logs and stores; kept anyway after a problem"
@@ -152,7 +155,7 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         operations=arguments.operations,
         rounds=arguments.rounds,
-        weights={} if arguments.calm else None,
+        weights=None if arguments.faults is None else {kind: WEIGHTS[kind] for kind in arguments.faults},
     )
     with terminal.progress("calls", plan.operations) as on_progress:
         result = run(folder, plan, on_progress)

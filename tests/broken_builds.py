@@ -21,10 +21,12 @@ class Breakage:
     Attributes:
         what: is broken.
         changes: file, text in it that is there once, text in its place.
+        faults: those that bring it to light soon; empty for all.
     """
 
     what: str
     changes: tuple[tuple[str, str, str], ...]
+    faults: tuple[str, ...] = ()
 
 
 _READS = "replica/agentmem/replica/consistent_reads.py"
@@ -37,6 +39,7 @@ BREAKAGES: Mapping[str, Breakage] = {
     "epoch": Breakage(
         "a replica does not look for what a promotion left behind",
         ((_READS, "            check_not_lost(transaction, demand)\n", ""),),
+        faults=("failover after kill", "failover while stopped"),
     ),
     "staleness": Breakage(
         "a replica takes itself for as fresh as any read wants",
@@ -51,6 +54,7 @@ BREAKAGES: Mapping[str, Breakage] = {
                 "head = Head(boot_time_s(), ",
             ),
         ),
+        faults=("replica stopped for a while",),
     ),
     "session": Breakage(
         "a session does not say what it has seen",
@@ -115,6 +119,7 @@ BREAKAGES: Mapping[str, Breakage] = {
                 "            return True\n",
             ),
         ),
+        faults=("handover",),
     ),
     "behind": Breakage(
         "a replica is promoted though another has more",
@@ -125,6 +130,7 @@ BREAKAGES: Mapping[str, Breakage] = {
                 "> (own.epoch, own.revision) and own is None:",
             ),
         ),
+        faults=("failover after kill", "replica stopped for a while"),
     ),
     "aside": Breakage(
         "what a promotion left behind is not set aside",
@@ -135,6 +141,7 @@ BREAKAGES: Mapping[str, Breakage] = {
                 "path = None",
             ),
         ),
+        faults=("failover after kill", "failover while stopped"),
     ),
 }
 

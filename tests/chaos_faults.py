@@ -30,6 +30,7 @@ ASK_TIMEOUT_S = 2.0
 PROMOTE_TIMEOUT_S = 40.0
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 60.0
+NO_WRITER_TIMEOUT_S = 60.0
 AGREEMENT_TIMEOUT_S = 90.0
 SHOWN_LOG_LINES = 15
 HANG_SIGNAL = signal.SIGUSR1
@@ -182,6 +183,7 @@ class Faults:
         self._chance = random.Random(seed)
         self._weights = WEIGHTS if weights is None else weights
         self._stopping = threading.Event()
+        self._writer_seen_s = time.monotonic()
         self._lock = threading.Lock()
         self._busy: set[str] = set()
         self._pool = ThreadPoolExecutor(MAX_FAULTS_AT_A_TIME)
@@ -190,6 +192,7 @@ class Faults:
 
     def start(self) -> None:
         self._stopping.clear()
+        self._writer_seen_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -213,6 +216,7 @@ class Faults:
     def _begin(self, kind: str, chance: random.Random) -> None:
         writer = self._cluster.writer()
         replicas = [node for node in self._cluster.nodes if node is not writer]
+        self._check_writer(writer)
         if writer is None or (not kind.startswith("replica") and writer.name in self._busy):
             return
         free = [node for node in replicas if node.name not in self._busy]
@@ -369,6 +373,19 @@ class Faults:
     def _problem(self, what: str) -> None:
         self._note(what)
         self.counts.problems.append(what)
+
+    def _check_writer(self, writer: ChaosNode | None) -> None:
+        """Notes when nobody does harm and yet there is no writer for long; starts all nodes anew then."""
+        now_s = time.monotonic()
+        if writer is not None or self._busy:
+            self._writer_seen_s = now_s
+        elif now_s > self._writer_seen_s + NO_WRITER_TIMEOUT_S:
+            self._problem(f"there was no writer for {NO_WRITER_TIMEOUT_S:g} s, though all nodes ran")
+            for node in self._cluster.nodes:
+                node.kill()
+            for node in self._cluster.nodes:
+                node.begin()
+            self._writer_seen_s = time.monotonic()
 
     def check_alive(self) -> None:
         for node in self._cluster.nodes:

@@ -32,7 +32,7 @@ def test_a_session_that_says_nothing_is_noticed(tmp_path: Path) -> None:
     done = run_broken(
         tmp_path,
         BREAKAGES["session"],
-        ["--operations", str(BROKEN_OPERATIONS), "--rounds", "1", "--seed", "test", "--calm", "--json"],
+        ["--operations", str(BROKEN_OPERATIONS), "--rounds", "1", "--seed", "test", "--faults", "--json"],
         timeout_s=250,
     )
     assert done.returncode == 1, done.stderr
