@@ -119,7 +119,7 @@ BREAKAGES: Mapping[str, Breakage] = {
                 "            return True\n",
             ),
         ),
-        faults=("handover",),
+        faults=("handover", "replica killed", "replica stopped for a while"),
     ),
     "behind": Breakage(
         "a replica is promoted though another has more",
@@ -130,7 +130,7 @@ BREAKAGES: Mapping[str, Breakage] = {
                 "> (own.epoch, own.revision) and own is None:",
             ),
         ),
-        faults=("failover after kill", "replica stopped for a while"),
+        faults=("failover after kill", "replica killed", "replica stopped for a while"),
     ),
     "aside": Breakage(
         "what a promotion left behind is not set aside",
