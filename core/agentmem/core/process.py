@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -25,6 +25,7 @@ from agentmem.core.store import StoreFormatError
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+CANCEL_AGAIN_S = 0.5
 # The programs, and the sections of their settings.
 _MODULES: Mapping[Role, str] = {"writer": "agentmem.server", "replica": "agentmem.replica"}
 
@@ -150,6 +151,19 @@ async def first_of(*events: asyncio.Event) -> None:
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
+
+
+async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancels tasks until all have ended.
+
+    Once is not enough: gRPC may take the cancellation of who waits for a call for one of the call, and raise
+    its own error; a task that tries again after errors would go on.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
 
 
 def report_failure(task: asyncio.Task[None], fail: Callable[[BaseException], None]) -> None:

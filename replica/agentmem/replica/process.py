@@ -12,7 +12,7 @@ from agentmem.core.data_directory import DataDirectory
 from agentmem.core.embedders import make_embedder
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
-from agentmem.core.process import Successor, first_of, report_failure
+from agentmem.core.process import Successor, cancel_all, first_of, report_failure
 from agentmem.core.serving import GrpcServer
 from agentmem.core.set_aside import set_aside
 from agentmem.core.standing import StandingFile
@@ -250,9 +250,7 @@ async def _serve(
     cluster.close()
     watches.drain()
     await server.stop(settings.drain_s)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await cancel_all(tasks)
     reader.close()
     await asyncio.to_thread(indexer.stop)
     if failures:

@@ -9,7 +9,7 @@ from agentmem.core.data_directory import DataDirectory
 from agentmem.core.embedders import make_embedder
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
-from agentmem.core.process import Successor, first_of, report_failure
+from agentmem.core.process import Successor, cancel_all, first_of, report_failure
 from agentmem.core.serving import GrpcServer
 from agentmem.core.standing import StandingFile
 from agentmem.core.store import Store
@@ -163,6 +163,7 @@ async def _serve(
     await queue.close()
     await asyncio.sleep(DRAIN_NOTICE_S)
     await server.stop(settings.drain_s)
+    await cancel_all(housekeeping)
     snapshots.close()
     writer.close()
     reader.close()
