@@ -28,6 +28,7 @@ from agentmem.client import (
     max_staleness,
     session,
 )
+from agentmem.client.async_connection import Link
 from agentmem.core.store import Change, Store
 from agentmem.v1 import memory_pb2
 
@@ -309,6 +310,30 @@ def test_of_two_positions_the_one_that_implies_the_other(
 ) -> None:
     assert consistency.later(known, seen) == expected
     assert (Consistency(known) & Consistency(seen)).at_least == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "position", "unproven"),
+    [
+        ([Position(1, 5), Position(1, 7)], Position(1, 7), ()),
+        ([Position(1, 5), Position(2, 8)], Position(2, 8), (Position(1, 5),)),
+        ([Position(1, 5), Position(2, 8), Position(3, 9)], Position(3, 9), (Position(1, 5), Position(2, 8))),
+        # One of the two was left behind; which of them, a later promotion may decide.
+        ([Position(1, 9), Position(2, 7), Position(2, 8)], Position(1, 9), (Position(2, 8),)),
+        # By a writer that did not know yet that it had been replaced.
+        ([Position(2, 8), Position(1, 7)], Position(2, 8), (Position(1, 7),)),
+    ],
+)
+def test_a_session_forgets_nothing_that_it_wrote(
+    written: list[Position], position: Position, unproven: tuple[Position, ...]
+) -> None:
+    own = session.AsyncSession(Link("127.0.0.1:1"))
+    for each in written:
+        own._wrote(each)
+    assert session.parse_token(own.token)[1:] == (position, unproven)
+    # The answer to a read shows what was known before.
+    own._saw(Position(position.epoch + 1, position.revision))
+    assert session.parse_token(own.token)[1:] == (Position(position.epoch + 1, position.revision), unproven)
 
 
 def test_conditions_combine() -> None:

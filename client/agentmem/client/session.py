@@ -63,7 +63,7 @@ class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
     def __init__(self, link: Link, token: str | None = None) -> None:
         super().__init__(link)
         self._cluster_id, self._position = _NO_CLUSTER, NOWHERE
-        # Seen in earlier epochs, and not known to be in the history of the later ones yet; epochs ascend.
+        # Seen in other epochs, one for each, and not known to be in the history of the position.
         self._unproven: tuple[Position, ...] = ()
         if token is not None:
             self._cluster_id, self._position, self._unproven = parse_token(token)
@@ -95,14 +95,24 @@ class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
         return self._position
 
     def _saw(self, position: Position) -> None:
-        self._position = consistencies.later(self._position, position)
+        # The read asked for all that was known.
+        self._keep(position, shows_known=True)
 
     def _wrote(self, position: Position) -> None:
-        before, self._position = self._position, consistencies.later(self._position, position)
-        # Of one epoch, the one before the first write of the next is all that was seen.
-        is_later = before.epoch > max((each.epoch for each in self._unproven), default=-1)
-        if is_later and before.revision and before.epoch < self._position.epoch:
-            self._unproven = (*self._unproven, before)[: MAX_UNPROVEN + 1]
+        self._keep(position, shows_known=False)
+
+    def _keep(self, position: Position, *, shows_known: bool) -> None:
+        """Takes in a position, and what neither it nor the one before shows to be there, either."""
+        known, self._position = self._position, consistencies.later(self._position, position)
+        if self._position == position and shows_known:
+            return
+        # Of two epochs the earlier may be left behind or, by a promotion that goes on from it, the later.
+        other = known if self._position == position else position
+        if not other.revision or other.epoch == self._position.epoch:
+            return
+        others = {each.epoch: each for each in self._unproven}
+        others[other.epoch] = consistencies.later(others.get(other.epoch, NOWHERE), other)
+        self._unproven = tuple(others.values())[: MAX_UNPROVEN + 1]
 
     async def _prove(self, position: Position, namespace: str, deadline_s: float) -> None:
         """Finds out whether what was seen before a promotion is still there.
