@@ -247,8 +247,11 @@ class _Memory:
 
 
 def _may_show(write: Write, ended_s: float) -> bool:
-    """Whether an answer that came at a time may show a write."""
-    return write.begun_s < ended_s and write.outcome in (Outcome.ACKNOWLEDGED, Outcome.IN_DOUBT)
+    """Whether an answer that came at a time may show a write.
+
+    One that met a conflict may have been done before, in an epoch that was left behind.
+    """
+    return write.begun_s < ended_s and write.outcome is not Outcome.REFUSED
 
 
 @dataclass(slots=True)
