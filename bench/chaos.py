@@ -33,6 +33,7 @@ from agentmem.cli import terminal
 
 SHOWN_PROBLEMS = 10
 BROKEN_TIMEOUT_S = 1800.0
+MIN_MEMORY_BYTES = 4 * 1024**3
 
 
 def numbers_of(result: ChaosResult) -> dict[str, Any]:
@@ -150,7 +151,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    folder = arguments.keep or Path(tempfile.mkdtemp(prefix="agentmem-chaos-"))
+    folder = arguments.keep or _new_folder()
     plan = Plan(
         seed=arguments.seed,
         operations=arguments.operations,
@@ -172,6 +173,13 @@ def _run(arguments: argparse.Namespace) -> int:
     elif not arguments.keep:
         shutil.rmtree(folder)
     return 1 if result.violations else 0
+
+
+def _new_folder() -> Path:
+    """In memory where there is room: kill -9 takes nothing from it, and a disk that others use is slow."""
+    memory = Path("/dev/shm")
+    is_roomy = memory.is_dir() and shutil.disk_usage(memory).free >= MIN_MEMORY_BYTES
+    return Path(tempfile.mkdtemp(prefix="agentmem-chaos-", dir=memory if is_roomy else None))
 
 
 if __name__ == "__main__":
