@@ -45,13 +45,18 @@ BREAKAGES: Mapping[str, Breakage] = {
         "a replica takes itself for as fresh as any read wants",
         ((_READS, "or part.freshness.is_as_of(demand.as_of_s):", "or part.freshness:"),),
     ),
-    "clock": Breakage(
-        "a replica is fresh as of the answer of the writer, not as of its own question",
+    "heartbeat": Breakage(
+        "a replica is fresh as of when it looks at what it last heard of the writer",
         (
             (
                 "replica/agentmem/replica/membership.py",
-                "head = Head(asked_at_s, ",
-                "head = Head(boot_time_s(), ",
+                "                self._advance()\n",
+                "                self._advance()\n"
+                "                if self._follower.is_connected and self._follower.head_revision:\n"
+                "                    epoch, revision = self._link.known_epoch, self._follower.head_revision\n"
+                "                    head = Head(boot_time_s(), epoch, revision)\n"
+                "                    self._store_freshness.learn(head)\n"
+                "                    self._view_freshness.learn(head)\n",
             ),
         ),
         faults=("replica stopped for a while",),
