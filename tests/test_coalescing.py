@@ -265,14 +265,18 @@ def test_an_error_of_all_is_that_of_each_or_each_finds_out_alone() -> None:
 
 
 async def outcomes(calls: Sequence[Awaitable[object]]) -> list[object]:
-    """What each comes to; of an error what a program sees, of an answer all but how new it is."""
+    """What each comes to: of an error what a program sees, of a search what it finds.
+
+    Another namespace may move on between two calls, and a replica weighs words by what its index holds.
+    """
     results: list[object] = await asyncio.gather(*calls, return_exceptions=True)
     return [
         (type(each), each.reason, each.message, each.metadata)
         if isinstance(each, AgentMemError)
-        # Another namespace may move on between two calls.
+        else [hit.memory for hit in each.hits]
+        if isinstance(each, SearchResult)
         else replace(each, applied_revision=0)
-        if isinstance(each, GetResult | SearchResult)
+        if isinstance(each, GetResult)
         else each
         for each in results
     ]

@@ -43,11 +43,11 @@ def test_an_expired_memory_is_in_no_answer_and_then_swept(
     writer: Stubs, replica: Stubs, shared_cluster: Cluster, namespace: str
 ) -> None:
     """From the very moment on, though the sweep comes later: what is seen is judged by its own clock."""
-    memories = [lasting(0.7 + number * 0.1, id=f"m{number}", content="green tea") for number in range(5)]
+    memories = [lasting(1.5 + number * 0.1, id=f"m{number}", content="green tea") for number in range(5)]
     revision = add(writer, namespace, *memories, Memory(id="kept", content="black tea")).revision
-    shared_cluster.wait_searchable(revision)
     ids = [memory.id for memory in memories]
     ends = {memory.id: memory.expire_time.ToNanoseconds() for memory in get(writer, namespace, *ids).memories}
+    shared_cluster.wait_searchable(revision)
     seen_alive = 0
     swept = False
     while not swept:

@@ -95,7 +95,7 @@ def test_a_flipped_bit_and_a_cut_come_where_they_are_asked(shared_cluster: Clust
         if not frame.messages:
             return None
         at = frame.raw.index(b"writer")
-        return Ruling(flipped(frame.raw, 8 * at), Then.CLOSE, pause_s=0.1)
+        return Ruling(flipped(frame.raw, 8 * at), Then.CLOSE, pause_s=1.0)
 
     request = cluster_pb2.GetTopologyRequest()
     with (

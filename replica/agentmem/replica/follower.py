@@ -64,7 +64,7 @@ class Follower:
         is_connected: whether a stream is open and the writer has spoken on it.
         applied_revision: the newest revision in the own store.
         head_revision: the newest revision the writer spoke of; None before it first did.
-        connections: how many streams the writer has spoken on.
+        streams: how many were begun.
         awaited_revision: up to here somebody waits to hear that this replica has it.
         is_superseded: a promotion seems to have left entries behind that the store has.
     """
@@ -85,7 +85,7 @@ class Follower:
         self.applied_revision = store.position().revision
         self.head_revision: int | None = None
         self.awaited_revision = 0
-        self.connections = 0
+        self.streams = 0
         self.is_superseded = False
         self._store = store
         self._link = link
@@ -156,6 +156,7 @@ class Follower:
             wait_s = min(wait_s * 2, MAX_RECONNECT_WAIT_S)
 
     async def _follow(self) -> None:
+        self.streams += 1
         with self._store.read() as transaction:
             position = transaction.position
             epochs = list(transaction.epochs())[-MAX_EPOCHS:]
@@ -261,7 +262,6 @@ class Follower:
 
     def _set_connected(self, connected: bool) -> None:
         if connected and not self.is_connected:
-            self.connections += 1
             _logger.info("following the writer from revision %d", self.applied_revision)
         self.is_connected = connected
         self.progress.notify()

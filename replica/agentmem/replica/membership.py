@@ -128,7 +128,7 @@ class Reporter:
             state=self.state,
             known_epoch=self._link.known_epoch,
         )
-        connection = self._follower.connections
+        stream = self._follower.streams if self._follower.is_connected else None
         fresh_as_of_s = self._view_freshness.as_of_s
         if fresh_as_of_s is not None:
             request.staleness.FromMicroseconds(int((asked_at_s - fresh_as_of_s) * 1_000_000))
@@ -148,5 +148,5 @@ class Reporter:
                 _logger.warning("progress was not reported: %s", problem)
                 self._said = problem
             # The writer no longer counts the stream as ours, unless there is a newer one meanwhile.
-            if error.code() is grpc.StatusCode.NOT_FOUND and self._follower.connections == connection:
+            if error.code() is grpc.StatusCode.NOT_FOUND and self._follower.streams == stream:
                 self._follower.reconnect()
