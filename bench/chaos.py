@@ -129,7 +129,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Random calls under random faults; exit 1 for any violation."
     )
-    parser.add_argument("--operations", type=int, default=60_000, help="calls of clients (%(default)s)")
+    parser.add_argument("--operations", type=int, default=100_000, help="calls of clients (%(default)s)")
     parser.add_argument("--rounds", type=int, default=4, help="rests until all nodes agree (%(default)s)")
     parser.add_argument("--broken", choices=["all", *BREAKAGES], help="with one promise broken on purpose")
     parser.add_argument("--faults", nargs="*", choices=WEIGHTS, help="only these; without any: none")
