@@ -114,18 +114,6 @@ BREAKAGES: Mapping[str, Breakage] = {
         "a watch that goes on at another node begins where it first began",
         (("client/agentmem/client/change_stream.py", "after = self._reached\n", "after = self._after\n"),),
     ),
-    "handover": Breakage(
-        "a replica takes over before it has what the writer acknowledged",
-        (
-            (
-                "replica/agentmem/replica/promotion.py",
-                "            if position.revision >= response.position.revision:\n"
-                "                return position.chain_hash == response.position.chain_hash\n",
-                "            return True\n",
-            ),
-        ),
-        faults=("handover", "replica killed", "replica stopped for a while"),
-    ),
     "behind": Breakage(
         "a replica is promoted though another has more",
         (
