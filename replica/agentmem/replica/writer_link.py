@@ -15,7 +15,7 @@ from agentmem.core.signals import Signal
 from agentmem.core.standing import StandingFile
 from agentmem.v1 import cluster_pb2, cluster_pb2_grpc, replication_pb2_grpc
 
-# A channel that was left is closed when the calls that are on it have ended by themselves.
+# Calls on a channel that was left may end by themselves; closing it at once would cancel who waits for them.
 LEFT_CHANNEL_S = 5.0
 
 _logger = logging.getLogger(__name__)
@@ -82,11 +82,7 @@ class WriterLink:
         self.standing.become(replace(now, cluster_id=cluster_id.hex()))
 
     def _leave(self, channel: grpc.aio.Channel) -> None:
-        async def leave() -> None:
-            await asyncio.sleep(LEFT_CHANNEL_S)
-            await channel.close()
-
-        task = asyncio.create_task(leave())
+        task = asyncio.create_task(channel.close(LEFT_CHANNEL_S))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
