@@ -136,8 +136,9 @@ WRITES: dict[str, Callable[[Any, str], object]] = {
 
 @pytest.mark.parametrize("name", WRITES)
 def test_each_write_and_read_moves_the_session_on(connected: Client, namespace: str, name: str) -> None:
-    connected.add(namespace, "tea", id="a")
     first = connected.session()
+    # By the session itself, which then has it to export wherever it reads.
+    first.add(namespace, "tea", id="a")
     before = position(first.token)
     written: Any = WRITES[name](first, namespace)
     assert position(first.token) == Position(written.epoch, written.revision)
