@@ -38,7 +38,7 @@ define generate
 	  --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(SERVICE_PROTOS)
 endef
 
-.PHONY: help venv run replicas status stop demo crash chaos test check format protos clean
+.PHONY: help venv run replicas status stop demo crash chaos streams test check format protos clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -81,6 +81,9 @@ crash: $(STAMP) ## kill the writer, cut its power, fail its disk (takes minutes)
 
 chaos: $(STAMP) ## random calls while nodes die, hang and take over (takes minutes): no promise may be broken
 	PYTHONPATH=tests $(BIN)/python bench/chaos.py
+
+streams: $(STAMP) ## cut a stream at every frame, cancel ten thousand (takes a minute or two): nothing may be left
+	PYTHONPATH=tests $(BIN)/python bench/streams.py
 
 test: $(STAMP) ## run the tests, WORKERS files at a time (they mostly wait for processes)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
