@@ -9,8 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from calls import Memory, add, all_ids, error_of, get
-from cluster import Cluster, Stubs, wait_until
-from test_consistency import paused_applier, stubs_of
+from cluster import Cluster, Stubs, held_back, wait_until
 
 from agentmem.core.errors import ResourceExhausted
 from agentmem.server import acknowledgement
@@ -113,7 +112,10 @@ def test_what_is_replicated_is_in_the_store_and_what_is_applied_in_searches(
     writer: Stubs, shared_cluster: Cluster, namespace: str
 ) -> None:
     """On every replica at once, for reads that demand nothing."""
-    with stubs_of(shared_cluster.replicas[0]) as first, stubs_of(shared_cluster.replicas[1]) as second:
+    with (
+        Stubs(shared_cluster.replicas[0].address) as first,
+        Stubs(shared_cluster.replicas[1].address) as second,
+    ):
         for number in range(WRITES):
             memory_id = f"m{number}"
             assert added(writer, namespace, memory_id, wanted(REPLICATED, 2, 60)).acknowledged.reached
@@ -137,12 +139,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def test_a_write_that_too_few_replicas_have_is_answered_all_the_same(cluster: Cluster) -> None:
-    with stubs_of(cluster.writer) as writer:
+    with Stubs(cluster.writer.address) as writer:
         answer = added(writer, "few", "a", wanted(REPLICATED, 2, 0.3))
         assert not answer.acknowledged.reached
         assert answer.acknowledged.replicated == 1
         # Its one replica has nothing to apply it with.
-        with paused_applier(cluster.replicas[0]):
+        with held_back(cluster.replicas[0]):
             # Longer than from one report to the next, and not.
             for level, timeout_s in ((REPLICATED, 1.2), (APPLIED, 0.1)):
                 answer = added(writer, "few", f"m{level}", wanted(level, 1, timeout_s))
@@ -161,8 +163,8 @@ def test_a_write_that_too_few_replicas_have_is_answered_all_the_same(cluster: Cl
 
 
 def test_a_write_that_waits_is_there_and_holds_up_no_other(cluster: Cluster) -> None:
-    with stubs_of(cluster.writer) as writer:
-        with paused_applier(cluster.replicas[0]):
+    with Stubs(cluster.writer.address) as writer:
+        with held_back(cluster.replicas[0]):
             request = writer_pb2.AddMemoriesRequest(
                 namespace="waits",
                 memories=[Memory(id="slow", content="tea")],
@@ -178,7 +180,7 @@ def test_a_write_that_waits_is_there_and_holds_up_no_other(cluster: Cluster) -> 
 
 def test_a_write_waits_no_longer_than_its_deadline_allows(cluster: Cluster) -> None:
     """Though it would for a minute, it is answered in time, unless the machine is very busy."""
-    with stubs_of(cluster.writer) as writer, paused_applier(cluster.replicas[0]):
+    with Stubs(cluster.writer.address) as writer, held_back(cluster.replicas[0]):
         request = writer_pb2.AddMemoriesRequest(
             namespace="deadline", memories=[Memory(content="tea")], acknowledgement=wanted(APPLIED, 1, 60)
         )
@@ -195,7 +197,7 @@ def test_a_write_waits_no_longer_than_its_deadline_allows(cluster: Cluster) -> N
 def test_a_replica_that_comes_is_waited_for(cluster: Cluster) -> None:
     (replica_node,) = cluster.replicas
     assert replica_node.terminate() == 0
-    with stubs_of(cluster.writer) as writer, ThreadPoolExecutor(1) as threads:
+    with Stubs(cluster.writer.address) as writer, ThreadPoolExecutor(1) as threads:
         answer = threads.submit(added, writer, "comes", "a", wanted(REPLICATED, 1, 60))
         wait_until(lambda: all_ids(writer, "comes") == {"a"}, "it is committed")
         replica_node.restart()
@@ -204,18 +206,18 @@ def test_a_replica_that_comes_is_waited_for(cluster: Cluster) -> None:
 
 def test_a_replicated_write_outlives_the_writer(cluster: Cluster) -> None:
     """The writer is killed with the answer, and the replica has the write already."""
-    with stubs_of(cluster.writer) as writer:
+    with Stubs(cluster.writer.address) as writer:
         answer = added(writer, "outlives", "a", wanted(REPLICATED, 1, 60))
     cluster.writer.kill()
     assert answer.acknowledged.reached
-    with stubs_of(cluster.replicas[0]) as replica:
+    with Stubs(cluster.replicas[0].address) as replica:
         assert [memory.id for memory in get(replica, "outlives", "a").memories] == ["a"]
     cluster.writer.restart()
     wait_until(lambda: len(cluster.topology().nodes) == 2, "the replica is back")
 
 
 def test_at_a_shutdown_what_waits_is_answered(cluster: Cluster) -> None:
-    with stubs_of(cluster.writer) as writer, ThreadPoolExecutor(1) as threads:
+    with Stubs(cluster.writer.address) as writer, ThreadPoolExecutor(1) as threads:
         revision = add(writer, "shutdown", Memory(content="tea")).revision
         answer = threads.submit(added, writer, "shutdown", "a", wanted(REPLICATED, 2, 60))
         wait_until(lambda: cluster.topology().nodes[1].applied_revision > revision, "the one replica has it")

@@ -7,15 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec
 
 import grpc
-import lmdb
 import pytest
 from calls import Memory, add, error_of
-from cluster import Cluster, Node, Stubs, wait_until
+from cluster import Cluster, Stubs, held_back, wait_until
 
 from agentmem.core.consistency import Demand, check_not_lost
 from agentmem.core.errors import FailedPrecondition
@@ -96,26 +94,6 @@ def reads(
     }
 
 
-@contextmanager
-def stubs_of(node: Node) -> Iterator[Stubs]:
-    stubs = Stubs(node.address)
-    try:
-        yield stubs
-    finally:
-        stubs.channel.close()
-
-
-@contextmanager
-def paused_applier(node: Node) -> Iterator[None]:
-    """Holds LMDB's lock on writes: the replica gets entries, serves reads, and can apply nothing."""
-    environment = lmdb.open(str(node.data_dir / "store"), max_dbs=32, create=False)
-    try:
-        with environment.begin(write=True):
-            yield
-    finally:
-        environment.close()
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """For tests that stop processes for a while. It takes up a store in which a second epoch has begun."""
@@ -192,9 +170,9 @@ def test_a_strong_read_shows_what_was_acknowledged_just_before(
 
 def test_an_answer_is_no_older_than_demanded_though_the_applier_is_paused(cluster: Cluster) -> None:
     (replica_node,) = cluster.replicas
-    with stubs_of(cluster.writer) as writer, stubs_of(replica_node) as replica:
+    with Stubs(cluster.writer.address) as writer, Stubs(replica_node.address) as replica:
         cluster.wait_searchable(add(writer, "applier", Memory(id="a", content="tea")).revision)
-        with paused_applier(replica_node):
+        with held_back(replica_node):
             add(writer, "applier", Memory(id="b", content="tea"))
             acknowledged_s = time.monotonic()
             wait_until(lambda: time.monotonic() > acknowledged_s + 0.3, "the write is older than demanded")
@@ -221,7 +199,7 @@ def test_a_replica_that_was_stopped_does_not_take_itself_for_fresh(
     """It wakes up to heartbeats from before the write, and to the read."""
     (replica_node,) = cluster.replicas
     memory_id = f"m{round_number}"
-    with stubs_of(cluster.writer) as writer, stubs_of(replica_node) as replica:
+    with Stubs(cluster.writer.address) as writer, Stubs(replica_node.address) as replica:
         if round_number == 0:
             add(writer, "stopped", Memory(id="first", content="tea"))
         assert "first" in insisting(found, replica, "stopped", "tea", STRONG)  # connects
@@ -282,7 +260,7 @@ def errors_of(*reads: Callable[[], object]) -> list[tuple[grpc.StatusCode, str, 
 
 def test_without_an_answer_of_the_writer_nothing_passes_for_fresh(cluster: Cluster) -> None:
     (replica_node,) = cluster.replicas
-    with stubs_of(cluster.writer) as writer, stubs_of(replica_node) as replica:
+    with Stubs(cluster.writer.address) as writer, Stubs(replica_node.address) as replica:
         revision = add(writer, "silent", Memory(id="a", content="tea")).revision
         assert insisting(found, replica, "silent", "tea", at_least(revision)) == {"a"}
         cluster.writer.pause()
@@ -305,7 +283,7 @@ def test_without_an_answer_of_the_writer_nothing_passes_for_fresh(cluster: Clust
 
 def test_a_revision_that_is_not_there(cluster: Cluster) -> None:
     (replica_node,) = cluster.replicas
-    with stubs_of(cluster.writer) as writer, stubs_of(replica_node) as replica:
+    with Stubs(cluster.writer.address) as writer, Stubs(replica_node.address) as replica:
         revision = add(writer, "ahead", Memory(id="a", content="tea")).revision
         for code, reason, metadata, _ in errors_of(
             *reads(replica, "ahead", at_least(revision + 1000)).values()
@@ -350,7 +328,7 @@ def test_a_revision_that_a_promotion_left_behind_is_not_taken_for_another(cluste
     (replica_node,) = cluster.replicas
     cluster.wait_settled()
     for node in (cluster.writer, replica_node):
-        with stubs_of(node) as stubs:
+        with Stubs(node.address) as stubs:
             for name, read in reads(stubs, "old", at_least(4, epoch=1)).items():
                 if node is replica_node or name != "search":
                     code, reason, metadata, _ = error_of(read)
@@ -359,7 +337,7 @@ def test_a_revision_that_a_promotion_left_behind_is_not_taken_for_another(cluste
             for consistency in (at_least(3, epoch=1), at_least(4, epoch=2), at_least(5)):
                 assert got(stubs, "old", "m2", consistency) == {"m2"}
             assert reads(stubs, "old", at_least(3, epoch=1))["get"]()[1] == 2
-    with stubs_of(replica_node) as stubs:
+    with Stubs(replica_node.address) as stubs:
         assert reads(stubs, "old", at_least(4, epoch=2))["search"]()[1] == 2
 
 
@@ -394,7 +372,7 @@ def test_the_topology_tells_the_lag_in_seconds_and_wakes_nobody_for_it(shared_cl
         return [node.staleness.ToMicroseconds() for node in nodes if node.HasField("staleness")]
 
     received: list[cluster_pb2.WatchTopologyResponse] = []
-    with stubs_of(shared_cluster.writer) as stubs:
+    with Stubs(shared_cluster.writer.address) as stubs:
         watch = stubs.cluster.WatchTopology(cluster_pb2.WatchTopologyRequest())
         first = threading.Event()
 

@@ -54,7 +54,6 @@ class ChangeStream:
         self.position = after if after is not None and after.cluster_id else None
         self._ready_router = ready_router
         self._request = request
-        self._after = after
         self._timeout_s = timeout_s
         self._rng = random.Random()
         self._pending: deque[MemoryChange] = deque()

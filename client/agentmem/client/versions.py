@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from agentmem.client import models, values
-from agentmem.client.acknowledgement import Acknowledged, acknowledged_from_proto
+from agentmem.client.acknowledgement import Acknowledged
 from agentmem.client.errors import ServerError, invalid_field
 from agentmem.client.models import Memory, MemoryType
 from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2
@@ -195,15 +195,4 @@ def history_page_from_proto(message: reader_pb2.GetMemoryHistoryResponse) -> His
         message.pruned,
         message.applied_revision,
         message.epoch,
-    )
-
-
-def import_result_from_proto(message: writer_pb2.ImportMemoriesResponse) -> ImportResult:
-    """The answer to an import."""
-    return ImportResult(
-        message.imported_versions,
-        message.skipped_versions,
-        message.revision,
-        message.epoch,
-        acknowledged_from_proto(message),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -55,6 +56,7 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
             field="as_of.revision",
         )
 
+    @abstractmethod
     async def reach(self, demand: Demand, wait_s: float) -> None:
         """Returns when the store shows what is demanded.
 
@@ -63,7 +65,6 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
             Unavailable: it does not within ``wait_s``.
             ResourceExhausted: ``OVERLOADED``, too many reads wait already.
         """
-        raise NotImplementedError
 
     async def _reached(
         self, consistency: consistency_pb2.Consistency, context: grpc.aio.ServicerContext[Any, Any]

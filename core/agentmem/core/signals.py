@@ -22,8 +22,8 @@ class Signal:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def wait_beyond(self, seen: int, timeout_s: float) -> None:
-        """Returns when ``count`` is more than ``seen``, or after the timeout."""
+    async def wait_beyond(self, seen: int, timeout_s: float | None = None) -> None:
+        """Returns when ``count`` is more than ``seen``, or after the timeout if there is one."""
         if self.count > seen:
             return
         waiter = asyncio.get_running_loop().create_future()

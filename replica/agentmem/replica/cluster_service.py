@@ -20,7 +20,6 @@ from agentmem.v1 import cluster_pb2, cluster_pb2_grpc
 
 TOPOLOGY_TIMEOUT_S = 1.0
 WATCH_RETRY_S = 0.5
-MOVE_RECHECK_S = 60.0
 # As the writer does; a watch that is silent hangs.
 WATCH_INTERVAL_S = 2.0
 
@@ -63,12 +62,9 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         while True:
             seen = self._link.moved.count
             watching = asyncio.create_task(self._follow_topology())
-            moving = asyncio.create_task(self._link.moved.wait_beyond(seen, MOVE_RECHECK_S))
+            moving = asyncio.create_task(self._link.moved.wait_beyond(seen))
             try:
                 await asyncio.wait((watching, moving), return_when=asyncio.FIRST_COMPLETED)
-                while self._link.moved.count == seen and not watching.done():
-                    moving = asyncio.create_task(self._link.moved.wait_beyond(seen, MOVE_RECHECK_S))
-                    await asyncio.wait((watching, moving), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 watching.cancel()
                 moving.cancel()

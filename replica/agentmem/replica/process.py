@@ -50,7 +50,6 @@ DRAIN_NOTICE_S = 0.25
 # Of the log, in each second; the writer writes about as many.
 MAX_TRIMMED_ENTRIES = 10_000
 INDEXES_FOLDER = "indexes"
-MOVE_RECHECK_S = 60.0
 
 _logger = logging.getLogger(__name__)
 
@@ -224,10 +223,8 @@ async def _serve(
 
     async def turn_to_another_writer() -> None:
         while True:
-            seen = link.moved.count
-            await link.moved.wait_beyond(seen, MOVE_RECHECK_S)
-            if link.moved.count > seen:
-                follower.reconnect()
+            await link.moved.wait_beyond(link.moved.count)
+            follower.reconnect()
 
     tasks = [
         asyncio.create_task(work)
