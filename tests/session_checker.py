@@ -387,11 +387,12 @@ def _check_writes(history: History, findings: Findings) -> None:
         if write.outcome is not Outcome.ACKNOWLEDGED or write.position is None:
             continue
         counter = None if write.is_deletion else write.counter
+        if _was_lost(history, write.position):
+            has_loss.add(write.key)
         if not is_lost(history.epochs, write.position):
             if counters[write.key].get(write.position.revision, -1) != counter:
                 findings.add("write lost", f"{_write(write)} is not in the store")
             continue
-        has_loss.add(write.key)
         findings.lost_writes += 1
         if (write.position.revision, write.key, counter) not in kept_aside:
             findings.add("write lost", f"{_write(write)} was left behind by a promotion and not set aside")

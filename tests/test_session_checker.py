@@ -229,6 +229,15 @@ def test_what_is_stored_is_what_was_acknowledged() -> None:
     assert kinds([ADD, unanswered(2, 2)], versions=[*stored(ADD), Version(11, TEA, 2, 2)]) == []
 
 
+def test_a_conflict_is_right_where_a_write_was_gone_for_a_while() -> None:
+    """Epoch 2 left it behind, and epoch 3 goes on from the first again."""
+    history = [ADD, unanswered(2, 2, Outcome.CONFLICT)]
+    revision = ADD.position.revision if ADD.position else 0
+    epochs = [(3, revision + 10)]
+    assert kinds(history, epochs=epochs, promoted=[(2, revision), *epochs]) == []
+    assert kinds(history, epochs=epochs, promoted=[(2, revision + 1), *epochs]) == ["conflict"]
+
+
 # The second epoch begins at revision 15: what has a higher one in the first is left behind.
 EPOCHS = [(2, 15)]
 KEPT, LOST = wrote(1, 1, 14), wrote(2, 2, 15)

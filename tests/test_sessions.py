@@ -338,6 +338,21 @@ def test_a_session_forgets_nothing_that_it_wrote(
     assert session.parse_token(own.token)[1:] == (Position(position.epoch + 1, position.revision), unproven)
 
 
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [
+        ([Position(2, 8)], True),
+        ([Position(2, 8), Position(1, 7)], True),
+        ([Position(3, 8), Position(2, 8), Position(1, 7)], True),
+        ([Position(0, 9), Position(2, 8)], True),
+        ([Position(1, 9), Position(2, 8)], False),
+        ([Position(3, 9), Position(1, 9), Position(2, 8)], False),
+    ],
+)
+def test_positions_that_one_history_may_have(positions: list[Position], expected: bool) -> None:
+    assert consistency.are_of_one_history(positions) is expected
+
+
 def test_conditions_combine() -> None:
     both = at_least(5) & max_staleness(2) & max_staleness(timedelta(seconds=3)) & STRONG
     assert both == Consistency(Position(0, 5), timedelta(seconds=2), strong=True)

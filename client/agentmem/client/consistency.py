@@ -6,8 +6,10 @@ client.list("demo", consistency=at_least(added) & max_staleness(2))
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Protocol
 
 from agentmem.client import values
@@ -103,6 +105,15 @@ def later(known: Position, seen: Position) -> Position:
     """
     older, newer = (known, seen) if known.epoch <= seen.epoch else (seen, known)
     return newer if newer.revision >= older.revision else older
+
+
+def are_of_one_history(positions: Iterable[Position]) -> bool:
+    """Whether one history may have all of the positions.
+
+    Not if a later epoch has a lower revision: what that epoch began behind, it left behind.
+    """
+    revisions = [each.revision for each in sorted(positions, key=lambda each: each.epoch) if each.epoch]
+    return all(before <= after for before, after in pairwise(revisions))
 
 
 def checked(value: object) -> Consistency:

@@ -90,6 +90,13 @@ class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
                 "before may be lost",
                 reason="REVISION_LOST",
             )
+        if not consistencies.are_of_one_history((self._position, *self._unproven)):
+            # Whichever of them is there now: the other may be there again after the next promotion.
+            raise RevisionLost(
+                f"the session saw {self._position} and {self._unproven}, which are not of one history: a "
+                "promotion left some of it behind",
+                reason="REVISION_LOST",
+            )
         for position in self._unproven:
             await self._prove(position, namespace, deadline_s)
         return self._position
