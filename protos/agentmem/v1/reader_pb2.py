@@ -27,66 +27,79 @@ from agentmem.v1 import failure_pb2 as agentmem_dot_v1_dot_failure__pb2
 from agentmem.v1 import filter_pb2 as agentmem_dot_v1_dot_filter__pb2
 from agentmem.v1 import memory_pb2 as agentmem_dot_v1_dot_memory__pb2
 from agentmem.v1 import writer_pb2 as agentmem_dot_v1_dot_writer__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61gentmem/v1/reader.proto\x12\x0b\x61gentmem.v1\x1a\x1d\x61gentmem/v1/consistency.proto\x1a\x19\x61gentmem/v1/failure.proto\x1a\x18\x61gentmem/v1/filter.proto\x1a\x18\x61gentmem/v1/memory.proto\x1a\x18\x61gentmem/v1/writer.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"O\n\x04\x41sOf\x12\x12\n\x08revision\x18\x01 \x01(\x04H\x00\x12*\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x07\n\x05point\"\xa0\x01\n\x12GetMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x19\n\x11include_embedding\x18\x03 \x01(\x08\x12 \n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x11.agentmem.v1.AsOf\x12-\n\x0b\x63onsistency\x18\x05 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"z\n\x13GetMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\xe0\x01\n\x13ListMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\x12 \n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x11.agentmem.v1.AsOf\x12-\n\x0b\x63onsistency\x18\x07 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"\x7f\n\x14ListMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\xf0\x01\n\x15SearchMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tembedding\x18\x03 \x01(\x0c\x12%\n\x04mode\x18\x04 \x01(\x0e\x32\x17.agentmem.v1.SearchMode\x12#\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\r\n\x05top_k\x18\x06 \x01(\x05\x12\x19\n\x11include_embedding\x18\x07 \x01(\x08\x12-\n\x0b\x63onsistency\x18\x08 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"g\n\x16SearchMemoriesResponse\x12$\n\x04hits\x18\x01 \x03(\x0b\x32\x16.agentmem.v1.SearchHit\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"R\n\x1a\x42\x61tchSearchMemoriesRequest\x12\x34\n\x08requests\x18\x01 \x03(\x0b\x32\".agentmem.v1.SearchMemoriesRequest\"N\n\x1b\x42\x61tchSearchMemoriesResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.agentmem.v1.BatchSearchResult\"\x80\x01\n\x11\x42\x61tchSearchResult\x12\x37\n\x08response\x18\x01 \x01(\x0b\x32#.agentmem.v1.SearchMemoriesResponseH\x00\x12\'\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x14.agentmem.v1.FailureH\x00\x42\t\n\x07outcome\"?\n\tSearchHit\x12#\n\x06memory\x18\x01 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12\r\n\x05score\x18\x02 \x01(\x01\"\xa9\x01\n\x17GetMemoryHistoryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\x12-\n\x0b\x63onsistency\x18\x06 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"\x9a\x01\n\x18GetMemoryHistoryResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0e\n\x06pruned\x18\x03 \x01(\x08\x12\x18\n\x10\x61pplied_revision\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\"\x93\x01\n\x15\x45xportMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x13\n\x0bnewest_only\x18\x03 \x01(\x08\x12-\n\x0b\x63onsistency\x18\x04 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"o\n\x16\x45xportMemoriesResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"C\n\rWatchPosition\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x11\n\toperation\x18\x03 \x01(\r\"\xa9\x01\n\x14WatchMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12)\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1a.agentmem.v1.WatchPosition\x12#\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x19\n\x11include_embedding\x18\x04 \x01(\x08\x12\x13\n\x0bskip_pruned\x18\x05 \x01(\x08\"q\n\x15WatchMemoriesResponse\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.agentmem.v1.MemoryChange\x12,\n\x08position\x18\x02 \x01(\x0b\x32\x1a.agentmem.v1.WatchPosition\"\xb3\x01\n\x0cMemoryChange\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.agentmem.v1.ChangeKind\x12#\n\x06memory\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12,\n\x08position\x18\x03 \x01(\x0b\x32\x1a.agentmem.v1.WatchPosition\x12\x0f\n\x07matches\x18\x04 \x01(\x08\x12\x18\n\x10purged_id_digest\x18\x05 \x01(\x0c\"S\n\x0fGetStatsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12-\n\x0b\x63onsistency\x18\x02 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"\x93\x01\n\x10GetStatsResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.agentmem.v1.NamespaceStats\x12&\n\x05store\x18\x02 \x01(\x0b\x32\x17.agentmem.v1.StoreStats\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\xdc\x01\n\x0eNamespaceStats\x12\x10\n\x08memories\x18\x01 \x01(\x04\x12\x0f\n\x07vectors\x18\x02 \x01(\x04\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x17\n\x0f\x65mbedding_model\x18\x04 \x01(\t\x12\x10\n\x08versions\x18\x05 \x01(\x04\x12\x17\n\x0fpruned_versions\x18\x06 \x01(\x04\x12\x1e\n\x16history_start_revision\x18\x07 \x01(\x04\x12\x30\n\x08settings\x18\x08 \x01(\x0b\x32\x1e.agentmem.v1.NamespaceSettings\"\xa5\x01\n\nStoreStats\x12\x12\n\nnamespaces\x18\x01 \x01(\x04\x12\x1a\n\x12log_first_revision\x18\x02 \x01(\x04\x12\x19\n\x11log_last_revision\x18\x03 \x01(\x04\x12\x11\n\tlog_bytes\x18\x04 \x01(\x04\x12\x12\n\nused_bytes\x18\x05 \x01(\x04\x12\x12\n\nfile_bytes\x18\x06 \x01(\x04\x12\x11\n\tmax_bytes\x18\x07 \x01(\x04*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x18\n\x14SEARCH_MODE_SEMANTIC\x10\x02\x12\x14\n\x10SEARCH_MODE_TEXT\x10\x03*\xa3\x01\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_UPDATED\x10\x02\x12\x17\n\x13\x43HANGE_KIND_DELETED\x10\x03\x12\x17\n\x13\x43HANGE_KIND_EXPIRED\x10\x04\x12\x16\n\x12\x43HANGE_KIND_PURGED\x10\x05\x32\xdc\x05\n\rReaderService\x12P\n\x0bGetMemories\x12\x1f.agentmem.v1.GetMemoriesRequest\x1a .agentmem.v1.GetMemoriesResponse\x12S\n\x0cListMemories\x12 .agentmem.v1.ListMemoriesRequest\x1a!.agentmem.v1.ListMemoriesResponse\x12Y\n\x0eSearchMemories\x12\".agentmem.v1.SearchMemoriesRequest\x1a#.agentmem.v1.SearchMemoriesResponse\x12h\n\x13\x42\x61tchSearchMemories\x12\'.agentmem.v1.BatchSearchMemoriesRequest\x1a(.agentmem.v1.BatchSearchMemoriesResponse\x12_\n\x10GetMemoryHistory\x12$.agentmem.v1.GetMemoryHistoryRequest\x1a%.agentmem.v1.GetMemoryHistoryResponse\x12[\n\x0e\x45xportMemories\x12\".agentmem.v1.ExportMemoriesRequest\x1a#.agentmem.v1.ExportMemoriesResponse0\x01\x12X\n\rWatchMemories\x12!.agentmem.v1.WatchMemoriesRequest\x1a\".agentmem.v1.WatchMemoriesResponse0\x01\x12G\n\x08GetStats\x12\x1c.agentmem.v1.GetStatsRequest\x1a\x1d.agentmem.v1.GetStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61gentmem/v1/reader.proto\x12\x0b\x61gentmem.v1\x1a\x1d\x61gentmem/v1/consistency.proto\x1a\x19\x61gentmem/v1/failure.proto\x1a\x18\x61gentmem/v1/filter.proto\x1a\x18\x61gentmem/v1/memory.proto\x1a\x18\x61gentmem/v1/writer.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"O\n\x04\x41sOf\x12\x12\n\x08revision\x18\x01 \x01(\x04H\x00\x12*\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x07\n\x05point\"\xa0\x01\n\x12GetMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x19\n\x11include_embedding\x18\x03 \x01(\x08\x12 \n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x11.agentmem.v1.AsOf\x12-\n\x0b\x63onsistency\x18\x05 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"z\n\x13GetMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\xe0\x01\n\x13ListMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\x12 \n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x11.agentmem.v1.AsOf\x12-\n\x0b\x63onsistency\x18\x07 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"\x7f\n\x14ListMemoriesResponse\x12%\n\x08memories\x18\x01 \x03(\x0b\x32\x13.agentmem.v1.Memory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\x95\x01\n\rSearchWeights\x12\x13\n\x06vector\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04text\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07recency\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\nimportance\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\t\n\x07_vectorB\x07\n\x05_textB\n\n\x08_recencyB\r\n\x0b_importance\"A\n\tFuzziness\x12\x16\n\tmax_edits\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06prefix\x18\x02 \x01(\x08\x42\x0c\n\n_max_edits\"\xb0\x04\n\x15SearchMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tembedding\x18\x03 \x01(\x0c\x12%\n\x04mode\x18\x04 \x01(\x0e\x32\x17.agentmem.v1.SearchMode\x12#\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\r\n\x05top_k\x18\x06 \x01(\x05\x12\x19\n\x11include_embedding\x18\x07 \x01(\x08\x12-\n\x0b\x63onsistency\x18\x08 \x01(\x0b\x32\x18.agentmem.v1.Consistency\x12\x16\n\tmin_score\x18\t \x01(\x01H\x00\x88\x01\x01\x12+\n\x07weights\x18\n \x01(\x0b\x32\x1a.agentmem.v1.SearchWeights\x12\x34\n\x11recency_half_life\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x65xplain\x18\x0c \x01(\x08\x12 \n\x05\x61s_of\x18\r \x01(\x0b\x32\x11.agentmem.v1.AsOf\x12\'\n\x05order\x18\x0e \x01(\x0e\x32\x18.agentmem.v1.SearchOrder\x12)\n\tfuzziness\x18\x0f \x01(\x0b\x32\x16.agentmem.v1.Fuzziness\x12\x1b\n\x0e\x63onversational\x18\x10 \x01(\x08H\x01\x88\x01\x01\x42\x0c\n\n_min_scoreB\x11\n\x0f_conversational\"\x9c\x01\n\x16SearchMemoriesResponse\x12$\n\x04hits\x18\x01 \x03(\x0b\x32\x16.agentmem.v1.SearchHit\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x33\n\x0b\x65xplanation\x18\x04 \x01(\x0b\x32\x1e.agentmem.v1.SearchExplanation\"\xbd\x01\n\x11SearchExplanation\x12%\n\x04mode\x18\x01 \x01(\x0e\x32\x17.agentmem.v1.SearchMode\x12\x15\n\rlive_memories\x18\x02 \x01(\x04\x12\x19\n\x11matching_memories\x18\x03 \x01(\x04\x12\x0e\n\x06tokens\x18\x04 \x03(\t\x12\x17\n\x0f\x65mbedding_model\x18\x05 \x01(\t\x12&\n\x05steps\x18\x06 \x03(\x0b\x32\x17.agentmem.v1.SearchStep\"P\n\nSearchStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x10\n\x08memories\x18\x03 \x01(\x04\x12\x14\n\x0cmilliseconds\x18\x04 \x01(\x01\"\xf3\x01\n\rSearchSignals\x12\x13\n\x06\x63osine\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04\x62m25\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06vector\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x11\n\x04text\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x14\n\x07recency\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nimportance\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x14\n\x07session\x18\x07 \x01(\x01H\x06\x88\x01\x01\x42\t\n\x07_cosineB\x07\n\x05_bm25B\t\n\x07_vectorB\x07\n\x05_textB\n\n\x08_recencyB\r\n\x0b_importanceB\n\n\x08_session\"R\n\x1a\x42\x61tchSearchMemoriesRequest\x12\x34\n\x08requests\x18\x01 \x03(\x0b\x32\".agentmem.v1.SearchMemoriesRequest\"N\n\x1b\x42\x61tchSearchMemoriesResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.agentmem.v1.BatchSearchResult\"\x80\x01\n\x11\x42\x61tchSearchResult\x12\x37\n\x08response\x18\x01 \x01(\x0b\x32#.agentmem.v1.SearchMemoriesResponseH\x00\x12\'\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x14.agentmem.v1.FailureH\x00\x42\t\n\x07outcome\"l\n\tSearchHit\x12#\n\x06memory\x18\x01 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12\r\n\x05score\x18\x02 \x01(\x01\x12+\n\x07signals\x18\x03 \x01(\x0b\x32\x1a.agentmem.v1.SearchSignals\"\xa9\x01\n\x17GetMemoryHistoryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x19\n\x11include_embedding\x18\x05 \x01(\x08\x12-\n\x0b\x63onsistency\x18\x06 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"\x9a\x01\n\x18GetMemoryHistoryResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0e\n\x06pruned\x18\x03 \x01(\x08\x12\x18\n\x10\x61pplied_revision\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\"\x93\x01\n\x15\x45xportMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x13\n\x0bnewest_only\x18\x03 \x01(\x08\x12-\n\x0b\x63onsistency\x18\x04 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"o\n\x16\x45xportMemoriesResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.agentmem.v1.MemoryVersion\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"C\n\rWatchPosition\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x11\n\toperation\x18\x03 \x01(\r\"\xa9\x01\n\x14WatchMemoriesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12)\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1a.agentmem.v1.WatchPosition\x12#\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x13.agentmem.v1.Filter\x12\x19\n\x11include_embedding\x18\x04 \x01(\x08\x12\x13\n\x0bskip_pruned\x18\x05 \x01(\x08\"q\n\x15WatchMemoriesResponse\x12*\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.agentmem.v1.MemoryChange\x12,\n\x08position\x18\x02 \x01(\x0b\x32\x1a.agentmem.v1.WatchPosition\"\xb3\x01\n\x0cMemoryChange\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.agentmem.v1.ChangeKind\x12#\n\x06memory\x18\x02 \x01(\x0b\x32\x13.agentmem.v1.Memory\x12,\n\x08position\x18\x03 \x01(\x0b\x32\x1a.agentmem.v1.WatchPosition\x12\x0f\n\x07matches\x18\x04 \x01(\x08\x12\x18\n\x10purged_id_digest\x18\x05 \x01(\x0c\"S\n\x0fGetStatsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12-\n\x0b\x63onsistency\x18\x02 \x01(\x0b\x32\x18.agentmem.v1.Consistency\"\x93\x01\n\x10GetStatsResponse\x12.\n\tnamespace\x18\x01 \x01(\x0b\x32\x1b.agentmem.v1.NamespaceStats\x12&\n\x05store\x18\x02 \x01(\x0b\x32\x17.agentmem.v1.StoreStats\x12\x18\n\x10\x61pplied_revision\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"\xdc\x01\n\x0eNamespaceStats\x12\x10\n\x08memories\x18\x01 \x01(\x04\x12\x0f\n\x07vectors\x18\x02 \x01(\x04\x12\x11\n\tdimension\x18\x03 \x01(\r\x12\x17\n\x0f\x65mbedding_model\x18\x04 \x01(\t\x12\x10\n\x08versions\x18\x05 \x01(\x04\x12\x17\n\x0fpruned_versions\x18\x06 \x01(\x04\x12\x1e\n\x16history_start_revision\x18\x07 \x01(\x04\x12\x30\n\x08settings\x18\x08 \x01(\x0b\x32\x1e.agentmem.v1.NamespaceSettings\"\xa5\x01\n\nStoreStats\x12\x12\n\nnamespaces\x18\x01 \x01(\x04\x12\x1a\n\x12log_first_revision\x18\x02 \x01(\x04\x12\x19\n\x11log_last_revision\x18\x03 \x01(\x04\x12\x11\n\tlog_bytes\x18\x04 \x01(\x04\x12\x12\n\nused_bytes\x18\x05 \x01(\x04\x12\x12\n\nfile_bytes\x18\x06 \x01(\x04\x12\x11\n\tmax_bytes\x18\x07 \x01(\x04*\x9f\x01\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x18\n\x14SEARCH_MODE_SEMANTIC\x10\x02\x12\x14\n\x10SEARCH_MODE_TEXT\x10\x03\x12\x15\n\x11SEARCH_MODE_FUZZY\x10\x04\x12\x15\n\x11SEARCH_MODE_EXACT\x10\x05*\x81\x01\n\x0bSearchOrder\x12\x1c\n\x18SEARCH_ORDER_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_ORDER_SCORE\x10\x01\x12\x1d\n\x19SEARCH_ORDER_NEWEST_FIRST\x10\x02\x12\x1d\n\x19SEARCH_ORDER_OLDEST_FIRST\x10\x03*\xa3\x01\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_UPDATED\x10\x02\x12\x17\n\x13\x43HANGE_KIND_DELETED\x10\x03\x12\x17\n\x13\x43HANGE_KIND_EXPIRED\x10\x04\x12\x16\n\x12\x43HANGE_KIND_PURGED\x10\x05\x32\xdc\x05\n\rReaderService\x12P\n\x0bGetMemories\x12\x1f.agentmem.v1.GetMemoriesRequest\x1a .agentmem.v1.GetMemoriesResponse\x12S\n\x0cListMemories\x12 .agentmem.v1.ListMemoriesRequest\x1a!.agentmem.v1.ListMemoriesResponse\x12Y\n\x0eSearchMemories\x12\".agentmem.v1.SearchMemoriesRequest\x1a#.agentmem.v1.SearchMemoriesResponse\x12h\n\x13\x42\x61tchSearchMemories\x12\'.agentmem.v1.BatchSearchMemoriesRequest\x1a(.agentmem.v1.BatchSearchMemoriesResponse\x12_\n\x10GetMemoryHistory\x12$.agentmem.v1.GetMemoryHistoryRequest\x1a%.agentmem.v1.GetMemoryHistoryResponse\x12[\n\x0e\x45xportMemories\x12\".agentmem.v1.ExportMemoriesRequest\x1a#.agentmem.v1.ExportMemoriesResponse0\x01\x12X\n\rWatchMemories\x12!.agentmem.v1.WatchMemoriesRequest\x1a\".agentmem.v1.WatchMemoriesResponse0\x01\x12G\n\x08GetStats\x12\x1c.agentmem.v1.GetStatsRequest\x1a\x1d.agentmem.v1.GetStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentmem.v1.reader_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHMODE']._serialized_start=3398
-  _globals['_SEARCHMODE']._serialized_end=3511
-  _globals['_CHANGEKIND']._serialized_start=3514
-  _globals['_CHANGEKIND']._serialized_end=3677
-  _globals['_ASOF']._serialized_start=210
-  _globals['_ASOF']._serialized_end=289
-  _globals['_GETMEMORIESREQUEST']._serialized_start=292
-  _globals['_GETMEMORIESREQUEST']._serialized_end=452
-  _globals['_GETMEMORIESRESPONSE']._serialized_start=454
-  _globals['_GETMEMORIESRESPONSE']._serialized_end=576
-  _globals['_LISTMEMORIESREQUEST']._serialized_start=579
-  _globals['_LISTMEMORIESREQUEST']._serialized_end=803
-  _globals['_LISTMEMORIESRESPONSE']._serialized_start=805
-  _globals['_LISTMEMORIESRESPONSE']._serialized_end=932
-  _globals['_SEARCHMEMORIESREQUEST']._serialized_start=935
-  _globals['_SEARCHMEMORIESREQUEST']._serialized_end=1175
-  _globals['_SEARCHMEMORIESRESPONSE']._serialized_start=1177
-  _globals['_SEARCHMEMORIESRESPONSE']._serialized_end=1280
-  _globals['_BATCHSEARCHMEMORIESREQUEST']._serialized_start=1282
-  _globals['_BATCHSEARCHMEMORIESREQUEST']._serialized_end=1364
-  _globals['_BATCHSEARCHMEMORIESRESPONSE']._serialized_start=1366
-  _globals['_BATCHSEARCHMEMORIESRESPONSE']._serialized_end=1444
-  _globals['_BATCHSEARCHRESULT']._serialized_start=1447
-  _globals['_BATCHSEARCHRESULT']._serialized_end=1575
-  _globals['_SEARCHHIT']._serialized_start=1577
-  _globals['_SEARCHHIT']._serialized_end=1640
-  _globals['_GETMEMORYHISTORYREQUEST']._serialized_start=1643
-  _globals['_GETMEMORYHISTORYREQUEST']._serialized_end=1812
-  _globals['_GETMEMORYHISTORYRESPONSE']._serialized_start=1815
-  _globals['_GETMEMORYHISTORYRESPONSE']._serialized_end=1969
-  _globals['_EXPORTMEMORIESREQUEST']._serialized_start=1972
-  _globals['_EXPORTMEMORIESREQUEST']._serialized_end=2119
-  _globals['_EXPORTMEMORIESRESPONSE']._serialized_start=2121
-  _globals['_EXPORTMEMORIESRESPONSE']._serialized_end=2232
-  _globals['_WATCHPOSITION']._serialized_start=2234
-  _globals['_WATCHPOSITION']._serialized_end=2301
-  _globals['_WATCHMEMORIESREQUEST']._serialized_start=2304
-  _globals['_WATCHMEMORIESREQUEST']._serialized_end=2473
-  _globals['_WATCHMEMORIESRESPONSE']._serialized_start=2475
-  _globals['_WATCHMEMORIESRESPONSE']._serialized_end=2588
-  _globals['_MEMORYCHANGE']._serialized_start=2591
-  _globals['_MEMORYCHANGE']._serialized_end=2770
-  _globals['_GETSTATSREQUEST']._serialized_start=2772
-  _globals['_GETSTATSREQUEST']._serialized_end=2855
-  _globals['_GETSTATSRESPONSE']._serialized_start=2858
-  _globals['_GETSTATSRESPONSE']._serialized_end=3005
-  _globals['_NAMESPACESTATS']._serialized_start=3008
-  _globals['_NAMESPACESTATS']._serialized_end=3228
-  _globals['_STORESTATS']._serialized_start=3231
-  _globals['_STORESTATS']._serialized_end=3396
-  _globals['_READERSERVICE']._serialized_start=3680
-  _globals['_READERSERVICE']._serialized_end=4412
+  _globals['_SEARCHMODE']._serialized_start=4589
+  _globals['_SEARCHMODE']._serialized_end=4748
+  _globals['_SEARCHORDER']._serialized_start=4751
+  _globals['_SEARCHORDER']._serialized_end=4880
+  _globals['_CHANGEKIND']._serialized_start=4883
+  _globals['_CHANGEKIND']._serialized_end=5046
+  _globals['_ASOF']._serialized_start=242
+  _globals['_ASOF']._serialized_end=321
+  _globals['_GETMEMORIESREQUEST']._serialized_start=324
+  _globals['_GETMEMORIESREQUEST']._serialized_end=484
+  _globals['_GETMEMORIESRESPONSE']._serialized_start=486
+  _globals['_GETMEMORIESRESPONSE']._serialized_end=608
+  _globals['_LISTMEMORIESREQUEST']._serialized_start=611
+  _globals['_LISTMEMORIESREQUEST']._serialized_end=835
+  _globals['_LISTMEMORIESRESPONSE']._serialized_start=837
+  _globals['_LISTMEMORIESRESPONSE']._serialized_end=964
+  _globals['_SEARCHWEIGHTS']._serialized_start=967
+  _globals['_SEARCHWEIGHTS']._serialized_end=1116
+  _globals['_FUZZINESS']._serialized_start=1118
+  _globals['_FUZZINESS']._serialized_end=1183
+  _globals['_SEARCHMEMORIESREQUEST']._serialized_start=1186
+  _globals['_SEARCHMEMORIESREQUEST']._serialized_end=1746
+  _globals['_SEARCHMEMORIESRESPONSE']._serialized_start=1749
+  _globals['_SEARCHMEMORIESRESPONSE']._serialized_end=1905
+  _globals['_SEARCHEXPLANATION']._serialized_start=1908
+  _globals['_SEARCHEXPLANATION']._serialized_end=2097
+  _globals['_SEARCHSTEP']._serialized_start=2099
+  _globals['_SEARCHSTEP']._serialized_end=2179
+  _globals['_SEARCHSIGNALS']._serialized_start=2182
+  _globals['_SEARCHSIGNALS']._serialized_end=2425
+  _globals['_BATCHSEARCHMEMORIESREQUEST']._serialized_start=2427
+  _globals['_BATCHSEARCHMEMORIESREQUEST']._serialized_end=2509
+  _globals['_BATCHSEARCHMEMORIESRESPONSE']._serialized_start=2511
+  _globals['_BATCHSEARCHMEMORIESRESPONSE']._serialized_end=2589
+  _globals['_BATCHSEARCHRESULT']._serialized_start=2592
+  _globals['_BATCHSEARCHRESULT']._serialized_end=2720
+  _globals['_SEARCHHIT']._serialized_start=2722
+  _globals['_SEARCHHIT']._serialized_end=2830
+  _globals['_GETMEMORYHISTORYREQUEST']._serialized_start=2833
+  _globals['_GETMEMORYHISTORYREQUEST']._serialized_end=3002
+  _globals['_GETMEMORYHISTORYRESPONSE']._serialized_start=3005
+  _globals['_GETMEMORYHISTORYRESPONSE']._serialized_end=3159
+  _globals['_EXPORTMEMORIESREQUEST']._serialized_start=3162
+  _globals['_EXPORTMEMORIESREQUEST']._serialized_end=3309
+  _globals['_EXPORTMEMORIESRESPONSE']._serialized_start=3311
+  _globals['_EXPORTMEMORIESRESPONSE']._serialized_end=3422
+  _globals['_WATCHPOSITION']._serialized_start=3424
+  _globals['_WATCHPOSITION']._serialized_end=3491
+  _globals['_WATCHMEMORIESREQUEST']._serialized_start=3494
+  _globals['_WATCHMEMORIESREQUEST']._serialized_end=3663
+  _globals['_WATCHMEMORIESRESPONSE']._serialized_start=3665
+  _globals['_WATCHMEMORIESRESPONSE']._serialized_end=3778
+  _globals['_MEMORYCHANGE']._serialized_start=3781
+  _globals['_MEMORYCHANGE']._serialized_end=3960
+  _globals['_GETSTATSREQUEST']._serialized_start=3962
+  _globals['_GETSTATSREQUEST']._serialized_end=4045
+  _globals['_GETSTATSRESPONSE']._serialized_start=4048
+  _globals['_GETSTATSRESPONSE']._serialized_end=4195
+  _globals['_NAMESPACESTATS']._serialized_start=4198
+  _globals['_NAMESPACESTATS']._serialized_end=4418
+  _globals['_STORESTATS']._serialized_start=4421
+  _globals['_STORESTATS']._serialized_end=4586
+  _globals['_READERSERVICE']._serialized_start=5049
+  _globals['_READERSERVICE']._serialized_end=5781
 # @@protoc_insertion_point(module_scope)

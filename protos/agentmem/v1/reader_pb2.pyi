@@ -5,6 +5,7 @@ from agentmem.v1 import failure_pb2 as _failure_pb2
 from agentmem.v1 import filter_pb2 as _filter_pb2
 from agentmem.v1 import memory_pb2 as _memory_pb2
 from agentmem.v1 import writer_pb2 as _writer_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -21,6 +22,15 @@ class SearchMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEARCH_MODE_HYBRID: _ClassVar[SearchMode]
     SEARCH_MODE_SEMANTIC: _ClassVar[SearchMode]
     SEARCH_MODE_TEXT: _ClassVar[SearchMode]
+    SEARCH_MODE_FUZZY: _ClassVar[SearchMode]
+    SEARCH_MODE_EXACT: _ClassVar[SearchMode]
+
+class SearchOrder(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEARCH_ORDER_UNSPECIFIED: _ClassVar[SearchOrder]
+    SEARCH_ORDER_SCORE: _ClassVar[SearchOrder]
+    SEARCH_ORDER_NEWEST_FIRST: _ClassVar[SearchOrder]
+    SEARCH_ORDER_OLDEST_FIRST: _ClassVar[SearchOrder]
 
 class ChangeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -34,6 +44,12 @@ SEARCH_MODE_UNSPECIFIED: SearchMode
 SEARCH_MODE_HYBRID: SearchMode
 SEARCH_MODE_SEMANTIC: SearchMode
 SEARCH_MODE_TEXT: SearchMode
+SEARCH_MODE_FUZZY: SearchMode
+SEARCH_MODE_EXACT: SearchMode
+SEARCH_ORDER_UNSPECIFIED: SearchOrder
+SEARCH_ORDER_SCORE: SearchOrder
+SEARCH_ORDER_NEWEST_FIRST: SearchOrder
+SEARCH_ORDER_OLDEST_FIRST: SearchOrder
 CHANGE_KIND_UNSPECIFIED: ChangeKind
 CHANGE_KIND_ADDED: ChangeKind
 CHANGE_KIND_UPDATED: ChangeKind
@@ -105,8 +121,28 @@ class ListMemoriesResponse(_message.Message):
     epoch: int
     def __init__(self, memories: _Optional[_Iterable[_Union[_memory_pb2.Memory, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., applied_revision: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
+class SearchWeights(_message.Message):
+    __slots__ = ("vector", "text", "recency", "importance")
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RECENCY_FIELD_NUMBER: _ClassVar[int]
+    IMPORTANCE_FIELD_NUMBER: _ClassVar[int]
+    vector: float
+    text: float
+    recency: float
+    importance: float
+    def __init__(self, vector: _Optional[float] = ..., text: _Optional[float] = ..., recency: _Optional[float] = ..., importance: _Optional[float] = ...) -> None: ...
+
+class Fuzziness(_message.Message):
+    __slots__ = ("max_edits", "prefix")
+    MAX_EDITS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    max_edits: int
+    prefix: bool
+    def __init__(self, max_edits: _Optional[int] = ..., prefix: _Optional[bool] = ...) -> None: ...
+
 class SearchMemoriesRequest(_message.Message):
-    __slots__ = ("namespace", "text", "embedding", "mode", "filter", "top_k", "include_embedding", "consistency")
+    __slots__ = ("namespace", "text", "embedding", "mode", "filter", "top_k", "include_embedding", "consistency", "min_score", "weights", "recency_half_life", "explain", "as_of", "order", "fuzziness", "conversational")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +151,14 @@ class SearchMemoriesRequest(_message.Message):
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    RECENCY_HALF_LIFE_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    FUZZINESS_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATIONAL_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     text: str
     embedding: bytes
@@ -123,17 +167,73 @@ class SearchMemoriesRequest(_message.Message):
     top_k: int
     include_embedding: bool
     consistency: _consistency_pb2.Consistency
-    def __init__(self, namespace: _Optional[str] = ..., text: _Optional[str] = ..., embedding: _Optional[bytes] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., top_k: _Optional[int] = ..., include_embedding: _Optional[bool] = ..., consistency: _Optional[_Union[_consistency_pb2.Consistency, _Mapping]] = ...) -> None: ...
+    min_score: float
+    weights: SearchWeights
+    recency_half_life: _duration_pb2.Duration
+    explain: bool
+    as_of: AsOf
+    order: SearchOrder
+    fuzziness: Fuzziness
+    conversational: bool
+    def __init__(self, namespace: _Optional[str] = ..., text: _Optional[str] = ..., embedding: _Optional[bytes] = ..., mode: _Optional[_Union[SearchMode, str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., top_k: _Optional[int] = ..., include_embedding: _Optional[bool] = ..., consistency: _Optional[_Union[_consistency_pb2.Consistency, _Mapping]] = ..., min_score: _Optional[float] = ..., weights: _Optional[_Union[SearchWeights, _Mapping]] = ..., recency_half_life: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., explain: _Optional[bool] = ..., as_of: _Optional[_Union[AsOf, _Mapping]] = ..., order: _Optional[_Union[SearchOrder, str]] = ..., fuzziness: _Optional[_Union[Fuzziness, _Mapping]] = ..., conversational: _Optional[bool] = ...) -> None: ...
 
 class SearchMemoriesResponse(_message.Message):
-    __slots__ = ("hits", "applied_revision", "epoch")
+    __slots__ = ("hits", "applied_revision", "epoch", "explanation")
     HITS_FIELD_NUMBER: _ClassVar[int]
     APPLIED_REVISION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[SearchHit]
     applied_revision: int
     epoch: int
-    def __init__(self, hits: _Optional[_Iterable[_Union[SearchHit, _Mapping]]] = ..., applied_revision: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+    explanation: SearchExplanation
+    def __init__(self, hits: _Optional[_Iterable[_Union[SearchHit, _Mapping]]] = ..., applied_revision: _Optional[int] = ..., epoch: _Optional[int] = ..., explanation: _Optional[_Union[SearchExplanation, _Mapping]] = ...) -> None: ...
+
+class SearchExplanation(_message.Message):
+    __slots__ = ("mode", "live_memories", "matching_memories", "tokens", "embedding_model", "steps")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    LIVE_MEMORIES_FIELD_NUMBER: _ClassVar[int]
+    MATCHING_MEMORIES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_MODEL_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    mode: SearchMode
+    live_memories: int
+    matching_memories: int
+    tokens: _containers.RepeatedScalarFieldContainer[str]
+    embedding_model: str
+    steps: _containers.RepeatedCompositeFieldContainer[SearchStep]
+    def __init__(self, mode: _Optional[_Union[SearchMode, str]] = ..., live_memories: _Optional[int] = ..., matching_memories: _Optional[int] = ..., tokens: _Optional[_Iterable[str]] = ..., embedding_model: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[SearchStep, _Mapping]]] = ...) -> None: ...
+
+class SearchStep(_message.Message):
+    __slots__ = ("name", "plan", "memories", "milliseconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    MEMORIES_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    plan: str
+    memories: int
+    milliseconds: float
+    def __init__(self, name: _Optional[str] = ..., plan: _Optional[str] = ..., memories: _Optional[int] = ..., milliseconds: _Optional[float] = ...) -> None: ...
+
+class SearchSignals(_message.Message):
+    __slots__ = ("cosine", "bm25", "vector", "text", "recency", "importance", "session")
+    COSINE_FIELD_NUMBER: _ClassVar[int]
+    BM25_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RECENCY_FIELD_NUMBER: _ClassVar[int]
+    IMPORTANCE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    cosine: float
+    bm25: float
+    vector: float
+    text: float
+    recency: float
+    importance: float
+    session: float
+    def __init__(self, cosine: _Optional[float] = ..., bm25: _Optional[float] = ..., vector: _Optional[float] = ..., text: _Optional[float] = ..., recency: _Optional[float] = ..., importance: _Optional[float] = ..., session: _Optional[float] = ...) -> None: ...
 
 class BatchSearchMemoriesRequest(_message.Message):
     __slots__ = ("requests",)
@@ -156,12 +256,14 @@ class BatchSearchResult(_message.Message):
     def __init__(self, response: _Optional[_Union[SearchMemoriesResponse, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
 
 class SearchHit(_message.Message):
-    __slots__ = ("memory", "score")
+    __slots__ = ("memory", "score", "signals")
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
+    SIGNALS_FIELD_NUMBER: _ClassVar[int]
     memory: _memory_pb2.Memory
     score: float
-    def __init__(self, memory: _Optional[_Union[_memory_pb2.Memory, _Mapping]] = ..., score: _Optional[float] = ...) -> None: ...
+    signals: SearchSignals
+    def __init__(self, memory: _Optional[_Union[_memory_pb2.Memory, _Mapping]] = ..., score: _Optional[float] = ..., signals: _Optional[_Union[SearchSignals, _Mapping]] = ...) -> None: ...
 
 class GetMemoryHistoryRequest(_message.Message):
     __slots__ = ("namespace", "id", "page_size", "page_token", "include_embedding", "consistency")
