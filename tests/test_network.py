@@ -26,10 +26,11 @@ import sys, time
 from agentmem.client import Client, NewMemory
 first, count, settled_replicas = map(int, sys.argv[2:])
 with Client(sys.argv[1], timeout_s=60.0) as client:
+    session = client.session()
     for number in range(first, first + count):
-        added = client.add("ns", NewMemory(content=f"number {number} of the trip", id=f"m{number}"))
-        assert client.get("ns", f"m{number // 2}") is not None
-        client.search("ns", "trip")
+        added = session.add("ns", NewMemory(content=f"number {number} of the trip", id=f"m{number}"))
+        assert session.get("ns", f"m{number // 2}") is not None
+        session.search("ns", "trip")
     settled = lambda: [
         node for node in client.topology().nodes
         if node.role == "replica" and node.searchable_revision >= added.revision
