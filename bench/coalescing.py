@@ -1,24 +1,30 @@
 """What it brings that concurrent calls of one client travel together.
 
-    agentmem up &
-    python bench/coalescing.py --target 127.0.0.1:50051
+    python bench/coalescing.py [--callers N] [--seconds S] [--rounds N] [--json]
 
-Prints calls per second of many callers, with and without it, and the ratio; the median of some rounds.
+Many callers of one client on a temporary cluster of a writer and two replicas. Prints calls per second, with
+and without it, and the ratio; the median of some rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import statistics
+import tempfile
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
+from agentmem.cli import terminal
+from agentmem.cli.cluster import LocalCluster
 from agentmem.client import STRONG, AsyncClient, NewMemory, applied
 
 MEMORIES = 1000
+REPLICAS = 2
 Call = Callable[[AsyncClient, str, int], Awaitable[object]]
 
 KINDS: dict[str, Call] = {
@@ -48,10 +54,13 @@ async def per_second(client: AsyncClient, call: Call, space: str, callers: int, 
     return done / (time.monotonic() - begun_s)
 
 
-async def measure(target: str, callers: int, seconds: float, rounds: int) -> None:
+async def measure(
+    endpoints: Sequence[str], callers: int, seconds: float, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Of each kind of call: calls a second apart and together, and how many times as many that is."""
     space = f"bench-{uuid.uuid4().hex[:8]}"
     found: dict[tuple[str, bool], list[float]] = defaultdict(list)
-    async with AsyncClient(target, timeout_s=60) as client:
+    async with AsyncClient(*endpoints, timeout_s=60) as client:
         memories = [
             NewMemory(f"tea number {number}", id=f"m{number}", user_id=f"u{number % 64}")
             for number in range(MEMORIES)
@@ -61,22 +70,45 @@ async def measure(target: str, callers: int, seconds: float, rounds: int) -> Non
     for _ in range(rounds):
         for kind, call in KINDS.items():
             for coalesce in (False, True):
-                async with AsyncClient(target, timeout_s=60, coalesce=coalesce) as client:
+                async with AsyncClient(*endpoints, timeout_s=60, coalesce=coalesce) as client:
                     await client.topology()
                     found[kind, coalesce].append(await per_second(client, call, space, callers, seconds))
-    for kind in KINDS:
-        apart, together = (statistics.median(found[kind, coalesce]) for coalesce in (False, True))
-        print(f"{kind:8} {apart:8.0f}/s apart {together:8.0f}/s together {together / apart:6.2f}")
+    medians = {key: statistics.median(values) for key, values in found.items()}
+    return {
+        kind: {
+            "apart_per_s": medians[kind, False],
+            "together_per_s": medians[kind, True],
+            "ratio": medians[kind, True] / medians[kind, False],
+        }
+        for kind in KINDS
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", default="127.0.0.1:50051", help="any node of a cluster")
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--callers", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args()
-    asyncio.run(measure(given.target, given.callers, given.seconds, given.rounds))
+    with tempfile.TemporaryDirectory(prefix="agentmem-coalescing-") as folder:
+        cluster = LocalCluster(Path(folder))
+        cluster.start(cluster.free_ports(REPLICAS, port=0))
+        try:
+            results = asyncio.run(measure(cluster.endpoints(), given.callers, given.seconds, given.rounds))
+        finally:
+            cluster.stop()
+    if given.json:
+        print(json.dumps(results))
+        return
+    terminal.table(
+        [
+            (kind, f"{each['apart_per_s']:.0f}", f"{each['together_per_s']:.0f}", f"{each['ratio']:.1f}")
+            for kind, each in results.items()
+        ],
+        ("CALL", "APART/S", "TOGETHER/S", "RATIO"),
+    )
 
 
 if __name__ == "__main__":
