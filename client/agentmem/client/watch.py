@@ -19,6 +19,7 @@ from agentmem.v1 import cluster_pb2
 FIRST_ANSWER_TIMEOUT_S = 5.0
 # Nodes send it every two seconds.
 SILENCE_TIMEOUT_S = 5.0
+CANCEL_AGAIN_S = 0.5
 # A stream that breaks sooner counts as a failure; after a round of failures there is a wait.
 STEADY_S = 1.0
 FIRST_WAIT_S = 0.1
@@ -58,9 +59,10 @@ class TopologyWatch:
     async def close(self) -> None:
         """Stops following; whoever waits gets ClientClosed."""
         self._closed = True
-        if self._task is not None:
+        # Once is not enough: gRPC may take the cancellation for one of the call, and raise the call's error.
+        while self._task is not None and not self._task.done():
             self._task.cancel()
-            await asyncio.wait({self._task})
+            await asyncio.wait({self._task}, timeout=CANCEL_AGAIN_S)
         self._wake()
 
     async def current(self, deadline_s: float) -> Topology:

@@ -88,6 +88,8 @@ class Sweeper:
                 await step()
                 self._said.pop(step.__name__, None)
             except AgentMemError as error:
+                if error.reason in ("HANDING_OVER", "NOT_WRITER"):
+                    return  # the next writer does it, or this one when it goes on
                 # A full store or queue, or a damaged record. The other steps go on, reads leave out what has
                 # expired all the same, and the next sweep tries again.
                 if error.message != self._said.get(step.__name__):
