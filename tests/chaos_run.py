@@ -12,7 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from chaos_faults import ChaosCluster, FaultCounts, Faults, set_aside_files
-from chaos_load import Load, Recorded, counter_of
+from chaos_load import Load
+from chaos_worker import Recorded, counter_of
 from session_checker import Findings, History, Outcome, Read, Version, Violation, Write, check
 from store_scan import Scan, check_level, check_scan, scan
 
