@@ -102,10 +102,11 @@ def test_filters_compare_by_meaning_and_show_themselves() -> None:
     assert (A & B) == (A & B)
     assert hash(A & B) == hash(A & B)
     assert (A & B) != (A | B)
-    assert repr(~(A & Field("event_time").between(NOON, NOON))) == (
-        "Filter(~(user_id == 'a' & "
-        "event_time between(2024-05-01T12:00:00.250000+00:00, 2024-05-01T12:00:00.250000+00:00)))"
+    assert str(~(A & Field("event_time").between(NOON, NOON))) == (
+        'not (user_id = "a" and '
+        "event_time between 2024-05-01T12:00:00.250000Z and 2024-05-01T12:00:00.250000Z)"
     )
+    assert repr(A) == "Filter.parse('user_id = \"a\"')"
 
 
 def test_a_filter_from_a_message() -> None:
@@ -156,6 +157,8 @@ def test_mistakes_name_the_field(build: Callable[[], Any], field: str, message: 
         (A, {}, A),
         (None, {"user_id": "a"}, A),
         (A, {"user_id": "b"}, A & B),
+        ("user_id = 'a'", {}, A),
+        ("user_id = 'a' or user_id = 'b'", {"user_id": "c"}, (A | B) & C),
         (A | B, {"user_id": "c"}, (A | B) & C),
         (None, {"tags": ["x", "y"]}, (Field("tags") == "x") & (Field("tags") == "y")),
         (None, {"types": ["working", MemoryType.SEMANTIC]}, Field("type").is_in(["working", "semantic"])),
@@ -163,14 +166,14 @@ def test_mistakes_name_the_field(build: Callable[[], Any], field: str, message: 
     ],
     ids=repr,
 )
-def test_scope(given: Filter | None, scope: dict[str, Any], expected: Filter | None) -> None:
+def test_scope(given: Filter | str | None, scope: dict[str, Any], expected: Filter | None) -> None:
     assert scoped(given, scope) == expected
 
 
 @pytest.mark.parametrize(
     ("given", "scope", "field", "message"),
     [
-        ("user_id = 'ana'", {}, "filter", "must be a Filter, not str"),
+        (b"user_id = 'ana'", {}, "filter", "must be a Filter or its text, not bytes"),
         (None, {"owner": "ana"}, "owner", "is not a keyword here"),
         (None, {"user_id": ""}, "user_id", "must not be empty"),
         (None, {"agent_id": 7}, "agent_id", "must be a string, not int"),

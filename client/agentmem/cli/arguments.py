@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from agentmem.cli.failures import usage_error
@@ -14,18 +14,18 @@ from agentmem.client import (
     STRONG,
     Acknowledgement,
     Consistency,
+    Filter,
+    InvalidArgument,
     MemoryType,
-    NanosecondDatetime,
     applied,
     at_least,
     max_staleness,
     replicated,
 )
 from agentmem.client.filters import Scope
+from agentmem.client.times import end_of_day as last_of_day
+from agentmem.client.times import from_iso, is_date
 
-_DATE_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}")
-# Behind six digits of a second there is no room in a datetime.
-_NANOSECONDS = re.compile(r"(?<=\.\d{6})\d{1,3}(?!\d)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _ACKNOWLEDGEMENT = re.compile(r"local|(?P<level>replicated|applied)(?::(?P<replicas>[1-9]\d?|100))?")
@@ -39,17 +39,11 @@ def parse_time(text: object, name: str, *, end_of_day: bool = False) -> datetime
     """
     try:
         if not isinstance(text, str):
-            raise ValueError
-        if _DATE_ONLY.fullmatch(text):
-            day = date.fromisoformat(text)
-            return datetime.combine(day, time.max if end_of_day else time.min, UTC)
-        beyond = _NANOSECONDS.search(text)
-        moment = datetime.fromisoformat(_NANOSECONDS.sub("", text))
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        nanosecond = int(beyond[0].ljust(3, "0")) if beyond else 0
-        return NanosecondDatetime.of(moment, nanosecond) if nanosecond else moment
-    except (ValueError, OverflowError):
-        raise ValueError(f"{name}: {text!r} is not a time like 2023-05-08 or 2023-05-08T13:56:00Z") from None
+            raise ValueError(f"{text!r} is not a time like 2023-05-08 or 2023-05-08T13:56:00Z")
+        moment = from_iso(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return last_of_day(moment) if end_of_day and is_date(text) else moment
 
 
 def parse_duration(text: str, name: str) -> timedelta:
@@ -153,6 +147,16 @@ def scope(
     except ValueError as error:
         raise usage_error(str(error)) from None
     return scope
+
+
+def where(text: str | None) -> Filter | None:
+    """The filter that was typed."""
+    if text is None:
+        return None
+    try:
+        return Filter.parse(text)
+    except InvalidArgument as error:
+        raise usage_error(f"--filter: {error}") from None
 
 
 def fields(

@@ -22,9 +22,10 @@ from agentmem.cli.options import (
     Types,
     Until,
     UserId,
+    Where,
     Yes,
 )
-from agentmem.client import Client, DeleteResult
+from agentmem.client import Client, DeleteResult, Filter
 from agentmem.client.filters import Scope
 
 _COUNTED_PAGE_SIZE = 1000
@@ -40,6 +41,7 @@ def delete(
     tag: AllTags = None,
     since: Since = None,
     until: Until = None,
+    filter: Where = None,
     everything: Annotated[bool, Option("--everything", help="All memories of the namespace.")] = False,
     purge: Annotated[bool, Option("--purge", help="Remove all their versions for good.")] = False,
     expected_version: ExpectedVersion = None,
@@ -57,9 +59,10 @@ def delete(
     prints a receipt.
     """
     scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
-    narrowed = any(value is not None for value in scope.values())
+    narrowing = arguments.where(filter)
+    narrowed = narrowing is not None or any(value is not None for value in scope.values())
     if bool(ids) + narrowed + everything != 1:
-        raise usage_error("delete what? give ids, or options such as --user-id, or --everything")
+        raise usage_error("delete what? give ids, or options such as --user-id or --filter, or --everything")
     if expected_version is not None and len(ids or ()) != 1:
         raise usage_error("--expected-version: needs exactly one id")
     acknowledgement = arguments.acknowledgement(ack)
@@ -74,9 +77,14 @@ def delete(
             )
         else:
             if not yes:
-                _ask(client, namespace, scope, purge, json)
+                _ask(client, namespace, narrowing, scope, purge, json)
             result = client.delete_matching(
-                namespace, everything=everything, purge=purge, acknowledgement=acknowledgement, **scope
+                namespace,
+                filter=narrowing,
+                everything=everything,
+                purge=purge,
+                acknowledgement=acknowledgement,
+                **scope,
             )
     if json:
         documents.print_line(documents.from_deletion(result))
@@ -87,11 +95,14 @@ def delete(
         raise SystemExit(ExitCode.NOT_FOUND)
 
 
-def _ask(client: Client, namespace: str, scope: Scope, purge: bool, json: bool) -> None:
+def _ask(
+    client: Client, namespace: str, narrowing: Filter | None, scope: Scope, purge: bool, json: bool
+) -> None:
     """Goes on when the user says yes to the number of memories that match."""
     if json or not terminal.can_ask():
         raise usage_error("--yes: is needed where nobody can be asked")
-    count = sum(1 for _ in client.iterate(namespace, page_size=_COUNTED_PAGE_SIZE, **scope))
+    memories = client.iterate(namespace, filter=narrowing, page_size=_COUNTED_PAGE_SIZE, **scope)
+    count = sum(1 for _ in memories)
     more = ", and deleted ones and earlier versions that match, for good" if purge else ""
     if not terminal.confirmed(f"delete {count} memories of namespace {namespace!r}{more}?"):
         raise CommandError("nothing was deleted")

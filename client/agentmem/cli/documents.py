@@ -25,7 +25,7 @@ from agentmem.client import (
     VersionKind,
 )
 from agentmem.client.models import new_memory_to_proto
-from agentmem.client.times import nanosecond
+from agentmem.client.times import iso_text
 from agentmem.client.values import MAX_EXACT_INTEGER
 
 # A listed memory has these too, so that it can be imported as it is; the server sets them anew.
@@ -201,11 +201,7 @@ def _plain(value: Any) -> Any:
 
 def timestamp(moment: datetime) -> str:
     """A time in UTC as JSON has it, exact."""
-    text = moment.isoformat().removesuffix("+00:00")
-    if beyond := nanosecond(moment):
-        whole, _, microseconds = text.partition(".")
-        text = f"{whole}.{microseconds or '0':0<6}{beyond:03}"
-    return f"{text}Z"
+    return iso_text(moment)
 
 
 def one_line(document: Mapping[str, Any]) -> str:

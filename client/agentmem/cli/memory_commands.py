@@ -32,6 +32,7 @@ from agentmem.cli.options import (
     Types,
     Until,
     UserId,
+    Where,
 )
 from agentmem.client import (
     AddOutcome,
@@ -171,6 +172,7 @@ def list_memories(
     tag: AllTags = None,
     since: Since = None,
     until: Until = None,
+    filter: Where = None,
     as_of: AsOf = None,
     limit: Annotated[int, Option(min=0, help="At most so many; 0 for all.")] = 100,
     with_embedding: Annotated[bool, Option("--with-embedding", help="In JSON, embeddings too.")] = False,
@@ -181,6 +183,7 @@ def list_memories(
 ) -> None:
     """Prints memories in the order of their ids. As JSON lines they can be imported again."""
     scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
+    narrowing = arguments.where(filter)
     moment = arguments.as_of(as_of)
     printed, page_token = 0, ""
     wanted = arguments.consistency(consistency)
@@ -189,6 +192,7 @@ def list_memories(
             size = min(_MAX_PAGE_SIZE, limit - printed) if limit else _MAX_PAGE_SIZE
             page = client.list(
                 namespace,
+                filter=narrowing,
                 page_size=size,
                 page_token=page_token,
                 include_embedding=with_embedding,
@@ -225,6 +229,7 @@ def search(
     tag: AllTags = None,
     since: Since = None,
     until: Until = None,
+    filter: Where = None,
     consistency: ConsistencyText = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
@@ -232,9 +237,12 @@ def search(
 ) -> None:
     """Finds memories, best first. Prints score, time, owner, id and content."""
     scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
+    narrowing = arguments.where(filter)
     wanted = arguments.consistency(consistency)
     with connected(target, timeout_s, namespace) as client:
-        result = client.search(namespace, text, mode=mode, top_k=top_k, consistency=wanted, **scope)
+        result = client.search(
+            namespace, text, mode=mode, top_k=top_k, filter=narrowing, consistency=wanted, **scope
+        )
     if json:
         hits = [{"score": hit.score, "memory": documents.from_memory(hit.memory)} for hit in result.hits]
         documents.print_line(

@@ -54,6 +54,15 @@ Since = Annotated[
     str | None, Option(help="Happened then or later: an ISO date or time, UTC if it names no zone.")
 ]
 Until = Annotated[str | None, Option(help="Happened then or earlier; a date means to its end.")]
+Where = Annotated[
+    str | None,
+    Option(
+        "--filter",
+        "--where",
+        help="Which ones, as in: importance > 0.5 and (tags = 'trip' or metadata.city in ('Lima', 'Quito')) "
+        "and event_time > now - 7d",
+    ),
+]
 AsOf = Annotated[
     str | None, Option("--as-of", help="As it was: a number is a revision, else an ISO date or time.")
 ]

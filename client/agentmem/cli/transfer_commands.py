@@ -23,6 +23,7 @@ from agentmem.cli.options import (
     Types,
     Until,
     UserId,
+    Where,
 )
 from agentmem.client import DuplicatePolicy
 
@@ -97,6 +98,7 @@ def export(
     tag: AllTags = None,
     since: Since = None,
     until: Until = None,
+    filter: Where = None,
     newest_only: Annotated[
         bool, Option("--newest-only", help="Without older versions and deleted memories.")
     ] = False,
@@ -107,13 +109,16 @@ def export(
 ) -> None:
     """Writes the versions of a namespace as JSON lines, for `import`; all as of one revision.
 
-    With options such as --user-id those of the memories whose newest version matches; else of all, deleted
-    ones too. The file is there when it is complete.
+    With options such as --user-id or --filter those of the memories whose newest version matches; else of
+    all, deleted ones too. The file is there when it is complete.
     """
     scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
+    narrowing = arguments.where(filter)
     wanted = arguments.consistency(consistency)
     with connected(target, timeout_s, namespace) as client, terminal.progress("exporting", None) as advance:
-        versions = client.export(namespace, newest_only=newest_only, consistency=wanted, **scope)
+        versions = client.export(
+            namespace, filter=narrowing, newest_only=newest_only, consistency=wanted, **scope
+        )
         if file == "-":
             count = exporting.write(versions, sys.stdout.buffer, advance)
         else:

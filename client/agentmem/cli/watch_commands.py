@@ -19,6 +19,7 @@ from agentmem.cli.options import (
     Types,
     Until,
     UserId,
+    Where,
 )
 
 
@@ -37,6 +38,7 @@ def watch(
     tag: AllTags = None,
     since: Since = None,
     until: Until = None,
+    filter: Where = None,
     skip_pruned: Annotated[
         bool, Option("--skip-pruned", help="Leave out versions that retention has removed.")
     ] = False,
@@ -48,14 +50,20 @@ def watch(
 ) -> None:
     """Prints the changes of a namespace as they come, until Ctrl-C.
 
-    With options such as --user-id those of memories that match after the change or before it, and all purges,
-    of which only a digest is left. --timeout-s is how long there may be no node to go on with.
+    With options such as --user-id or --filter those of memories that match after the change or before it, and
+    all purges, of which only a digest is left. --timeout-s is how long there may be no node to go on with.
     """
     scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
+    narrowing = arguments.where(filter)
     start = arguments.after(after)
     with connected(target, timeout_s, namespace) as client:
         changes = client.watch(
-            namespace, after=start, include_embedding=with_embedding, skip_pruned=skip_pruned, **scope
+            namespace,
+            after=start,
+            filter=narrowing,
+            include_embedding=with_embedding,
+            skip_pruned=skip_pruned,
+            **scope,
         )
         with changes:
             try:

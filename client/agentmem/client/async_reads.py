@@ -15,7 +15,7 @@ from agentmem.client.async_connection import (
 )
 from agentmem.client.batches import get_entry, search_entry
 from agentmem.client.consistency import Consistency, Position
-from agentmem.client.filters import Filter, Scope, scoped
+from agentmem.client.filters import FilterInput, Scope, filter_of, scoped
 from agentmem.client.models import Memory
 from agentmem.client.namespaces import Stats
 from agentmem.client.versions import AsOf, HistoryPage, MemoryVersion
@@ -84,7 +84,7 @@ class AsyncReads(AsyncConnection):
         self,
         namespace: str,
         *,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         page_size: int = DEFAULT_PAGE_SIZE,
         page_token: str = "",
         include_embedding: bool = False,
@@ -96,7 +96,7 @@ class AsyncReads(AsyncConnection):
         """One page of the memories of a namespace, in the order of their ids.
 
         Args:
-            filter: which ones; narrowed further by the keywords of Scope.
+            filter: which ones, a Filter or its text; narrowed further by the keywords of Scope.
             page_size: 1 to 1,000 memories.
             page_token: ``next_page_token`` of the page before, with the same filter, scope and as_of.
         """
@@ -119,7 +119,7 @@ class AsyncReads(AsyncConnection):
         self,
         namespace: str,
         *,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         page_size: int = DEFAULT_PAGE_SIZE,
         include_embedding: bool = False,
         as_of: AsOf = None,
@@ -153,7 +153,7 @@ class AsyncReads(AsyncConnection):
         embedding: Sequence[float] | None = None,
         mode: SearchMode | str = SearchMode.HYBRID,
         top_k: int = DEFAULT_TOP_K,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         include_embedding: bool = False,
         consistency: Consistency | None = None,
         timeout_s: float | None = None,
@@ -166,7 +166,7 @@ class AsyncReads(AsyncConnection):
             embedding: the question's embedding; the server embeds the text when None.
             mode: by meaning and words, by meaning, or by words.
             top_k: 1 to 1,000 hits at most.
-            filter: among which memories; narrowed further by the keywords of Scope.
+            filter: among which memories, a Filter or its text; narrowed further by the keywords of Scope.
         """
         request = reader_pb2.SearchMemoriesRequest(
             namespace=values.text("namespace", namespace),
@@ -255,7 +255,7 @@ class AsyncReads(AsyncConnection):
         self,
         namespace: str,
         *,
-        filter: Filter | None,
+        filter: FilterInput | None,
         page_size: int,
         include_embedding: bool,
         as_of: AsOf,
@@ -264,6 +264,8 @@ class AsyncReads(AsyncConnection):
         **scope: Unpack[Scope],
     ) -> AsyncIterator[Page]:
         page_token = ""
+        # Read once: ``now`` in a text is the same for all pages.
+        filter = filter_of(filter)
         while True:
             page = await self.list(
                 namespace,

@@ -15,7 +15,7 @@ from agentmem.client.backup import Backup, Progress, fetch_backup
 from agentmem.client.batches import bound_of, read_route
 from agentmem.client.consistency import Consistency
 from agentmem.client.errors import invalid_field
-from agentmem.client.filters import Filter, Scope, scoped
+from agentmem.client.filters import FilterInput, Scope, scoped
 from agentmem.client.importing import MessageBuilder, VersionImport
 from agentmem.client.versions import ImportConflict, ImportResult, MemoryVersion
 from agentmem.v1 import reader_pb2
@@ -32,7 +32,7 @@ class AsyncTransfers(AsyncConnection):
         self,
         namespace: str,
         *,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         newest_only: bool = False,
         consistency: Consistency | None = None,
         timeout_s: float | None = None,
@@ -140,7 +140,7 @@ class AsyncTransfers(AsyncConnection):
         self,
         namespace: str,
         *,
-        filter: Filter | None,
+        filter: FilterInput | None,
         newest_only: bool,
         consistency: Consistency | None,
         timeout_s: float | None,

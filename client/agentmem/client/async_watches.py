@@ -9,7 +9,7 @@ from agentmem.client import changes, values
 from agentmem.client.async_connection import AsyncConnection
 from agentmem.client.change_stream import ChangeStream
 from agentmem.client.changes import After, MemoryChange, WatchPosition
-from agentmem.client.filters import Filter, Scope, scoped
+from agentmem.client.filters import FilterInput, Scope, scoped
 from agentmem.v1 import reader_pb2
 
 
@@ -68,7 +68,7 @@ class AsyncWatches(AsyncConnection):
         namespace: str,
         *,
         after: After = None,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         include_embedding: bool = False,
         skip_pruned: bool = False,
         timeout_s: float | None = None,

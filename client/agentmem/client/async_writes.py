@@ -17,7 +17,7 @@ from agentmem.client.batches import add_entry
 from agentmem.client.calls import Method, Response
 from agentmem.client.consistency import Position
 from agentmem.client.errors import invalid_field
-from agentmem.client.filters import Field, Filter, Scope, scoped
+from agentmem.client.filters import Field, FilterInput, Scope, scoped
 from agentmem.client.models import AddFields, NewMemory, UpdateFields
 from agentmem.client.namespaces import SettingsFields, UpdatedSettings
 from agentmem.client.selection import Route
@@ -171,7 +171,7 @@ class AsyncWrites(AsyncConnection):
         self,
         namespace: str,
         *,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         everything: bool = False,
         purge: bool = False,
         acknowledgement: AcknowledgementInput | None = None,

@@ -2,6 +2,7 @@
 
     AgentMemError
     ├── InvalidArgument       the request can never work as it is (also raised before anything is sent)
+    │   └── FilterSyntaxError a filter that was given as text cannot be read
     ├── FailedPrecondition    the node or the namespace that was asked cannot do it
     │   ├── HistoryPruned     retention has removed what was asked for
     │   └── RevisionLost      a promotion left behind what a session, or at_least(...), asks for
@@ -23,7 +24,9 @@ chooses the class and the reason says more: ``except InvalidArgument as error: e
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -32,6 +35,8 @@ from google.rpc import error_details_pb2, status_pb2
 from agentmem.v1 import failure_pb2
 
 DOMAIN = "agentmem"
+# Of a filter that cannot be read, on either side of the place.
+_SHOWN_CHARACTERS = 60
 _STATUS_KEY = "grpc-status-details-bin"
 
 
@@ -69,6 +74,43 @@ class InvalidArgument(AgentMemError):
     """The request can never work as it is; ``metadata["field"]`` names the field where there is one."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class FilterSyntaxError(InvalidArgument):
+    """A filter that was given as text cannot be read; str() shows the place, with a caret below it.
+
+    Attributes:
+        problem: what is wrong there, without the place.
+        text: what was to be read.
+        position: the place in it, counted in characters from 0; its length is the end.
+    """
+
+    def __init__(self, problem: str, text: str, position: int) -> None:
+        line = text.count("\n", 0, position) + 1
+        column = position - (text.rfind("\n", 0, position) + 1) + 1
+        where = f"column {column}" if "\n" not in text else f"line {line}, column {column}"
+        super().__init__(
+            f"filter, {where}: {problem}\n{_pointed(text, position)}",
+            reason="FILTER_SYNTAX",
+            metadata={"field": "filter", "position": str(position)},
+        )
+        self.problem, self.text, self.position = problem, text, position
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # That of Exception would call it with the message alone.
+        return FilterSyntaxError, (self.problem, self.text, self.position)
+
+
+def _pointed(text: str, position: int) -> str:
+    """The surroundings of a place in its line, and below them a caret under it."""
+    start = max(text.rfind("\n", 0, position) + 1, position - _SHOWN_CHARACTERS)
+    shown = text[start : position + _SHOWN_CHARACTERS].split("\n")[0].rstrip("\r").replace("\t", " ")
+    # Chinese, Japanese and Korean characters are two columns wide, and accents of their own none.
+    before = sum(
+        0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in "WF")
+        for each in shown[: position - start]
+    )
+    return f"  {shown}\n  {' ' * before}^"
 
 
 class FailedPrecondition(AgentMemError):

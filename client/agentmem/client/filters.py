@@ -4,7 +4,14 @@
     (Field("event_time") >= since) & ~Field("tags").contains("draft")
     Field("metadata.city").is_in(["Lima", "Quito"]) | (Field("importance") > 0.5)
 
-The server decides which fields and operators it serves and refuses the others with FILTER_UNSUPPORTED.
+or the same as text, which every call takes, too:
+
+    user_id = "ana"
+    event_time >= "2023-05-01" and not tags contains "draft"
+    metadata.city in ("Lima", "Quito") or importance > 0.5
+
+``filter_parser`` has all of that form. The server decides which fields and operators it serves and refuses
+the others with FILTER_UNSUPPORTED.
 """
 
 from __future__ import annotations
@@ -15,6 +22,8 @@ from typing import NoReturn, TypeAlias, TypedDict
 
 from agentmem.client import values
 from agentmem.client.errors import invalid_field
+from agentmem.client.filter_parser import parse
+from agentmem.client.filter_text import readable
 from agentmem.client.models import MemoryType, memory_type
 from agentmem.v1 import filter_pb2
 
@@ -24,7 +33,8 @@ FilterOperand: TypeAlias = str | int | float | bool | datetime
 class Filter:
     """An immutable condition, or several joined with ``&`` (and), ``|`` (or), ``~`` (not).
 
-    Made by ``Field``, or from a message of the API for what the builder cannot say.
+    Made by ``Field``, by ``Filter.parse`` from its readable form, which ``str`` gives back, or from a message
+    of the API for what these cannot say.
     """
 
     __slots__ = ("_message",)
@@ -34,6 +44,20 @@ class Filter:
             raise invalid_field("filter", f"is made of an agentmem.v1.Filter, not of {values.kind(message)}")
         self._message = filter_pb2.Filter()
         self._message.CopyFrom(message)
+
+    @classmethod
+    def parse(cls, text: str, *, now: datetime | None = None) -> Filter:
+        """The filter that a text such as ``user_id = "ana" and event_time >= "2023-05-01"`` describes.
+
+        ``agentmem.client.filter_parser`` has the whole language.
+
+        Args:
+            now: what ``now`` in the text means; the moment of this call when None.
+
+        Raises:
+            FilterSyntaxError: the text describes none; it says what was expected where.
+        """
+        return cls(parse(values.text("filter", text), now))
 
     def to_proto(self) -> filter_pb2.Filter:
         """The filter as a message of the API; the caller's own copy."""
@@ -66,8 +90,11 @@ class Filter:
         # `a and b` would silently drop a, and `1 < Field("x") < 3` its first half.
         raise TypeError("a Filter has no truth value; join filters with &, | and ~")
 
+    def __str__(self) -> str:
+        return readable(self._message)
+
     def __repr__(self) -> str:
-        return f"Filter({_text(self._message)})"
+        return f"Filter.parse({str(self)!r})"
 
 
 def all_of(filters: Iterable[Filter]) -> Filter | None:
@@ -78,10 +105,13 @@ def all_of(filters: Iterable[Filter]) -> Filter | None:
     return _joined("all_of", given)
 
 
+FilterInput: TypeAlias = Filter | str
+
+
 class Field:
     """A field of a memory, to be compared: ``id``, ``user_id``, ``agent_id``, ``session_id``, ``type``,
-    ``tags``, ``importance``, ``event_time``, ``create_time``, ``update_time``, ``expire_time`` or
-    ``metadata.<key>``.
+    ``tags``, ``importance``, ``event_time``, ``create_time``, ``update_time``, ``expire_time``, ``content``,
+    ``version``, ``embedding_model`` or ``metadata.<key>``.
 
     Values are strings, numbers, booleans, or datetimes with a time zone; others raise InvalidArgument. On a
     field with several values (tags, a metadata list) a comparison holds when it holds for one of them.
@@ -180,42 +210,13 @@ def _joined(kind: str, filters: Iterable[Filter]) -> Filter:
     return Filter(filter_pb2.Filter(any_of=joined))
 
 
-_SYMBOLS = {
-    filter_pb2.OPERATOR_EQ: "==",
-    filter_pb2.OPERATOR_NE: "!=",
-    filter_pb2.OPERATOR_GT: ">",
-    filter_pb2.OPERATOR_GTE: ">=",
-    filter_pb2.OPERATOR_LT: "<",
-    filter_pb2.OPERATOR_LTE: "<=",
-}
-
-
-def _text(message: filter_pb2.Filter) -> str:
-    kind = message.WhichOneof("kind")
-    if kind == "all_of":
-        return "(" + " & ".join(map(_text, message.all_of.filters)) + ")"
-    if kind == "any_of":
-        return "(" + " | ".join(map(_text, message.any_of.filters)) + ")"
-    if kind == "negated":
-        return "~" + _text(message.negated)
-    condition = message.condition
-    operands = ", ".join(_operand_text(value) for value in condition.values)
-    symbol = _SYMBOLS.get(condition.operator)
-    if symbol is None:
-        name = filter_pb2.Operator.Name(condition.operator).removeprefix("OPERATOR_").lower()
-        return f"{condition.field} {name}({operands})"
-    return f"{condition.field} {symbol} {operands}"
-
-
-def _operand_text(value: filter_pb2.FilterValue) -> str:
-    kind = value.WhichOneof("kind")
-    if kind == "string_value":
-        return repr(value.string_value)
-    if kind == "number_value":
-        return f"{value.number_value:g}"
-    if kind == "bool_value":
-        return repr(value.bool_value)
-    return values.to_datetime(value.time_value).isoformat()
+def filter_of(given: FilterInput | None) -> Filter | None:
+    """The filter that a caller gave, read when it is text."""
+    if given is None or isinstance(given, Filter):
+        return given
+    if isinstance(given, str):
+        return Filter.parse(given)
+    raise invalid_field("filter", f"must be a Filter or its text, not {values.kind(given)}")
 
 
 class Scope(TypedDict, total=False):
@@ -237,11 +238,10 @@ class Scope(TypedDict, total=False):
     until: datetime | None
 
 
-def scoped(given: Filter | None, scope: Mapping[str, object]) -> Filter | None:
+def scoped(given: FilterInput | None, scope: Mapping[str, object]) -> Filter | None:
     """The filter and the scope in one; None when neither narrows."""
-    if given is not None and not isinstance(given, Filter):
-        raise invalid_field("filter", f"must be a Filter, not {values.kind(given)}")
-    parts = [] if given is None else [given]
+    parsed = filter_of(given)
+    parts = [] if parsed is None else [parsed]
     for name, value in scope.items():
         if name not in Scope.__annotations__:
             raise invalid_field(name, f"is not a keyword here; there are {', '.join(Scope.__annotations__)}")

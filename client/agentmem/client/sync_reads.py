@@ -9,7 +9,7 @@ from agentmem.client.answers import GetResult, Page, SearchMode, SearchResult
 from agentmem.client.async_connection import DEFAULT_PAGE_SIZE
 from agentmem.client.async_reads import DEFAULT_TOP_K
 from agentmem.client.consistency import Consistency
-from agentmem.client.filters import Filter, Scope
+from agentmem.client.filters import FilterInput, Scope
 from agentmem.client.models import Memory
 from agentmem.client.namespaces import Stats
 from agentmem.client.sync_connection import SyncConnection, following
@@ -59,7 +59,7 @@ class SyncReads(SyncConnection):
         self,
         namespace: str,
         *,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         page_size: int = DEFAULT_PAGE_SIZE,
         page_token: str = "",
         include_embedding: bool = False,
@@ -87,7 +87,7 @@ class SyncReads(SyncConnection):
         self,
         namespace: str,
         *,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         page_size: int = DEFAULT_PAGE_SIZE,
         include_embedding: bool = False,
         as_of: AsOf = None,
@@ -118,7 +118,7 @@ class SyncReads(SyncConnection):
         embedding: Sequence[float] | None = None,
         mode: SearchMode | str = SearchMode.HYBRID,
         top_k: int = DEFAULT_TOP_K,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         include_embedding: bool = False,
         consistency: Consistency | None = None,
         timeout_s: float | None = None,

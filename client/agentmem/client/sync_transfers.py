@@ -11,7 +11,7 @@ from agentmem.client.acknowledgement import AcknowledgementInput
 from agentmem.client.backup import Backup, Progress
 from agentmem.client.consistency import Consistency
 from agentmem.client.errors import invalid_field
-from agentmem.client.filters import Filter, Scope
+from agentmem.client.filters import FilterInput, Scope
 from agentmem.client.importing import MessageBuilder
 from agentmem.client.sync_connection import SyncConnection, following
 from agentmem.client.versions import ImportConflict, ImportResult, MemoryVersion
@@ -24,7 +24,7 @@ class SyncTransfers(SyncConnection):
         self,
         namespace: str,
         *,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         newest_only: bool = False,
         consistency: Consistency | None = None,
         timeout_s: float | None = None,

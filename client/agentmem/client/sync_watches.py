@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 from agentmem.client.async_client import AsyncClient
 from agentmem.client.change_stream import ChangeStream
 from agentmem.client.changes import After, MemoryChange, WatchPosition
-from agentmem.client.filters import Filter, Scope
+from agentmem.client.filters import FilterInput, Scope
 from agentmem.client.sync_connection import SyncConnection
 
 
@@ -74,7 +74,7 @@ class SyncWatches(SyncConnection):
         namespace: str,
         *,
         after: After = None,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         include_embedding: bool = False,
         skip_pruned: bool = False,
         timeout_s: float | None = None,

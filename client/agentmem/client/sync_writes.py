@@ -7,7 +7,7 @@ from typing import Unpack
 
 from agentmem.client.acknowledgement import AcknowledgementInput
 from agentmem.client.answers import AddResult, DeleteResult, DuplicatePolicy, PurgeStatus, UpdatedMemory
-from agentmem.client.filters import Filter, Scope
+from agentmem.client.filters import FilterInput, Scope
 from agentmem.client.models import AddFields, NewMemory, UpdateFields
 from agentmem.client.namespaces import SettingsFields, UpdatedSettings
 from agentmem.client.sync_connection import SyncConnection
@@ -115,7 +115,7 @@ class SyncWrites(SyncConnection):
         self,
         namespace: str,
         *,
-        filter: Filter | None = None,
+        filter: FilterInput | None = None,
         everything: bool = False,
         purge: bool = False,
         acknowledgement: AcknowledgementInput | None = None,
