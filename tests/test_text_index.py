@@ -181,7 +181,7 @@ def lose_meta(folder: Path) -> None:
 
 
 def lose_positions(folder: Path) -> None:
-    """Which hold nothing here: tantivy misses them in the first search only."""
+    """tantivy misses them in the first search only."""
     next(folder.glob("*.pos")).unlink()
 
 

@@ -37,7 +37,7 @@ from agentmem.replica.text import TextIndex
 from agentmem.replica.view import View
 
 # Raise it when text analysis, the schema or the meaning of a file changes.
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 IDENTITY_FILE = "index.json"
 TEXT_FOLDER = "text"
 SEGMENTS_FOLDER = "segments"

@@ -13,6 +13,8 @@ _CJK = (
     "\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97c\uac00-\ud7a3"
     "\uf900-\ufaff\U00020000-\U000323af"
 )
+# What may stand between two CJK characters of one word or name: white space and the dot in foreign names.
+JOINERS = " \t\n\r\u30fb\u00b7"
 _RUN = re.compile(f"[{_CJK}]+|[^{_CJK}]+")
 _CJK_CHARACTER = re.compile(f"[{_CJK}]")
 

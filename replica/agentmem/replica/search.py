@@ -19,7 +19,9 @@ from agentmem.replica.view import NamespaceView, View
 MIN_CANDIDATES = 200
 CANDIDATES_PER_HIT = 2
 
-Mode = Literal["hybrid", "semantic", "text"]
+Mode = Literal["hybrid", "semantic", "text", "exact"]
+# Modes that look at words alone, and need some.
+WORD_MODES: frozenset[Mode] = frozenset({"text", "exact"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def search(view: View, query: SearchQuery) -> list[ScoredOrdinal]:
         allowed = allowed - query.excluded
     if not allowed:
         return []
-    if query.mode == "text" or (query.mode == "hybrid" and query.vector is None):
+    if query.mode in WORD_MODES or (query.mode == "hybrid" and query.vector is None):
         texts = _by_text(view, namespace, query, allowed, query.top_k)
         return _scored(texts.ordinals, texts.scores)
     if query.mode == "semantic" or not query.text:
@@ -86,6 +88,10 @@ def _by_text(
 ) -> TextHits:
     if view.text is None or not query.text:
         return NO_HITS
+    if query.mode == "exact":
+        return view.text.search_phrase(
+            namespace.state.number, len(namespace.live), query.text, top_k, allowed
+        )
     return view.text.search(namespace.state.number, len(namespace.live), query.text, top_k, allowed)
 
 

@@ -38,7 +38,7 @@ from agentmem.core.validation import (
 from agentmem.core.watching import Watches
 from agentmem.replica.consistent_reads import ConsistentReads, Part
 from agentmem.replica.ordinals import OrdinalSet
-from agentmem.replica.search import Mode, ScoredOrdinal, SearchQuery, search
+from agentmem.replica.search import WORD_MODES, Mode, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.view import View
 from agentmem.v1 import reader_pb2, replication_pb2, replication_pb2_grpc, writer_pb2, writer_pb2_grpc
 
@@ -53,6 +53,7 @@ _MODES: dict[int, Mode] = {
     reader_pb2.SEARCH_MODE_HYBRID: "hybrid",
     reader_pb2.SEARCH_MODE_SEMANTIC: "semantic",
     reader_pb2.SEARCH_MODE_TEXT: "text",
+    reader_pb2.SEARCH_MODE_EXACT: "exact",
 }
 
 
@@ -105,9 +106,9 @@ class ReplicaReader(StoreReader):
         top_k = check_limit(request.top_k, "top_k", DEFAULT_TOP_K, MAX_TOP_K)
         given = decode_embedding(request.embedding, "embedding") if request.embedding else None
         text = request.text.strip()
-        if not text and (given is None or mode == "text"):
+        if not text and (given is None or mode in WORD_MODES):
             raise invalid_field(
-                "text", "must not be empty" + ("" if mode == "text" else ", or send an embedding")
+                "text", "must not be empty" + ("" if mode in WORD_MODES else ", or send an embedding")
             )
         matcher = compile_filter(request.filter)
         demand = demand_of(request.consistency)
@@ -157,7 +158,7 @@ class ReplicaReader(StoreReader):
         namespace = view.namespaces.get(request.namespace)
         if namespace is None:
             return response
-        vector = None if mode == "text" else self._query_vector(namespace.state, mode, text, given)
+        vector = None if mode in WORD_MODES else self._query_vector(namespace.state, mode, text, given)
         query = SearchQuery(request.namespace, text, vector, mode, matcher, top_k, now_us())
         for _ in range(MAX_SEARCHES_AGAIN):
             gone = self._fill(response, search(view, query), request.include_embedding)

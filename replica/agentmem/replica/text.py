@@ -3,7 +3,8 @@
 One index on disk holds all namespaces of a replica. Its fields:
 
     ordinal   u64, indexed and fast
-    body      tokens with their frequencies, made here and not by tantivy
+    body      tokens with their frequencies, made here and not by tantivy: stems, CJK characters and bigrams
+    words     tokens with their positions: words as they are written, CJK characters
 
 A token is ``<namespace number>|<word>``, so a search cannot leave its namespace and the document frequency
 of a word is that within the namespace. tantivy counts documents over all namespaces, though; ``_weight``
@@ -15,14 +16,10 @@ This is the only module that imports tantivy.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import mmap
 import shutil
-import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +29,9 @@ import tantivy
 
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.planner import OVERFETCH, pushes_down
-from agentmem.replica.scripts import bigrams, runs
+from agentmem.replica.scripts import JOINERS, bigrams, runs
 from agentmem.replica.stop_words import STOP_WORDS
+from agentmem.replica.text_files import check_files
 
 WRITER_HEAP_BYTES = 32_000_000
 # Lucene's limit, too. What is longer is no word: base64, a URL's token.
@@ -45,12 +43,6 @@ MIN_FETCH_HITS = 64
 MAX_ALTERNATIVE_ORDINALS = 1000
 
 _logger = logging.getLogger(__name__)
-
-# Each file of tantivy 0.27 ends with: footer (JSON with the crc32 of all before it) | its length | 1337.
-_FILE_END = struct.Struct("<II")
-_FILE_MAGIC = 1337
-# What every segment has, whatever is in its documents; deletions are a file besides.
-_SEGMENT_SUFFIXES = (".fast", ".fieldnorm", ".idx", ".pos", ".store", ".term")
 
 Scores = npt.NDArray[np.float64]
 
@@ -70,38 +62,44 @@ def _schema() -> tantivy.Schema:
     builder = tantivy.SchemaBuilder()
     builder.add_unsigned_field("ordinal", indexed=True, fast=True)
     builder.add_text_field("body", tokenizer_name="raw", index_option="freq")
+    builder.add_text_field("words", tokenizer_name="raw", index_option="position")
     return builder.build()
 
 
-def _analyzer(stop_words: tuple[str, ...]) -> tantivy.TextAnalyzer:
-    builder = (
+def _folding() -> tantivy.TextAnalyzerBuilder:
+    # Accents go first: in lower case the Turkish capital İ is two characters.
+    return (
         tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-        .filter(tantivy.Filter.remove_long(MAX_TOKEN_BYTES))
-        .filter(tantivy.Filter.lowercase())
         .filter(tantivy.Filter.ascii_fold())
+        .filter(tantivy.Filter.lowercase())
     )
+
+
+def _stemming(stop_words: tuple[str, ...]) -> tantivy.TextAnalyzer:
+    builder = _folding().filter(tantivy.Filter.remove_long(MAX_TOKEN_BYTES))
     if stop_words:
         builder = builder.filter(tantivy.Filter.custom_stopword(list(stop_words)))
     return builder.filter(tantivy.Filter.stemmer("english")).build()
 
 
 _SCHEMA = _schema()
-_WORDS = _analyzer(())
-_WORDS_THAT_MEAN = _analyzer(tuple(sorted(STOP_WORDS)))
+_AS_WRITTEN = _folding().build()
+_STEMS = _stemming(())
+_STEMS_THAT_MEAN = _stemming(tuple(sorted(STOP_WORDS)))
 
 
 def document_tokens(content: str) -> list[str]:
     """The tokens that a memory is found by: English stems, CJK characters and bigrams."""
     tokens: list[str] = []
     for is_cjk, run in runs(content):
-        tokens += [*run, *bigrams(run)] if is_cjk else _WORDS.analyze(run)
+        tokens += [*run, *bigrams(run)] if is_cjk else _STEMS.analyze(run)
     return tokens
 
 
 def query_tokens(text: str) -> list[str]:
     """The distinct tokens to look for. Stop words are left out unless there is nothing else."""
     pieces = list(runs(text))
-    tokens = _query_tokens(pieces, _WORDS_THAT_MEAN) or _query_tokens(pieces, _WORDS)
+    tokens = _query_tokens(pieces, _STEMS_THAT_MEAN) or _query_tokens(pieces, _STEMS)
     return list(dict.fromkeys(tokens))
 
 
@@ -115,6 +113,34 @@ def _query_tokens(pieces: list[tuple[bool, str]], analyzer: tantivy.TextAnalyzer
         else:
             tokens += bigrams(run)
     return tokens
+
+
+def phrase_tokens(text: str) -> list[tuple[int, str]]:
+    """Each word as it is written, or CJK character, with its position, the first at 0 and ascending.
+
+    Case, width and accents make no difference, nor do spaces and punctuation between words; but punctuation
+    between two CJK characters, where a space would say nothing, takes a position.
+    """
+    tokens: list[tuple[int, str]] = []
+    position = 0
+    is_behind_cjk = is_apart = False
+    for is_cjk, run in runs(text):
+        if is_cjk:
+            position += is_behind_cjk and is_apart
+            words = list(run)
+        else:
+            words = _AS_WRITTEN.analyze(run)
+            is_apart = not words and bool(run.strip(JOINERS))
+        for word in words:
+            tokens.append((position, word))
+            position += 1
+        if words:
+            is_behind_cjk = is_cjk
+    return tokens
+
+
+def _is_indexed(token: str) -> bool:
+    return len(token.encode()) <= MAX_TOKEN_BYTES
 
 
 def _idf(documents: int, frequency: int) -> float:
@@ -138,6 +164,19 @@ class TextSearcher:
             allowed: the live ordinals that match the filter.
         """
         query = self._query(namespace_number, documents, text)
+        return self._best(query, documents, top_k, allowed)
+
+    def search_phrase(
+        self, namespace_number: int, documents: int, text: str, top_k: int, allowed: OrdinalSet
+    ) -> TextHits:
+        """The best ``top_k`` of the allowed documents that have the text's words one behind the other.
+
+        Args: as of ``search``.
+        """
+        query = self._phrase_query(namespace_number, documents, phrase_tokens(text))
+        return self._best(query, documents, top_k, allowed)
+
+    def _best(self, query: tantivy.Query | None, documents: int, top_k: int, allowed: OrdinalSet) -> TextHits:
         if query is None or not allowed:
             return NO_HITS
         wanted = min(top_k, len(allowed))
@@ -176,6 +215,30 @@ class TextSearcher:
             for frequency, term in terms[:MAX_QUERY_TOKENS]
         ]
         return tantivy.Query.boolean_query(clauses) if clauses else None
+
+    def _phrase_query(
+        self, namespace_number: int, documents: int, tokens: Sequence[tuple[int, str]]
+    ) -> tantivy.Query | None:
+        """None when a word of the phrase, or every word, is missing from the namespace."""
+        terms: list[str | tuple[int, str]] = []
+        frequencies = []
+        for position, token in tokens:
+            term = f"{namespace_number}|{token}"
+            frequency = self._searcher.doc_freq("words", term) if _is_indexed(token) else 0
+            if not frequency:
+                return None
+            terms.append((position, term))
+            frequencies.append(frequency)
+        if not terms:
+            return None
+        if len(terms) == 1:
+            query = tantivy.Query.term_query(_SCHEMA, "words", term, index_option="freq")
+        else:
+            query = tantivy.Query.phrase_query(_SCHEMA, "words", terms)
+        # tantivy weighs a phrase by the sum of its words' weights.
+        wanted = sum(_idf(documents, frequency) for frequency in frequencies)
+        given = sum(_idf(self._searcher.num_docs, frequency) for frequency in frequencies)
+        return tantivy.Query.boost_query(query, wanted / given)
 
     def _weight(self, documents: int, frequency: int) -> float:
         """What makes of tantivy's score, with its count of all documents, that of the namespace alone."""
@@ -221,36 +284,6 @@ def _cut_to(hits: TextHits, allowed: OrdinalSet) -> TextHits:
     return TextHits(hits.ordinals[mask], hits.scores[mask])
 
 
-def _check_files(folder: Path) -> None:
-    """Reads the committed files against their checksums: tantivy does not, and panics in a search instead.
-
-    Raises:
-        OSError, ValueError, KeyError: a file is missing or damaged.
-    """
-    if not folder.exists():
-        return
-    for path in _committed_files(folder):
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            footer_bytes, magic = _FILE_END.unpack(data[-_FILE_END.size :])
-            footer_start = len(data) - _FILE_END.size - footer_bytes
-            if magic != _FILE_MAGIC or footer_start < 0:
-                raise ValueError(f"{path} has no footer")
-            footer = json.loads(data[footer_start : -_FILE_END.size])
-            with memoryview(data)[:footer_start] as body:
-                if zlib.crc32(body) != footer["crc"]:
-                    raise ValueError(f"{path} fails its checksum")
-
-
-def _committed_files(folder: Path) -> Iterator[Path]:
-    """Every file that the last commit needs. Without some of them tantivy opens and fails in a search."""
-    for segment in json.loads((folder / "meta.json").read_bytes())["segments"]:
-        name = segment["segment_id"].replace("-", "")
-        for suffix in _SEGMENT_SUFFIXES:
-            yield folder / (name + suffix)
-        if segment["deletes"] is not None:
-            yield folder / f"{name}.{segment['deletes']['opstamp']}.del"
-
-
 class TextIndex:
     """The writing side. One thread uses it, and one process at a time has the folder open."""
 
@@ -263,7 +296,7 @@ class TextIndex:
         self._deleted: list[int] = []
         self.is_changed = False
         try:
-            _check_files(folder)
+            check_files(folder)
             self._open(folder)
             self.indexed = self.searcher().ordinals()
         except (KeyboardInterrupt, SystemExit):
@@ -283,11 +316,17 @@ class TextIndex:
 
     def add(self, namespace_number: int, ordinal: int, content: str) -> None:
         """Adds a document; searchable after ``commit``."""
-        # No positions and no offsets are kept, so that all of them may be 0.
+        # No offsets are kept, and no positions in the body, so that all of them may be 0.
         tokens = [tantivy.Token(f"{namespace_number}|{token}", 0, 0, 0) for token in document_tokens(content)]
+        words = [
+            tantivy.Token(f"{namespace_number}|{word}", position, 0, 0)
+            for position, word in phrase_tokens(content)
+            if _is_indexed(word)
+        ]
         document = tantivy.Document()
         document.add_unsigned("ordinal", ordinal)
         document.add_pre_tokenized_text("body", tantivy.PreTokenizedString(text="", tokens=tokens))
+        document.add_pre_tokenized_text("words", tantivy.PreTokenizedString(text="", tokens=words))
         self._writer.add_document(document)
         self.is_changed = True
 
