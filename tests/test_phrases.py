@@ -126,8 +126,7 @@ def test_over_the_network(writer: Stubs, replica: Stubs, namespace: str) -> None
         writer_pb2.AddMemoriesRequest(
             namespace=namespace,
             memories=[
-                memory_pb2.Memory(id=str(number), content=content)
-                for number, content in enumerate(contents)
+                memory_pb2.Memory(id=str(number), content=content) for number, content in enumerate(contents)
             ],
         ),
         timeout=30,

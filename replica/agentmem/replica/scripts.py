@@ -27,6 +27,11 @@ def runs(text: str) -> Iterator[tuple[bool, str]]:
         yield _CJK_CHARACTER.match(run) is not None, run
 
 
+def is_cjk(token: str) -> bool:
+    """Whether a token, which is never of both, is of CJK characters."""
+    return _CJK_CHARACTER.match(token) is not None
+
+
 def bigrams(run: str) -> list[str]:
     """Each two neighbouring characters; nothing for a single one."""
     return [run[index : index + 2] for index in range(len(run) - 1)]

@@ -10,6 +10,7 @@ import numpy as np
 from agentmem.core.filters import Filter
 from agentmem.core.records import FloatVector
 from agentmem.replica import ranking
+from agentmem.replica.fuzziness import ANY_FUZZINESS, Fuzziness
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.text import NO_HITS, TextHits
 from agentmem.replica.vectors import VectorHits
@@ -19,9 +20,9 @@ from agentmem.replica.view import NamespaceView, View
 MIN_CANDIDATES = 200
 CANDIDATES_PER_HIT = 2
 
-Mode = Literal["hybrid", "semantic", "text", "exact"]
+Mode = Literal["hybrid", "semantic", "text", "fuzzy", "exact"]
 # Modes that look at words alone, and need some.
-WORD_MODES: frozenset[Mode] = frozenset({"text", "exact"})
+WORD_MODES: frozenset[Mode] = frozenset({"text", "fuzzy", "exact"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class SearchQuery:
         top_k: at least 1.
         now_us: what has expired by then is not found.
         excluded: ordinals that are not to be found.
+        fuzziness: of fuzzy alone.
     """
 
     namespace: str
@@ -45,6 +47,7 @@ class SearchQuery:
     top_k: int
     now_us: int
     excluded: OrdinalSet = field(default_factory=OrdinalSet)
+    fuzziness: Fuzziness = ANY_FUZZINESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,10 @@ def _by_text(
     if query.mode == "exact":
         return view.text.search_phrase(
             namespace.state.number, len(namespace.live), query.text, top_k, allowed
+        )
+    if query.mode == "fuzzy":
+        return view.text.search_fuzzy(
+            namespace.state.number, len(namespace.live), query.text, top_k, allowed, query.fuzziness
         )
     return view.text.search(namespace.state.number, len(namespace.live), query.text, top_k, allowed)
 

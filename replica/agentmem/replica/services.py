@@ -37,6 +37,7 @@ from agentmem.core.validation import (
 )
 from agentmem.core.watching import Watches
 from agentmem.replica.consistent_reads import ConsistentReads, Part
+from agentmem.replica.fuzziness import ANY_FUZZINESS, MAX_EDITS, Fuzziness
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.search import WORD_MODES, Mode, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.view import View
@@ -53,6 +54,7 @@ _MODES: dict[int, Mode] = {
     reader_pb2.SEARCH_MODE_HYBRID: "hybrid",
     reader_pb2.SEARCH_MODE_SEMANTIC: "semantic",
     reader_pb2.SEARCH_MODE_TEXT: "text",
+    reader_pb2.SEARCH_MODE_FUZZY: "fuzzy",
     reader_pb2.SEARCH_MODE_EXACT: "exact",
 }
 
@@ -110,12 +112,13 @@ class ReplicaReader(StoreReader):
             raise invalid_field(
                 "text", "must not be empty" + ("" if mode in WORD_MODES else ", or send an embedding")
             )
+        fuzziness = _fuzziness_of(request, mode)
         matcher = compile_filter(request.filter)
         demand = demand_of(request.consistency)
         if demand is not None:
             wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
             await self._consistent_reads.reach(self._view_part, demand, wait_s)
-        return await self._searches.run(self._search, request, mode, text, given, matcher, top_k)
+        return await self._searches.run(self._search, request, mode, text, given, matcher, top_k, fuzziness)
 
     async def BatchSearchMemories(
         self, request: reader_pb2.BatchSearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -152,6 +155,7 @@ class ReplicaReader(StoreReader):
         given: FloatVector | None,
         matcher: Filter | None,
         top_k: int,
+        fuzziness: Fuzziness,
     ) -> reader_pb2.SearchMemoriesResponse:
         view = self._view()
         response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
@@ -159,7 +163,9 @@ class ReplicaReader(StoreReader):
         if namespace is None:
             return response
         vector = None if mode in WORD_MODES else self._query_vector(namespace.state, mode, text, given)
-        query = SearchQuery(request.namespace, text, vector, mode, matcher, top_k, now_us())
+        query = SearchQuery(
+            request.namespace, text, vector, mode, matcher, top_k, now_us(), fuzziness=fuzziness
+        )
         for _ in range(MAX_SEARCHES_AGAIN):
             gone = self._fill(response, search(view, query), request.include_embedding)
             if not gone:
@@ -214,6 +220,17 @@ class ReplicaReader(StoreReader):
         if vector is None and mode == "semantic":
             raise invalid_field("text", "has no words that the embedder knows")
         return vector
+
+
+def _fuzziness_of(request: reader_pb2.SearchMemoriesRequest, mode: Mode) -> Fuzziness:
+    if not request.HasField("fuzziness"):
+        return ANY_FUZZINESS
+    if mode != "fuzzy":
+        raise invalid_field("fuzziness", "is for mode FUZZY alone")
+    given = request.fuzziness
+    if given.max_edits > MAX_EDITS:
+        raise invalid_field("fuzziness.max_edits", f"must be 0 to {MAX_EDITS}, not {given.max_edits}")
+    return Fuzziness(given.max_edits if given.HasField("max_edits") else None, given.prefix)
 
 
 class _NotWriter:

@@ -7,7 +7,7 @@ One index on disk holds all namespaces of a replica. Its fields:
     words     tokens with their positions: words as they are written, CJK characters
 
 A token is ``<namespace number>|<word>``, so a search cannot leave its namespace and the document frequency
-of a word is that within the namespace. tantivy counts documents over all namespaces, though; ``_weight``
+of a word is that within the namespace. tantivy counts documents over all namespaces, though; ``Sought``
 corrects for that. (The average length of a document stays that of all namespaces.)
 
 The index is never the only copy of anything: a folder that cannot be read is built again from the store.
@@ -17,7 +17,6 @@ This is the only module that imports tantivy.
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,18 +26,20 @@ import numpy as np
 import numpy.typing as npt
 import tantivy
 
+from agentmem.replica.fuzziness import Fuzziness
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.planner import OVERFETCH, pushes_down
-from agentmem.replica.scripts import JOINERS, bigrams, runs
+from agentmem.replica.scripts import JOINERS, bigrams, is_cjk, runs
+from agentmem.replica.sought import MAX_QUERY_TOKENS, MAX_TOKEN_BYTES, Seeker, Sought, is_indexed
 from agentmem.replica.stop_words import STOP_WORDS
 from agentmem.replica.text_files import check_files
+from agentmem.replica.vocabulary import Vocabularies
 
 WRITER_HEAP_BYTES = 32_000_000
-# Lucene's limit, too. What is longer is no word: base64, a URL's token.
-MAX_TOKEN_BYTES = 255
-# A question of 16 KiB has thousands of words; the rarest of them decide the order.
-MAX_QUERY_TOKENS = 64
 MIN_FETCH_HITS = 64
+# Words like one of the question: this many of the nearest, and more when they leave the hits too few.
+MAX_NEAR_WORDS = 64
+MORE_NEAR_WORDS = 8
 # As alternatives of a query ordinals take 0.2 ms per 100; as a set 0.9 ms per 100, but 4 ms per 3,000.
 MAX_ALTERNATIVE_ORDINALS = 1000
 
@@ -91,8 +92,8 @@ _STEMS_THAT_MEAN = _stemming(tuple(sorted(STOP_WORDS)))
 def document_tokens(content: str) -> list[str]:
     """The tokens that a memory is found by: English stems, CJK characters and bigrams."""
     tokens: list[str] = []
-    for is_cjk, run in runs(content):
-        tokens += [*run, *bigrams(run)] if is_cjk else _STEMS.analyze(run)
+    for of_cjk, run in runs(content):
+        tokens += [*run, *bigrams(run)] if of_cjk else _STEMS.analyze(run)
     return tokens
 
 
@@ -105,14 +106,30 @@ def query_tokens(text: str) -> list[str]:
 
 def _query_tokens(pieces: list[tuple[bool, str]], analyzer: tantivy.TextAnalyzer) -> list[str]:
     tokens: list[str] = []
-    for is_cjk, run in pieces:
-        if not is_cjk:
+    for of_cjk, run in pieces:
+        if not of_cjk:
             tokens += analyzer.analyze(run)
-        elif len(run) == 1:
-            tokens.append(run)
         else:
-            tokens += bigrams(run)
+            tokens += _run_tokens(run)
     return tokens
+
+
+def _run_tokens(run: str) -> list[str]:
+    """What is looked for of CJK characters."""
+    return bigrams(run) or [run]
+
+
+def _fuzzy_pieces(text: str, fuzziness: Fuzziness) -> tuple[list[str], list[str], str]:
+    """The distinct words and CJK runs to look for, and the word that may be the beginning of a longer one."""
+    pieces = list(runs(text))
+    words = [word for of_cjk, run in pieces if not of_cjk for word in _AS_WRITTEN.analyze(run)]
+    is_last = bool(words) and (not pieces[-1][0] or not is_cjk(pieces[-1][1]))
+    begun = words[-1] if fuzziness.prefix and is_last else ""
+    cjk_runs = [run for of_cjk, run in pieces if of_cjk]
+    meant = [word for word in words if word not in STOP_WORDS or word == begun]
+    if not meant and not cjk_runs:
+        meant = words
+    return list(dict.fromkeys(meant)), list(dict.fromkeys(cjk_runs)), begun
 
 
 def phrase_tokens(text: str) -> list[tuple[int, str]]:
@@ -124,8 +141,8 @@ def phrase_tokens(text: str) -> list[tuple[int, str]]:
     tokens: list[tuple[int, str]] = []
     position = 0
     is_behind_cjk = is_apart = False
-    for is_cjk, run in runs(text):
-        if is_cjk:
+    for of_cjk, run in runs(text):
+        if of_cjk:
             position += is_behind_cjk and is_apart
             words = list(run)
         else:
@@ -135,24 +152,35 @@ def phrase_tokens(text: str) -> list[tuple[int, str]]:
             tokens.append((position, word))
             position += 1
         if words:
-            is_behind_cjk = is_cjk
+            is_behind_cjk = of_cjk
     return tokens
 
 
-def _is_indexed(token: str) -> bool:
-    return len(token.encode()) <= MAX_TOKEN_BYTES
+def _query(sought: Sought) -> tantivy.Query:
+    if len(sought.terms) == 1:
+        query = tantivy.Query.term_query(_SCHEMA, sought.field, sought.terms[0][1], index_option="freq")
+    else:
+        query = tantivy.Query.phrase_query(_SCHEMA, sought.field, [*sought.terms])
+    return tantivy.Query.boost_query(query, sought.weight / sought.index_weight)
 
 
-def _idf(documents: int, frequency: int) -> float:
-    """The inverse document frequency of BM25 as tantivy computes it."""
-    return math.log(1 + (max(documents, frequency) - frequency + 0.5) / (frequency + 0.5))
+def _sum_of_best(sought: Sequence[Sequence[Sought]]) -> tantivy.Query | None:
+    """A query for the sum, over all groups, of the best score in the group."""
+    clauses = []
+    for alternatives in sought:
+        queries = [_query(one) for one in alternatives]
+        if queries:
+            best = queries[0] if len(queries) == 1 else tantivy.Query.disjunction_max_query(queries)
+            clauses.append((tantivy.Occur.Should, best))
+    return tantivy.Query.boolean_query(clauses) if clauses else None
 
 
 class TextSearcher:
     """The text index as of one commit. Any thread may search."""
 
-    def __init__(self, searcher: tantivy.Searcher) -> None:
+    def __init__(self, searcher: tantivy.Searcher, vocabularies: Vocabularies) -> None:
         self._searcher = searcher
+        self._vocabularies = vocabularies
 
     def search(
         self, namespace_number: int, documents: int, text: str, top_k: int, allowed: OrdinalSet
@@ -163,8 +191,8 @@ class TextSearcher:
             documents: how many live documents the namespace has.
             allowed: the live ordinals that match the filter.
         """
-        query = self._query(namespace_number, documents, text)
-        return self._best(query, documents, top_k, allowed)
+        found = self._seeker(namespace_number, documents).tokens(query_tokens(text))
+        return self._best(_sum_of_best([[one] for one in found]), documents, top_k, allowed)
 
     def search_phrase(
         self, namespace_number: int, documents: int, text: str, top_k: int, allowed: OrdinalSet
@@ -173,8 +201,33 @@ class TextSearcher:
 
         Args: as of ``search``.
         """
-        query = self._phrase_query(namespace_number, documents, phrase_tokens(text))
+        phrase = self._seeker(namespace_number, documents).one("words", phrase_tokens(text))
+        query = None if phrase is None else _query(phrase)
         return self._best(query, documents, top_k, allowed)
+
+    def search_fuzzy(
+        self,
+        namespace_number: int,
+        documents: int,
+        text: str,
+        top_k: int,
+        allowed: OrdinalSet,
+        fuzziness: Fuzziness,
+    ) -> TextHits:
+        """The best ``top_k`` of the allowed documents that have a word like one of the text.
+
+        Args: as of ``search``.
+        """
+        wanted = min(top_k, len(allowed))
+        sought = self._like(namespace_number, documents, text, fuzziness)
+        longest = max(map(len, sought), default=0)
+        max_near = MAX_NEAR_WORDS
+        while True:
+            query = _sum_of_best([alternatives[:max_near] for alternatives in sought])
+            hits = self._best(query, documents, top_k, allowed)
+            if len(hits.ordinals) >= wanted or longest <= max_near:
+                return hits
+            max_near *= MORE_NEAR_WORDS
 
     def _best(self, query: tantivy.Query | None, documents: int, top_k: int, allowed: OrdinalSet) -> TextHits:
         if query is None or not allowed:
@@ -197,52 +250,25 @@ class TextSearcher:
         addresses = [address for _, address in result.hits]
         return np.sort(np.array(self._searcher.fast_field_values("ordinal", addresses), dtype=np.uint64))
 
-    def _query(self, namespace_number: int, documents: int, text: str) -> tantivy.Query | None:
-        terms = []
-        for token in query_tokens(text):
-            term = f"{namespace_number}|{token}"
-            if frequency := self._searcher.doc_freq("body", term):
-                terms.append((frequency, term))
-        terms.sort()
-        clauses = [
-            (
-                tantivy.Occur.Should,
-                tantivy.Query.boost_query(
-                    tantivy.Query.term_query(_SCHEMA, "body", term, index_option="freq"),
-                    self._weight(documents, frequency),
-                ),
+    def _seeker(self, namespace_number: int, documents: int) -> Seeker:
+        return Seeker(self._searcher.doc_freq, self._searcher.num_docs, namespace_number, documents)
+
+    def _like(
+        self, namespace_number: int, documents: int, text: str, fuzziness: Fuzziness
+    ) -> list[list[Sought]]:
+        """For each word of the text, and each run of CJK characters, what is like it, the best first."""
+        seeker = self._seeker(namespace_number, documents)
+        words, cjk_runs, begun = _fuzzy_pieces(text, fuzziness)
+        sought = []
+        for word in seeker.rarest_words(words, first=begun):
+            near = self._vocabularies.of(namespace_number).near(
+                word, fuzziness.word_edits(word), prefix=word == begun
             )
-            for frequency, term in terms[:MAX_QUERY_TOKENS]
-        ]
-        return tantivy.Query.boolean_query(clauses) if clauses else None
-
-    def _phrase_query(
-        self, namespace_number: int, documents: int, tokens: Sequence[tuple[int, str]]
-    ) -> tantivy.Query | None:
-        """None when a word of the phrase, or every word, is missing from the namespace."""
-        terms: list[str | tuple[int, str]] = []
-        frequencies = []
-        for position, token in tokens:
-            term = f"{namespace_number}|{token}"
-            frequency = self._searcher.doc_freq("words", term) if _is_indexed(token) else 0
-            if not frequency:
-                return None
-            terms.append((position, term))
-            frequencies.append(frequency)
-        if not terms:
-            return None
-        if len(terms) == 1:
-            query = tantivy.Query.term_query(_SCHEMA, "words", term, index_option="freq")
-        else:
-            query = tantivy.Query.phrase_query(_SCHEMA, "words", terms)
-        # tantivy weighs a phrase by the sum of its words' weights.
-        wanted = sum(_idf(documents, frequency) for frequency in frequencies)
-        given = sum(_idf(self._searcher.num_docs, frequency) for frequency in frequencies)
-        return tantivy.Query.boost_query(query, wanted / given)
-
-    def _weight(self, documents: int, frequency: int) -> float:
-        """What makes of tantivy's score, with its count of all documents, that of the namespace alone."""
-        return _idf(documents, frequency) / _idf(self._searcher.num_docs, frequency)
+            sought.append(seeker.like_word(word, _STEMS.analyze(word), near))
+        tokens = [token for run in cjk_runs for token in _run_tokens(run)]
+        sought += [[one] for one in seeker.tokens(tokens)]
+        sought += [seeker.like_run(run, fuzziness.run_edits(run)) for run in cjk_runs[:MAX_QUERY_TOKENS]]
+        return sought
 
     def _search_among(self, query: tantivy.Query, allowed: OrdinalSet, top_k: int) -> TextHits:
         among = tantivy.Query.const_score_query(_one_of(ordinal_array(allowed).tolist()), 0.0)
@@ -294,6 +320,7 @@ class TextIndex:
             OSError, ValueError: not even an empty index can be made there.
         """
         self._deleted: list[int] = []
+        self._vocabularies = Vocabularies(self._read_words)
         self.is_changed = False
         try:
             check_files(folder)
@@ -318,11 +345,9 @@ class TextIndex:
         """Adds a document; searchable after ``commit``."""
         # No offsets are kept, and no positions in the body, so that all of them may be 0.
         tokens = [tantivy.Token(f"{namespace_number}|{token}", 0, 0, 0) for token in document_tokens(content)]
-        words = [
-            tantivy.Token(f"{namespace_number}|{word}", position, 0, 0)
-            for position, word in phrase_tokens(content)
-            if _is_indexed(word)
-        ]
+        written = [(position, word) for position, word in phrase_tokens(content) if is_indexed(word)]
+        words = [tantivy.Token(f"{namespace_number}|{word}", position, 0, 0) for position, word in written]
+        self._vocabularies.add(namespace_number, {word for _, word in written if not is_cjk(word)})
         document = tantivy.Document()
         document.add_unsigned("ordinal", ordinal)
         document.add_pre_tokenized_text("body", tantivy.PreTokenizedString(text="", tokens=tokens))
@@ -344,11 +369,18 @@ class TextIndex:
             self._deleted = []
         self._writer.commit()
         self._index.reload()
+        self._vocabularies.committed()
         self.is_changed = False
 
     def searcher(self) -> TextSearcher:
         """The index as of the last commit."""
-        return TextSearcher(self._index.searcher())
+        return TextSearcher(self._index.searcher(), self._vocabularies)
+
+    def _read_words(self, namespace_number: int) -> list[str]:
+        prefix = f"{namespace_number}|"
+        terms = self._index.searcher().terms_with_prefix("words", prefix)
+        words = (term[len(prefix) :] for term, _ in terms)
+        return [word for word in words if not is_cjk(word)]
 
     def close(self) -> None:
         """Gives up what was not committed and the lock on the folder."""
