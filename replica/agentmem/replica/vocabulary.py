@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agentmem.replica.columns import Column
+from agentmem.replica.fuzziness import MAX_EDITS
 
 # Of all namespaces that are searched for misspelt words; about 120 bytes each. The one in use is kept anyway.
 MAX_HELD_WORDS = 1_000_000
@@ -23,6 +24,9 @@ MAX_HELD_WORDS = 1_000_000
 MIN_RELOAD_WORDS = 10_000
 # Words that are looked at together: bounds what a few very long ones cost.
 CHUNK_WORDS = 4096
+
+_FAR = np.int16(1000)
+_NO_KIND = 32
 
 Distances = npt.NDArray[np.int16]
 
@@ -83,19 +87,23 @@ class Vocabulary:
         else:
             differing = np.bitwise_count(characters ^ wanted)
             possible = (np.abs(lengths - len(word)) <= edits) & (differing <= 2 * edits)
-        candidates = [self._words[place] for place in np.flatnonzero(possible).tolist()]
+        places = np.flatnonzero(possible)
         found = []
-        for start in range(0, len(candidates), CHUNK_WORDS):
-            found += _near(word, candidates[start : start + CHUNK_WORDS], edits, prefix)
+        for start in range(0, len(places), CHUNK_WORDS):
+            chunk = places[start : start + CHUNK_WORDS]
+            candidates = [self._words[place] for place in chunk.tolist()]
+            found += _near(word, candidates, lengths[chunk], edits, prefix)
         return found
 
 
-def _near(word: str, candidates: list[str], edits: int, prefix: bool) -> list[NearWord]:
+def _near(
+    word: str, candidates: list[str], lengths: npt.NDArray[np.int16], edits: int, prefix: bool
+) -> list[NearWord]:
     if prefix and not edits:
         return [NearWord(other, 0, False) for other in candidates if other.startswith(word) and other != word]
-    table = _alignment(word, [other[: len(word) + edits + 1] for other in candidates])
-    ends = np.array([min(len(other), len(table) - 1) for other in candidates])
-    whole = table[ends, np.arange(len(candidates))]
+    longest = len(word) + edits + 1
+    table = _alignment(word, [other[:longest] for other in candidates] if prefix else candidates)
+    whole = table[np.minimum(lengths, len(table) - 1), np.arange(len(candidates))]
     # Further characters of a beginning only add edits, and the filling is like none of the word's.
     best = np.minimum(whole, table.min(axis=0)) if prefix else whole
     return [
@@ -106,10 +114,13 @@ def _near(word: str, candidates: list[str], edits: int, prefix: bool) -> list[Ne
 
 
 def _alignment(word: str, others: Sequence[str]) -> Distances:
-    """The edits from the word to the first n characters of each of the others: [longest + 1, others]."""
+    """The edits from the word to the first n characters of each of the others: [longest + 1, others].
+
+    Up to ``MAX_EDITS``; what is further off may be taken for further yet.
+    """
     characters = np.ascontiguousarray(_matrix(others).T)
     places = np.arange(len(characters) + 1, dtype=np.int16)[:, None]
-    above = before = np.broadcast_to(places, (len(places), len(others)))
+    above = before = np.repeat(places, len(others), axis=1)
     for row, character in enumerate(map(ord, word), start=1):
         same = characters == character
         here = np.empty_like(above)
@@ -117,9 +128,9 @@ def _alignment(word: str, others: Sequence[str]) -> Distances:
         np.minimum(above[:-1] + ~same, above[1:] + 1, out=here[1:])
         if row > 1:
             swapped = same[:-1] & (characters[1:] == ord(word[row - 2]))
-            np.minimum(here[2:], np.where(swapped, before[:-2] + 1, here[2:]), out=here[2:])
-        # A character more than in the word: the least of all places before, and one for each step from there.
-        here = np.minimum.accumulate(here - places, axis=0) + places
+            np.minimum(here[2:], before[:-2] + np.where(swapped, np.int16(1), _FAR), out=here[2:])
+        for _ in range(MAX_EDITS):  # that many characters more than in the word
+            here[1:] = np.minimum(here[1:], here[:-1] + 1)
         before, above = above, here
     return above
 
@@ -131,10 +142,15 @@ def _matrix(words: Sequence[str]) -> npt.NDArray[np.uint32]:
 
 
 def _characters_of(matrix: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
-    """Which characters a word has, as bits, some of which several share: uint64 [words]."""
-    bits = np.uint64(1) << (matrix.astype(np.uint64) & np.uint64(63))
-    bits[matrix == 0] = 0
+    """Which characters a word has once (low bits) and again (high bits); several share a bit: uint64 [words].
+
+    An edit changes at most two of them.
+    """
+    kinds = np.sort(np.where(matrix == 0, _NO_KIND, matrix & 31).astype(np.uint64), axis=1)
+    bits = np.where(kinds == _NO_KIND, np.uint64(0), np.uint64(1) << (kinds & np.uint64(31)))
+    again = np.where(kinds[:, 1:] == kinds[:, :-1], bits[:, 1:] << np.uint64(32), np.uint64(0))
     characters: npt.NDArray[np.uint64] = np.bitwise_or.reduce(bits, axis=1)
+    characters |= np.bitwise_or.reduce(again, axis=1)
     return characters
 
 
