@@ -15,6 +15,8 @@ _CJK = (
 )
 # What may stand between two CJK characters of one word or name: white space and the dot in foreign names.
 JOINERS = " \t\n\r\u30fb\u00b7"
+# Dashes of all sorts are typed for the mark of a long vowel.
+_DASH_FOR_LONG_VOWEL = re.compile("(?<=[\u30a1-\u30fa])[-\u2010-\u2015\u2212\u2500](?=[\u3041-\u30fa])")
 _RUN = re.compile(f"[{_CJK}]+|[^{_CJK}]+")
 _CJK_CHARACTER = re.compile(f"[{_CJK}]")
 
@@ -22,7 +24,8 @@ _CJK_CHARACTER = re.compile(f"[{_CJK}]")
 def runs(text: str) -> Iterator[tuple[bool, str]]:
     """The text after NFKC, in runs of (is CJK, characters)."""
     # Full-width letters and half-width kana are other ways to write the same characters.
-    for match in _RUN.finditer(unicodedata.normalize("NFKC", text)):
+    folded = _DASH_FOR_LONG_VOWEL.sub("\u30fc", unicodedata.normalize("NFKC", text))
+    for match in _RUN.finditer(folded):
         run = match.group()
         yield _CJK_CHARACTER.match(run) is not None, run
 

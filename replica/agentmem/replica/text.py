@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import tantivy
 
+from agentmem.replica import cjk_questions
+from agentmem.replica.cjk_questions import Piece
 from agentmem.replica.fuzziness import Fuzziness
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.planner import OVERFETCH, pushes_down
@@ -98,38 +100,38 @@ def document_tokens(content: str) -> list[str]:
 
 
 def query_tokens(text: str) -> list[str]:
-    """The distinct tokens to look for. Stop words are left out unless there is nothing else."""
-    pieces = list(runs(text))
-    tokens = _query_tokens(pieces, _STEMS_THAT_MEAN) or _query_tokens(pieces, _STEMS)
+    """The distinct tokens to look for. Words of grammar are left out unless there is nothing else."""
+    parts = list(runs(text))
+    tokens = [
+        token
+        for of_cjk, run in parts
+        for token in (_cjk_tokens(cjk_questions.pieces(run)) if of_cjk else _STEMS_THAT_MEAN.analyze(run))
+    ]
+    tokens = tokens or [
+        token
+        for of_cjk, run in parts
+        for token in (cjk_questions.whole(run).tokens if of_cjk else _STEMS.analyze(run))
+    ]
     return list(dict.fromkeys(tokens))
 
 
-def _query_tokens(pieces: list[tuple[bool, str]], analyzer: tantivy.TextAnalyzer) -> list[str]:
-    tokens: list[str] = []
-    for of_cjk, run in pieces:
-        if not of_cjk:
-            tokens += analyzer.analyze(run)
-        else:
-            tokens += _run_tokens(run)
-    return tokens
+def _cjk_tokens(pieces: Iterable[Piece]) -> list[str]:
+    return [token for piece in pieces for token in piece.tokens]
 
 
-def _run_tokens(run: str) -> list[str]:
-    """What is looked for of CJK characters."""
-    return bigrams(run) or [run]
-
-
-def _fuzzy_pieces(text: str, fuzziness: Fuzziness) -> tuple[list[str], list[str], str]:
-    """The distinct words and CJK runs to look for, and the word that may be the beginning of a longer one."""
-    pieces = list(runs(text))
-    words = [word for of_cjk, run in pieces if not of_cjk for word in _AS_WRITTEN.analyze(run)]
-    is_last = bool(words) and (not pieces[-1][0] or not is_cjk(pieces[-1][1]))
-    begun = words[-1] if fuzziness.prefix and is_last else ""
-    cjk_runs = [run for of_cjk, run in pieces if of_cjk]
+def _fuzzy_parts(text: str, fuzziness: Fuzziness) -> tuple[list[str], list[Piece], str]:
+    """The distinct words and CJK pieces to look for, and the word that may be only begun."""
+    parts = list(runs(text))
+    words = [word for of_cjk, run in parts if not of_cjk for word in _AS_WRITTEN.analyze(run)]
+    cjk_runs = [run for of_cjk, run in parts if of_cjk]
+    ends_in_word = bool(words) and not parts[-1][0] and bool(_AS_WRITTEN.analyze(parts[-1][1]))
+    begun = words[-1] if fuzziness.prefix and ends_in_word else ""
     meant = [word for word in words if word not in STOP_WORDS or word == begun]
-    if not meant and not cjk_runs:
+    pieces = [piece for run in cjk_runs for piece in cjk_questions.pieces(run)]
+    if not meant and not pieces:
         meant = words
-    return list(dict.fromkeys(meant)), list(dict.fromkeys(cjk_runs)), begun
+        pieces = [cjk_questions.whole(run) for run in cjk_runs]
+    return list(dict.fromkeys(meant)), list(dict.fromkeys(pieces)), begun
 
 
 def phrase_tokens(text: str) -> list[tuple[int, str]]:
@@ -258,16 +260,17 @@ class TextSearcher:
     ) -> list[list[Sought]]:
         """For each word of the text, and each run of CJK characters, what is like it, the best first."""
         seeker = self._seeker(namespace_number, documents)
-        words, cjk_runs, begun = _fuzzy_pieces(text, fuzziness)
+        words, pieces, begun = _fuzzy_parts(text, fuzziness)
         sought = []
         for word in seeker.rarest_words(words, first=begun):
             near = self._vocabularies.of(namespace_number).near(
                 word, fuzziness.word_edits(word), prefix=word == begun
             )
             sought.append(seeker.like_word(word, _STEMS.analyze(word), near))
-        tokens = [token for run in cjk_runs for token in _run_tokens(run)]
-        sought += [[one] for one in seeker.tokens(tokens)]
-        sought += [seeker.like_run(run, fuzziness.run_edits(run)) for run in cjk_runs[:MAX_QUERY_TOKENS]]
+        sought += [[one] for one in seeker.tokens(_cjk_tokens(pieces))]
+        sought += [
+            seeker.like_run(piece.run, fuzziness.run_edits(piece.run)) for piece in pieces[:MAX_QUERY_TOKENS]
+        ]
         return sought
 
     def _search_among(self, query: tantivy.Query, allowed: OrdinalSet, top_k: int) -> TextHits:
