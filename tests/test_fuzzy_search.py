@@ -188,6 +188,14 @@ def test_order(tmp_path: Path) -> None:
     assert find(build(tmp_path / "runs", runs), "北京大学", len(runs))[:2] == [1, 2]
 
 
+def test_what_was_looked_for(tmp_path: Path) -> None:
+    searcher = build(tmp_path / "text", ["the kitchens", "a kitchen", "动物园里", "动园"]).searcher()
+    assert searcher.near_tokens(1, 4, "the kitchn 动勿园 zzz", ANY_FUZZINESS) == [
+        *("kitchen", "kitchens"),
+        *("动园", "动?园"),
+    ]
+
+
 def test_a_search_stays_in_its_namespace(tmp_path: Path) -> None:
     index = build(tmp_path / "text", ["kitchen", "动物园"])
     index.add(11, 100, "kitchen")  # one edit away from namespace 1

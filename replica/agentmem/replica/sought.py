@@ -41,6 +41,15 @@ class Sought:
     weight: float
     index_weight: float
 
+    def text(self) -> str:
+        """The words, with a ? for each that may be any."""
+        written = ""
+        following = 0
+        for position, term in self.terms:
+            written += "?" * (position - following) + term.partition("|")[2]
+            following = position + 1
+        return written
+
 
 class Seeker:
     """Weighs what is looked for in one namespace.

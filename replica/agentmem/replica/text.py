@@ -231,6 +231,16 @@ class TextSearcher:
                 return hits
             max_near *= MORE_NEAR_WORDS
 
+    def near_tokens(
+        self, namespace_number: int, documents: int, text: str, fuzziness: Fuzziness
+    ) -> list[str]:
+        """What ``search_fuzzy`` looks for: the words and those like them, as far as the namespace has them.
+
+        Of a misspelt run of CJK characters, a ``?`` is a character, whichever.
+        """
+        sought = self._like(namespace_number, documents, text, fuzziness)
+        return list(dict.fromkeys(one.text() for alike in sought for one in alike[:MAX_NEAR_WORDS]))
+
     def _best(self, query: tantivy.Query | None, documents: int, top_k: int, allowed: OrdinalSet) -> TextHits:
         if query is None or not allowed:
             return NO_HITS
