@@ -94,6 +94,15 @@ def test_search_and_list_take_the_same_filters(cli: Cli, shared_cluster: Cluster
         assert {hit["memory"]["id"] for hit in hits} == expected, options
         lines = cli("list", "--json", *options).stdout.splitlines()
         assert {json.loads(line)["id"] for line in lines} == expected, options
+    for words, options, expected in (
+        ("grean tea", ["--mode", "fuzzy", "--max-edits", "0"], {"a", "b", "c"}),
+        ("grean", ["--mode", "fuzzy"], {"a"}),
+        ("bl", ["--mode", "fuzzy", "--prefix"], {"b"}),
+        ("tea with", ["--mode", "exact"], {"c"}),
+    ):
+        hits = cli.json("search", words, *options)["hits"]
+        assert {hit["memory"]["id"] for hit in hits} == expected, (words, options)
+    failed(cli("search", "tea", "--prefix"), 2, "fuzziness")
     shown = cli("search", "green tea", "-k", "1").stdout
     assert "2024-05-01 23:30  ana  a  green tea" in shown
     nothing = cli("list", "--user-id", "nobody")

@@ -37,6 +37,7 @@ from agentmem.cli.options import (
 from agentmem.client import (
     AddOutcome,
     DuplicatePolicy,
+    Fuzziness,
     MemoryType,
     MemoryVersion,
     NewMemory,
@@ -220,7 +221,13 @@ def list_memories(
 def search(
     text: Annotated[str, Argument(help="The question.")],
     namespace: Namespace = "",
-    mode: Annotated[SearchMode, Option(help="By meaning and words, or one of them.")] = SearchMode.HYBRID,
+    mode: Annotated[
+        SearchMode, Option(help="By meaning, words, misspelt words, or a phrase.")
+    ] = SearchMode.HYBRID,
+    max_edits: Annotated[
+        int | None, Option(min=0, max=2, help="How misspelt a word may be; by its length when not given.")
+    ] = None,
+    prefix: Annotated[bool, Option("--prefix", help="The last word may be only begun.")] = False,
     top_k: Annotated[int, Option("--top-k", "-k", min=1, max=1000, help="How many hits.")] = 10,
     user_id: UserId = None,
     agent_id: AgentId = None,
@@ -239,9 +246,17 @@ def search(
     scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
     narrowing = arguments.where(filter)
     wanted = arguments.consistency(consistency)
+    fuzziness = Fuzziness(max_edits, prefix) if max_edits is not None or prefix else None
     with connected(target, timeout_s, namespace) as client:
         result = client.search(
-            namespace, text, mode=mode, top_k=top_k, filter=narrowing, consistency=wanted, **scope
+            namespace,
+            text,
+            mode=mode,
+            fuzziness=fuzziness,
+            top_k=top_k,
+            filter=narrowing,
+            consistency=wanted,
+            **scope,
         )
     if json:
         hits = [{"score": hit.score, "memory": documents.from_memory(hit.memory)} for hit in result.hits]

@@ -13,18 +13,44 @@ from enum import StrEnum
 
 from agentmem.client import models, values
 from agentmem.client.acknowledgement import Acknowledged, acknowledged_from_proto
-from agentmem.client.errors import ServerError
+from agentmem.client.errors import ServerError, invalid_field
 from agentmem.client.models import Memory
 from agentmem.client.values import equal_to_base
 from agentmem.v1 import reader_pb2, writer_pb2
 
 
 class SearchMode(StrEnum):
-    """How a search compares: by meaning and words, by meaning alone, or by words alone."""
+    """How a search compares.
+
+    HYBRID: by meaning and words. SEMANTIC: by meaning alone. TEXT: by words. FUZZY: by words that may be
+    misspelt. EXACT: by a phrase, the words as they are, one behind the other.
+    """
 
     HYBRID = "hybrid"
     SEMANTIC = "semantic"
     TEXT = "text"
+    FUZZY = "fuzzy"
+    EXACT = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class Fuzziness:
+    """How far a word of a FUZZY search may be from one of the memory.
+
+    Args:
+        max_edits: 0 to 2 characters more, less, other, or neighbours changed about; by the length of each
+            word when None.
+        prefix: the last word may be the beginning of a longer one.
+    """
+
+    max_edits: int | None = None
+    prefix: bool = False
+
+    def to_proto(self) -> reader_pb2.Fuzziness:
+        message = reader_pb2.Fuzziness(prefix=values.boolean("fuzziness.prefix", self.prefix))
+        if self.max_edits is not None:
+            message.max_edits = values.integer("fuzziness.max_edits", self.max_edits, low=0, high=2)
+        return message
 
 
 class DuplicatePolicy(StrEnum):
@@ -192,6 +218,8 @@ _MODE_TO_PROTO = {
     SearchMode.HYBRID: reader_pb2.SEARCH_MODE_HYBRID,
     SearchMode.SEMANTIC: reader_pb2.SEARCH_MODE_SEMANTIC,
     SearchMode.TEXT: reader_pb2.SEARCH_MODE_TEXT,
+    SearchMode.FUZZY: reader_pb2.SEARCH_MODE_FUZZY,
+    SearchMode.EXACT: reader_pb2.SEARCH_MODE_EXACT,
 }
 _POLICY_TO_PROTO = {
     DuplicatePolicy.ADD: writer_pb2.DUPLICATE_POLICY_ADD,
@@ -208,6 +236,15 @@ _OUTCOME_FROM_PROTO = {
 def search_mode_to_proto(value: object) -> reader_pb2.SearchMode:
     """A search mode from itself or its name, as the API has it."""
     return _MODE_TO_PROTO[values.choice("mode", value, SearchMode)]
+
+
+def fuzziness_to_proto(value: object) -> reader_pb2.Fuzziness | None:
+    """A Fuzziness as the API has it; None for None."""
+    if value is None:
+        return None
+    if not isinstance(value, Fuzziness):
+        raise invalid_field("fuzziness", f"must be a Fuzziness, not {values.kind(value)}")
+    return value.to_proto()
 
 
 def duplicate_policy_to_proto(value: object) -> writer_pb2.DuplicatePolicy:

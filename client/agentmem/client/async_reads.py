@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Unpack
 
 from agentmem.client import answers, namespaces, values, versions
-from agentmem.client.answers import GetResult, Page, SearchMode, SearchResult
+from agentmem.client.answers import Fuzziness, GetResult, Page, SearchMode, SearchResult
 from agentmem.client.async_connection import (
     DEFAULT_PAGE_SIZE,
     MAX_INT32,
@@ -152,6 +152,7 @@ class AsyncReads(AsyncConnection):
         *,
         embedding: Sequence[float] | None = None,
         mode: SearchMode | str = SearchMode.HYBRID,
+        fuzziness: Fuzziness | None = None,
         top_k: int = DEFAULT_TOP_K,
         filter: FilterInput | None = None,
         include_embedding: bool = False,
@@ -162,9 +163,11 @@ class AsyncReads(AsyncConnection):
         """The memories that fit best, best first. Served by replicas alone: waits for one if need be.
 
         Args:
-            text: the question, up to 16 KiB; required unless an embedding is given.
+            text: the question, up to 16 KiB; TEXT, FUZZY and EXACT require it, the others unless an
+                embedding is given.
             embedding: the question's embedding; the server embeds the text when None.
-            mode: by meaning and words, by meaning, or by words.
+            mode: by meaning and words, by meaning, by words, by words that may be misspelt, or by a phrase.
+            fuzziness: how misspelt; FUZZY alone takes it.
             top_k: 1 to 1,000 hits at most.
             filter: among which memories, a Filter or its text; narrowed further by the keywords of Scope.
         """
@@ -173,6 +176,7 @@ class AsyncReads(AsyncConnection):
             text=values.text("text", text),
             embedding=b"" if embedding is None else values.embedding("embedding", embedding),
             mode=answers.search_mode_to_proto(mode),
+            fuzziness=answers.fuzziness_to_proto(fuzziness),
             top_k=values.integer("top_k", top_k, low=1, high=MAX_INT32),
             include_embedding=values.boolean("include_embedding", include_embedding),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Unpack
 
-from agentmem.client.answers import GetResult, Page, SearchMode, SearchResult
+from agentmem.client.answers import Fuzziness, GetResult, Page, SearchMode, SearchResult
 from agentmem.client.async_connection import DEFAULT_PAGE_SIZE
 from agentmem.client.async_reads import DEFAULT_TOP_K
 from agentmem.client.consistency import Consistency
@@ -117,6 +117,7 @@ class SyncReads(SyncConnection):
         *,
         embedding: Sequence[float] | None = None,
         mode: SearchMode | str = SearchMode.HYBRID,
+        fuzziness: Fuzziness | None = None,
         top_k: int = DEFAULT_TOP_K,
         filter: FilterInput | None = None,
         include_embedding: bool = False,
@@ -131,6 +132,7 @@ class SyncReads(SyncConnection):
                 text,
                 embedding=embedding,
                 mode=mode,
+                fuzziness=fuzziness,
                 top_k=top_k,
                 filter=filter,
                 include_embedding=include_embedding,
