@@ -141,6 +141,8 @@ def test_misspelt_questions_find_their_memories(searcher: TextSearcher) -> None:
         ("犬の名前は何ですか", ["犬", "名前"]),
         ("はなはどこですか", ["はな"]),
         ("いかを食べたい", ["いか", "食べ"]),
+        ("何時に起きるか教えてください", ["起き", "きる"]),
+        ("あなたの猫はかわいい", ["猫", "かわ"]),
         ("飲み物はありますか", ["飲み", "み物"]),
         ("いつですか", ["いつ", "つで", "です", "すか"]),
         ("책은 어디에 있나요", ["책은", "책"]),
@@ -171,6 +173,14 @@ def test_other_ways_to_write_the_same(tmp_path: Path, content: str, query: str) 
     index.add(1, 1, content)
     index.commit()
     assert by_words(index.searcher(), query) == [1]
+
+
+@pytest.mark.parametrize(
+    "part", ["にはにはのには", "什么的怎么样", "에서는에게는", "있에서는에서는", "はい", "ー-"]
+)
+def test_long_questions_take_no_longer_for_what_they_say(part: str) -> None:
+    """An expression that is tried in every way would not come to an end with these."""
+    assert query_tokens(part * 1000 + "ず终끝")
 
 
 def test_traditional_and_simplified_are_different(tmp_path: Path) -> None:

@@ -89,25 +89,21 @@ def _chinese(run: str) -> Iterator[Piece]:
 
 # Japanese
 
-_JAPANESE_PARTICLES = "は が を に へ と で も の か や ね よ な さ た て ん い"
-_JAPANESE_GRAMMAR = """
+_JAPANESE_PARTICLES = frozenset("はがをにへとでものかやねよなさたてんい")
+_JAPANESE_GRAMMAR_WORDS = """
 より から まで だけ しか など って では には とは でも にも へは へも のは のが のを ので
 のに です でした だ だった である ます ました ません ませんか ましたか ますか ですか でしたか
 でしょうか だろう いつ どこ だれ なに なん なぜ どう どの どれ どちら どんな どうして いくつ
 いくら ある あり あります ありますか ありました いる います いますか いました いて ている
 ています ていますか ていた ていました する します しますか しました した して してい される こと
 もの ところ そう これ それ あれ この その あの ここ そこ あそこ ください くださ たい ほしい
+あなた わたし ぼく
 """
-_JAPANESE_FUNCTION = _any_of(_JAPANESE_PARTICLES, _JAPANESE_GRAMMAR)
-_JAPANESE_QUESTIONS = re.compile("何|誰|教えて|知って")
-_JAPANESE_ALL_FUNCTION = re.compile(f"(?:{_JAPANESE_FUNCTION})+")
-# Where no word stands before it, a particle is likely to be the beginning of one: はな (flower).
-_JAPANESE_BEGINNING = re.compile(
-    f"(?:{_any_of(_JAPANESE_PARTICLES)})?(?:{_any_of(_JAPANESE_GRAMMAR)})(?:{_JAPANESE_FUNCTION})*"
-)
-# What begins with kana keeps two of them at least, or いか (squid) would lose its か.
-_JAPANESE_WORD = re.compile(f"([{_HIRAGANA}]{{2,}}?)(?:{_JAPANESE_FUNCTION})+")
-_JAPANESE_ENDING = re.compile(f"([{_HIRAGANA}]+?)(?:{_JAPANESE_FUNCTION})+")
+_JAPANESE_GRAMMAR = frozenset(_JAPANESE_GRAMMAR_WORDS.split())
+_JAPANESE_FUNCTION = _JAPANESE_PARTICLES | _JAPANESE_GRAMMAR
+_NEVER_ENDINGS = frozenset("はを")  # of what is written with kanji
+_LONGEST_JAPANESE_FUNCTION = max(map(len, _JAPANESE_FUNCTION))
+_JAPANESE_QUESTIONS = re.compile("何[時日人月年回個歳曜番分円]?|誰|教えて(?=くだ|くれ|ほし|$)")
 _JAPANESE_PARTS = re.compile(f"[{_HIRAGANA}]+|[^{_HIRAGANA}]+")
 _IS_HIRAGANA = re.compile(f"[{_HIRAGANA}]")
 _CUT = " "
@@ -115,20 +111,47 @@ _CUT = " "
 
 def _japanese(run: str) -> Iterator[Piece]:
     kept = ""
-    function = _JAPANESE_BEGINNING
-    for part in _JAPANESE_PARTS.findall(run):
-        if not _IS_HIRAGANA.match(part):
-            kept += _JAPANESE_QUESTIONS.sub(_CUT, part)
-        elif function.fullmatch(part):
-            kept += _CUT
+    for part in _JAPANESE_PARTS.findall(_JAPANESE_QUESTIONS.sub(_CUT, run)):
+        if _IS_HIRAGANA.match(part):
+            # At the beginning of a run a particle is likely to be that of a word, as in はな (flower) and
+            # いか (squid); behind other characters it is one, or an ending.
+            begins = not kept
+            if kept and part[0] in _NEVER_ENDINGS:
+                kept += _CUT
+                part = part[1:]
+                begins = True
+            end = _end_of_first_word(part) if begins else _end_of_word(part)
+            kept += part if end == len(part) else part[:end] + _CUT
         else:
-            is_ending = kept and kept[-1] != _CUT
-            inflected = (_JAPANESE_ENDING if is_ending else _JAPANESE_WORD).fullmatch(part)
-            kept += part if inflected is None else inflected.group(1) + _CUT
-        function = _JAPANESE_ALL_FUNCTION
+            kept += part
     for word in kept.split(_CUT):
         if len(word) > 1 or (word and not _HAS_KANA.match(word)):
             yield whole(word)
+
+
+def _are_function(part: str) -> list[bool]:
+    """For each place in the kana whether all from there on is words of grammar; so is nothing, at the end."""
+    # Not as an expression: that takes exponential time where a word is made of others.
+    rest = [False] * len(part) + [True]
+    for place in reversed(range(len(part))):
+        ends = range(place + 1, min(len(part), place + _LONGEST_JAPANESE_FUNCTION) + 1)
+        rest[place] = any(rest[end] and part[place:end] in _JAPANESE_FUNCTION for end in ends)
+    return rest
+
+
+def _end_of_word(part: str) -> int:
+    return _are_function(part).index(True)
+
+
+def _end_of_first_word(part: str) -> int:
+    if not part:
+        return 0
+    rest = _are_function(part)
+    for begin in (0, 1) if part[0] in _JAPANESE_PARTICLES else (0,):
+        ends = range(begin + 1, min(len(part), begin + _LONGEST_JAPANESE_FUNCTION) + 1)
+        if any(rest[end] and part[begin:end] in _JAPANESE_GRAMMAR for end in ends):
+            return 0
+    return 2 + rest[2:].index(True) if len(part) > 2 else len(part)
 
 
 # Korean: a run is what stands between two spaces, a word with its particles.
@@ -145,7 +168,7 @@ _KOREAN_QUESTIONS = re.compile(
 뭐 뭘 뭔가 무엇 무슨 어디 언제 누구 누가 왜 어떻게 어떤 어느 얼마나 얼마 몇 이 그 저
 있 있나 있어 있지 있는 있는지 있을까 없 없나 없어 하 하나 하는 하세 해 해야 되 되나 돼 되어 될까 알려 주세 줘
 """)
-    + f")(?:{_KOREAN_PARTICLES})*"
+    + f")(?:{_KOREAN_PARTICLES}){{0,2}}"
 )
 
 
