@@ -95,6 +95,7 @@ def test_near_words_are_those_within_the_edits(words: list[str], word: str, max_
         ("dinner at the restaurant", "restaurrant"),  # one more
         ("dinner at the restaurant", "resteurent"),  # two others
         ("dinner at the restaurant", "retsaurant"),  # two changed about
+        ("dixxnner", "dinner"),
         ("two dogs", "dog"),  # other forms, as in TEXT
         ("she was running", "run"),
         ("the cat", "teh cta"),
@@ -155,6 +156,7 @@ def test_not_found(tmp_path: Path, content: str, query: str) -> None:
         ("kitchen", "kitc red", Fuzziness(prefix=True), False),  # the last word alone
         ("kitchen", "k", Fuzziness(prefix=True), True),
         ("thermometer", "the", Fuzziness(prefix=True), True),
+        ("thermometer", "red the", Fuzziness(prefix=True), True),
         ("kitchen", "kitc", Fuzziness(max_edits=0, prefix=True), True),
     ],
 )
@@ -258,7 +260,8 @@ def test_no_word_is_lost_between_two_readings() -> None:
     committed[1] += ["garden", "aagarden"]
     vocabularies.committed()
     assert words(1) == {"garden", "aagarden"}
-    assert len(vocabularies.of(1)) == 3  # of the others nothing was committed
+    vocabularies.add(1, {f"more{n}" for n in range(45_000)})  # and again
+    assert len(vocabularies.of(1)) == 45_003  # of the first 30,000 nothing was committed
     assert words(2) == set()
 
 
@@ -268,6 +271,9 @@ def test_patterns_leave_no_two_neighbours_of_the_run() -> None:
     ]
     assert shown == ["A0C1", "A0C1B2", "A0C2", "B0A1C2"]
     assert [pattern for pattern, _ in run_patterns("abcd", 1)] == [((0, "a"), (1, "c"), (2, "b"), (3, "d"))]
+    assert run_patterns("ab", 1) == [
+        *((pattern, 1) for pattern in (((0, "a"),), ((0, "a"), (2, "b")), ((0, "b"),), ((0, "b"), (1, "a"))))
+    ]
     assert run_patterns("a", 2) == []
     assert run_patterns("a" * 5000, 2) == []
 

@@ -190,8 +190,8 @@ class Vocabularies:
             held = self._held.get(number)
             if held is None or len(held) >= self._reload_at_words[number]:
                 held = Vocabulary(self._read(number))
-                self._reload_at_words[number] = 2 * len(held) + MIN_RELOAD_WORDS
                 held.add(self._uncommitted.get(number, ()))
+                self._reload_at_words[number] = 2 * len(held) + MIN_RELOAD_WORDS
                 self._held[number] = held
             self._held.move_to_end(number)
             while len(self._held) > 1 and sum(map(len, self._held.values())) > MAX_HELD_WORDS:
