@@ -135,6 +135,7 @@ def test_misspelt_questions_find_their_memories(searcher: TextSearcher) -> None:
         ("目的地是哪里", ["目的", "的地", "地是"]),
         ("我的茶", ["茶"]),
         ("有猫吗", ["有猫", "猫"]),
+        ("小雨了解他了吗", ["小雨", "雨了", "了解", "解他"]),
         ("和平", ["和平", "平"]),
         ("什么", ["什么"]),  # there is nothing else
         ("我们在哪里 Paris", ["pari"]),

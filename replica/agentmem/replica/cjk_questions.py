@@ -70,10 +70,10 @@ _CHINESE_QUESTIONS = _any_of("""
 哪里 哪裡 哪裏 哪儿 哪兒 哪个 哪個 哪些 哪一个 哪一個 哪一种 哪一種 多少 是不是 有没有 有沒有 能不能
 会不会 會不會 可不可以 可以 请问 請問 告诉我 告訴我 吗 嗎 呢 吧 呀 嘛 谁 誰
 """)
-_CHINESE_CUT = re.compile(f"(?:{_CHINESE_QUESTIONS}|(?<!目)的(?!确|確|士)|了(?!解|不起))+")
+_CHINESE_CUT = re.compile(f"(?:{_CHINESE_QUESTIONS}|(?<!目)的(?!确|確|士))+")
 # Alone, or together, these are no word; at the edge of a piece they are likely to be none.
 _CHINESE_FUNCTION = frozenset(
-    "我你您他她它们們这這那哪几幾是在有和跟与與也都就又还還把被给給对對从從到让讓要会會能想很"
+    "我你您他她它们們这這那哪几幾是在有和跟与與也都就又还還把被给給对對从從到让讓要会會能想很了"
 )
 
 
