@@ -1,4 +1,4 @@
-"""The readable form of filters: what it means, what is refused where, and that it is printed as it is read."""
+"""The readable form of filters: what it means, what is refused where, and that it prints as it reads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -49,14 +50,15 @@ END = {"hour": 23, "minute": 59, "second": 59, "microsecond": 999_999}
         ("tags contains 'x'", Field("tags").contains("x")),
         ("agent_id exists", Field("agent_id").exists()),
         ("agent_id missing", ~Field("agent_id").exists()),
-        ("metadata.done = true and metadata.n = False", (Field("metadata.done") == True) & (Field("metadata.n") == False)),  # noqa: E712
+        ("metadata.done = true", Field("metadata.done") == True),  # noqa: E712
+        ("metadata.done = False", Field("metadata.done") == False),  # noqa: E712
         ('metadata."odd key" = 1', Field("metadata.odd key") == 1),
         ("metadata.'a \\'b\\'.c' exists", Field("metadata.a 'b'.c").exists()),
         ("metadata.m.n-o exists", Field("metadata.m.n-o").exists()),
         ("metadata.都市 = '東京'", Field("metadata.都市") == "東京"),
         (r"""user_id = "a\"\\\n\t\u00e9\U0001F600'" """, user == "a\"\\\n\té\U0001f600'"),
         # and binds closer than or, not closest.
-        ("user_id = 'a' or user_id = 'b' and not importance > 1", (user == "a") | ((user == "b") & ~(rank > 1))),
+        ("user_id='a' or user_id='b' and not importance > 1", (user == "a") | ((user == "b") & ~(rank > 1))),
         ("(user_id = 'a' or user_id = 'b') AND importance > 1", ((user == "a") | (user == "b")) & (rank > 1)),
         ("not (user_id = 'a' or importance > 1)", ~((user == "a") | (rank > 1))),
         ("not not_a_field = 1", ~(Field("not_a_field") == 1)),
@@ -65,8 +67,8 @@ END = {"hour": 23, "minute": 59, "second": 59, "microsecond": 999_999}
         ("event_time > '2023-05-08T13:56:00Z'", when > day(8, hour=13, minute=56)),
         ("event_time > 2023-05-08T13:56", when > day(8, hour=13, minute=56)),
         ("event_time > '2023-05-08 15:56:00+02:00'", when > day(8, hour=13, minute=56)),
-        ("event_time = 2023-05-08T13:56:00.000000789Z", when == NanosecondDatetime.of(day(8, hour=13, minute=56), 789)),
-        ("event_time in ('2023-05-08T01:00Z', 2023-05-08T02:00Z)", when.is_in([day(8, hour=1), day(8, hour=2)])),
+        ("event_time = 2023-05-08T13:00:00.000000789Z", when == NanosecondDatetime.of(day(8, hour=13), 789)),
+        ("event_time in ('2023-05-08T01:00', 2023-05-08T02:00Z)", when.is_in([day(8, hour=1), day(8, hour=2)])),
         # A date is the whole day.
         ("event_time = '2023-05-08'", when.between(day(8), day(8, **END))),
         ("event_time != 2023-05-08", ~when.between(day(8), day(8, **END))),
@@ -87,7 +89,8 @@ END = {"hour": 23, "minute": 59, "second": 59, "microsecond": 999_999}
         ("event_time > now - 7d", when > NOW - timedelta(days=7)),
         ("event_time > NOW-1.5h", when > NOW - timedelta(minutes=90)),
         ("expire_time < now+2w", Field("expire_time") < NOW + timedelta(weeks=2)),
-        ("event_time between now - 90s and now + 5m", when.between(NOW - timedelta(seconds=90), NOW + timedelta(minutes=5))),
+        ("event_time between now - 1s and now", when.between(NOW - timedelta(seconds=1), NOW)),
+        ("event_time < now + 5m", when < NOW + timedelta(minutes=5)),
         # Text that looks like a time is text where texts are.
         ("metadata.city = '2023-05-08'", city == "2023-05-08"),
         ("metadata.city = 'now'", city == "now"),
@@ -265,7 +268,7 @@ def test_calls_take_the_text(client: Client, namespace: str) -> None:
     with client.watch(namespace, after=revision, filter="event_time < 2023-05-04") as changes:
         for number in (2, 8, 3):
             session.update(namespace, f"m{number}", content="green tea")
-        assert [next(changes).memory.id for _ in range(2)] == ["m2", "m3"]
+        assert [change.memory.id for change in islice(changes, 2) if change.memory] == ["m2", "m3"]
     late = "event_time between 2023-05-04 and 2023-05-06 and not id = 'm5'"
     assert [memory.id for memory in session.list(namespace, filter=late).memories] == ["m4", "m6"]
     listed = session.iterate(namespace, filter="event_time < now - 1s", page_size=2)
@@ -281,13 +284,11 @@ def test_calls_take_the_text(client: Client, namespace: str) -> None:
 
 
 def test_commands_take_the_text(cli: Cli) -> None:
-    for number in (1, 2, 3):
-        cli("add", f"tea {number}", "--id", f"m{number}", "--importance", f"0.{number}")
+    lines = [json.dumps({"id": f"m{n}", "content": f"tea {n}", "importance": n / 10}) for n in (1, 2, 3)]
+    cli("import", "-", stdin="\n".join(lines))
     some = ("--filter", "importance between 0.15 and 0.9")
-    assert [line["id"] for line in map(json.loads, cli("list", *some, "--json").stdout.splitlines())] == [
-        "m2",
-        "m3",
-    ]
+    listed = cli("list", *some, "--json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in listed] == ["m2", "m3"]
     failed(
         cli("list", "--where", "importance > high"), 2, "--filter", "column 14", "importance > high\n", " ^"
     )
