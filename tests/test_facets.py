@@ -2,101 +2,38 @@
 
 from __future__ import annotations
 
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from memories import Scalar, condition, make_memory
+from collections.abc import Iterator
 
-from agentmem.core.errors import InvalidArgument
-from agentmem.core.filters import Filter, compile_filter
-from agentmem.replica.facets import Facets
-from agentmem.replica.ordinals import OrdinalSet
+from drawn_filters import FILTERS, compiled, holds, memories
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memories import condition, make_memory
+
+from agentmem.replica.facets import Facets, Memories
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
 from agentmem.v1 import filter_pb2, memory_pb2
 
-TEXTS = st.sampled_from(["", "a", "ab", "abc", "b", "é", "1", "true", "日本"])
-NUMBERS = st.sampled_from([-1.5, 0.0, -0.0, 0.25, 0.5, 1.0, 2.0, 1e300])
-SCALARS: st.SearchStrategy[Scalar] = st.one_of(TEXTS, NUMBERS, st.booleans())
-TIMES_US = st.sampled_from([-1, 0, 1, 1_000_000, 1_683_554_160_000_001, 253_402_300_799_999_999])
-OWNERS = ("user_id", "agent_id", "session_id")
+
+def expected(stored: dict[int, memory_pb2.Memory], live: OrdinalSet, message: filter_pb2.Filter) -> list[int]:
+    return [ordinal for ordinal in sorted(live) if holds(message, stored[ordinal])]
 
 
-@st.composite
-def memories(draw: st.DrawFn) -> memory_pb2.Memory:
-    memory = make_memory(
-        draw(TEXTS.filter(bool)),
-        importance=draw(st.sampled_from([0.0, 0.25, 0.5, 1.0])),
-        tags=draw(st.lists(TEXTS.filter(bool), max_size=3, unique=True)),
-        metadata=draw(
-            st.dictionaries(
-                st.sampled_from(["k", "m.n"]), SCALARS | st.lists(SCALARS, max_size=3), max_size=2
-            )
-        ),
-        event_time_us=draw(TIMES_US),
-    )
-    for owner in OWNERS:
-        setattr(memory, owner, draw(TEXTS))
-    memory.MergeFromString(bytes([4 << 3, draw(st.sampled_from([1, 2, 3, 4, 99]))]))  # type; 99 is none yet
-    memory.create_time.FromMicroseconds(draw(TIMES_US))
-    memory.update_time.FromMicroseconds(draw(TIMES_US))
-    return memory
+def reader(stored: dict[int, memory_pb2.Memory], asked: list[int] | None = None) -> Memories:
+    """Reads the records, and notes for which ordinals."""
+
+    def read(ordinals: OrdinalArray) -> Iterator[tuple[int, memory_pb2.Memory]]:
+        for ordinal in ordinals.tolist():
+            if asked is not None:
+                asked.append(ordinal)
+            if ordinal in stored:
+                yield ordinal, stored[ordinal]
+
+    return read
 
 
-@st.composite
-def conditions(draw: st.DrawFn) -> filter_pb2.Filter:
-    operator = draw(st.sampled_from(filter_pb2.Operator.values()[1:]))
-    count = 1
-    if operator == filter_pb2.OPERATOR_IN:
-        count = draw(st.integers(1, 3))
-    elif operator == filter_pb2.OPERATOR_BETWEEN:
-        count = 2
-    elif operator == filter_pb2.OPERATOR_EXISTS:
-        count = 0
-
-    def values(strategy: st.SearchStrategy[Scalar]) -> list[Scalar]:
-        return draw(st.lists(strategy, min_size=count, max_size=count))
-
-    field = draw(
-        st.sampled_from(
-            ["id", *OWNERS, "tags", "type", "importance", "event_time", "create_time", "update_time"]
-            + ["metadata.k", "metadata.m.n", "metadata.unknown"] * 2
-        )
-    )
-    if field.endswith("_time"):
-        times_us = draw(st.lists(TIMES_US, min_size=count, max_size=count))
-        return condition(field, operator, times_us=times_us)
-    if field == "importance":
-        return condition(field, operator, *values(NUMBERS))
-    if field == "type":
-        return condition(field, operator, *values(st.sampled_from(["episodic", "semantic", "working"])))
-    if field.startswith("metadata."):
-        return condition(field, operator, *values(SCALARS))
-    return condition(field, operator, *values(TEXTS))
-
-
-def combined(inner: st.SearchStrategy[filter_pb2.Filter]) -> st.SearchStrategy[filter_pb2.Filter]:
-    lists = st.lists(inner, min_size=1, max_size=3).map(lambda parts: filter_pb2.FilterList(filters=parts))
-    return st.one_of(
-        lists.map(lambda parts: filter_pb2.Filter(all_of=parts)),
-        lists.map(lambda parts: filter_pb2.Filter(any_of=parts)),
-        inner.map(lambda part: filter_pb2.Filter(negated=part)),
-    )
-
-
-FILTERS = st.recursive(conditions(), combined, max_leaves=6)
-
-
-def compiled(message: filter_pb2.Filter) -> Filter:
-    """The compiled filter; what is not served is not a case."""
-    try:
-        node = compile_filter(message)
-    except InvalidArgument:
-        assume(False)
-        raise
-    assert node is not None
-    return node
-
-
-def expected(stored: dict[int, memory_pb2.Memory], live: OrdinalSet, node: Filter) -> list[int]:
-    return [ordinal for ordinal in sorted(live) if node.matches(stored[ordinal])]
+@given(FILTERS, memories())
+def test_a_filter_means_what_the_api_says(message: filter_pb2.Filter, memory: memory_pb2.Memory) -> None:
+    assert compiled(message).matches(memory) is holds(message, memory)
 
 
 @settings(max_examples=200, deadline=None)
@@ -112,8 +49,10 @@ def test_a_filter_finds_what_it_matches(
         facets.add(3 * index + 1, memory)
     live = OrdinalSet(ordinal for ordinal in stored if data.draw(st.booleans()))
 
-    assert list(facets.matching(node, live, facets.rows)) == expected(stored, live, node)
-    assert list(facets.cut_to(live).matching(node, live, len(live))) == expected(stored, live, node)
+    assert list(facets.matching(node, live, facets.rows, reader(stored))) == expected(stored, live, message)
+    assert list(facets.cut_to(live).matching(node, live, len(live), reader(stored))) == expected(
+        stored, live, message
+    )
 
 
 @settings(max_examples=50, deadline=None)
@@ -130,4 +69,40 @@ def test_an_older_view_does_not_see_what_came_later(
     for ordinal, memory in enumerate(after, start=len(before) + 1):
         facets.add(ordinal, memory)
 
-    assert list(facets.matching(node, live, rows)) == expected(stored, live, node)
+    assert list(facets.matching(node, live, rows, reader(stored))) == expected(stored, live, message)
+
+
+def test_contents_are_read_of_no_more_memories_than_the_rest_of_the_filter_leaves() -> None:
+    facets = Facets()
+    stored = {
+        ordinal: make_memory(f"m{ordinal}", f"tea {ordinal}", user_id="ana" if ordinal % 10 == 0 else "ben")
+        for ordinal in range(1, 101)
+    }
+    for ordinal, memory in stored.items():
+        facets.add(ordinal, memory)
+    live = OrdinalSet(stored)
+    ana = condition("user_id", filter_pb2.OPERATOR_EQ, "ana")
+    nobody = condition("user_id", filter_pb2.OPERATOR_EQ, "nobody")
+    tea_5 = condition("content", filter_pb2.OPERATOR_CONTAINS, "tea 5")
+    both = filter_pb2.FilterList(filters=[tea_5, ana])
+
+    def found(message: filter_pb2.Filter) -> tuple[list[int], list[int]]:
+        asked: list[int] = []
+        matching = facets.matching(compiled(message), live, facets.rows, reader(stored, asked))
+        return list(matching), asked
+
+    tens = list(range(10, 101, 10))
+    assert found(filter_pb2.Filter(all_of=both)) == ([50], tens)
+    others = [ordinal for ordinal in stored if ordinal % 10]
+    assert found(filter_pb2.Filter(any_of=both)) == (sorted([*tens, 5, *range(51, 60)]), others)
+    none = filter_pb2.FilterList(filters=[tea_5, nobody])
+    assert found(filter_pb2.Filter(all_of=none)) == ([], [])
+    everything = filter_pb2.Filter(negated=filter_pb2.Filter(all_of=none))
+    assert found(everything) == (list(stored), [])
+
+    # What the store has no more does not match, not a negation either.
+    del stored[55]
+    assert found(filter_pb2.Filter(negated=tea_5))[0] == [
+        each for each in stored if "tea 5" not in f"tea {each}"
+    ]
+    assert 55 not in found(tea_5)[0]

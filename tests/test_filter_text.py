@@ -26,6 +26,7 @@ def day(number: int, **clock: int) -> datetime:
     return datetime(2023, 5, number, tzinfo=UTC).replace(**clock)  # type: ignore[arg-type]
 
 
+LATE = day(9, hour=2)
 END = {"hour": 23, "minute": 59, "second": 59, "microsecond": 999_999}
 
 
@@ -68,7 +69,7 @@ END = {"hour": 23, "minute": 59, "second": 59, "microsecond": 999_999}
         ("event_time > 2023-05-08T13:56", when > day(8, hour=13, minute=56)),
         ("event_time > '2023-05-08 15:56:00+02:00'", when > day(8, hour=13, minute=56)),
         ("event_time = 2023-05-08T13:00:00.000000789Z", when == NanosecondDatetime.of(day(8, hour=13), 789)),
-        ("event_time in ('2023-05-08T01:00', 2023-05-09T02:00)", when.is_in([day(8, hour=1), day(9, hour=2)])),
+        ("event_time in ('2023-05-08T01:00', 2023-05-09T02:00)", when.is_in([day(8, hour=1), LATE])),
         # A date is the whole day.
         ("event_time = '2023-05-08'", when.between(day(8), day(8, **END))),
         ("event_time != 2023-05-08", ~when.between(day(8), day(8, **END))),

@@ -27,6 +27,7 @@ MAY_8_US = 1_683_504_000_000_000
 MEMORY = make_memory(
     "turn-7",
     user_id="ana",
+    version=3,
     tags=["travel", "porto"],
     importance=0.5,
     metadata={
@@ -40,6 +41,7 @@ MEMORY = make_memory(
     },
     event_time_us=MAY_8_US,
 )
+MEMORY.embedding_model = "wordllama"
 
 
 def all_of(*parts: filter_pb2.Filter) -> filter_pb2.Filter:
@@ -87,6 +89,17 @@ BEN = condition("user_id", OPERATOR_EQ, "ben")
         (condition("event_time", OPERATOR_LT, times_us=[MAY_8_US]), False),
         (condition("event_time", OPERATOR_BETWEEN, times_us=[MAY_8_US - 1, MAY_8_US + 1]), True),
         (condition("event_time", OPERATOR_EQ, times_us=[MAY_8_US + 1]), False),
+        (condition("content", OPERATOR_CONTAINS, "of note"), True),
+        (condition("content", OPERATOR_CONTAINS, "Of note"), False),
+        (condition("content", OPERATOR_PREFIX, "nothing"), True),
+        (condition("content", OPERATOR_EQ, "nothing"), False),
+        (condition("content", OPERATOR_NE, "nothing"), True),
+        (condition("content", OPERATOR_EXISTS), True),
+        (condition("version", OPERATOR_EQ, 3), True),
+        (condition("version", OPERATOR_BETWEEN, 1, 2.5), False),
+        (condition("version", OPERATOR_GT, 2.5), True),
+        (condition("embedding_model", OPERATOR_IN, "wordllama", "other"), True),
+        (condition("embedding_model", OPERATOR_PREFIX, "llama"), False),
         (condition("metadata.city", OPERATOR_EQ, "Porto"), True),
         (condition("metadata.city", OPERATOR_EQ, "porto"), False),
         (condition("metadata.city", OPERATOR_CONTAINS, "ort"), True),
@@ -144,6 +157,10 @@ def nested(depth: int) -> filter_pb2.Filter:
         (condition("user_id", OPERATOR_GT, "a"), "FILTER_UNSUPPORTED", "user_id"),
         (condition("importance", OPERATOR_PREFIX, "a"), "FILTER_UNSUPPORTED", "importance"),
         (condition("event_time", OPERATOR_CONTAINS, "a"), "FILTER_UNSUPPORTED", "event_time"),
+        (condition("content", OPERATOR_LT, "a"), "FILTER_UNSUPPORTED", "content"),
+        (condition("version", OPERATOR_CONTAINS, "1"), "FILTER_UNSUPPORTED", "version"),
+        (condition("embedding_model", OPERATOR_BETWEEN, "a", "b"), "FILTER_UNSUPPORTED", "embedding_model"),
+        (condition("type", OPERATOR_GTE, "episodic"), "FILTER_UNSUPPORTED", "type"),
         (condition("tags", OPERATOR_UNSPECIFIED, "a"), "FILTER_UNSUPPORTED", "tags"),
         (condition("tags", 77, "a"), "FILTER_UNSUPPORTED", "tags"),
         (condition("user_id", OPERATOR_EQ), "INVALID_FIELD", "filter.condition.values"),
@@ -158,6 +175,10 @@ def nested(depth: int) -> filter_pb2.Filter:
         (condition("importance", OPERATOR_BETWEEN, 0.1), "INVALID_FIELD", "filter.condition.values"),
         (condition("event_time", OPERATOR_GT, "2023"), "INVALID_FIELD", "filter.condition.values"),
         (condition("metadata.k", OPERATOR_GT, True), "INVALID_FIELD", "filter.condition.values"),
+        (condition("content", OPERATOR_EQ, ""), "INVALID_FIELD", "filter.condition.values"),
+        (condition("version", OPERATOR_EQ, "3"), "INVALID_FIELD", "filter.condition.values"),
+        (condition("embedding_model", OPERATOR_EQ, 3), "INVALID_FIELD", "filter.condition.values"),
+        (condition("metadata.k", OPERATOR_CONTAINS, 3), "INVALID_FIELD", "filter.condition.values"),
         (condition("metadata.k", OPERATOR_PREFIX, 3), "INVALID_FIELD", "filter.condition.values"),
         (condition("metadata.k", OPERATOR_BETWEEN, "a", 3), "INVALID_FIELD", "filter.condition.values"),
         (condition("metadata.k", OPERATOR_EQ, times_us=[1]), "INVALID_FIELD", "filter.condition.values"),

@@ -54,6 +54,9 @@ FIELD_KINDS = {
     "create_time": Kind.TIME,
     "update_time": Kind.TIME,
     "expire_time": Kind.TIME,
+    "content": Kind.TEXT,
+    "version": Kind.NUMBER,
+    "embedding_model": Kind.TEXT,
 }
 
 _EQUALITY = {filter_pb2.OPERATOR_EQ, filter_pb2.OPERATOR_NE, filter_pb2.OPERATOR_IN}
@@ -172,7 +175,8 @@ def field_values(memory: memory_pb2.Memory, field: str) -> Iterator[Value]:
         if memory.HasField(field):
             yield timestamp_us(getattr(memory, field))
     elif kind is Kind.NUMBER:
-        yield memory.importance
+        # A double, as the values of a filter are; the version is an integer.
+        yield float(getattr(memory, field))
     elif field == "type":
         if memory.type in TYPE_NAMES:  # else it is of a later release
             yield TYPE_NAMES[memory.type]
@@ -188,6 +192,15 @@ def metadata_values(value: memory_pb2.MetadataValue) -> Iterator[Value]:
             yield from metadata_values(item)
     elif kind is not None and (scalar := getattr(value, kind)) != "":
         yield scalar
+
+
+def needs(node: Filter, field: str) -> bool:
+    """Whether the filter has a condition on the field."""
+    if isinstance(node, AllOf | AnyOf):
+        return any(needs(part, field) for part in node.nodes)
+    if isinstance(node, Not):
+        return needs(node.node, field)
+    return node.field == field
 
 
 def compile_filter(message: filter_pb2.Filter, path: str = "filter") -> Filter | None:
@@ -280,7 +293,8 @@ def _check_values(operator: int, values: tuple[Value, ...], field: str, name: st
     if len(values) != wanted:
         raise invalid_field(f"{path}.values", f"must be {wanted} for {name}, not {len(values)}")
     if operator in _STRING and not isinstance(values[0], str):
-        raise invalid_field(f"{path}.values", f"must be text for {name}")
+        hint = "; EQ holds for one item of a list, too" if operator == filter_pb2.OPERATOR_CONTAINS else ""
+        raise invalid_field(f"{path}.values", f"must be text for {name}{hint}")
     if operator in _ORDER and any(isinstance(value, bool) for value in values):
         raise invalid_field(f"{path}.values", f"must not be true or false for {name}")
     if operator == filter_pb2.OPERATOR_BETWEEN and not _same_sort(values[0], values[1]):

@@ -6,11 +6,14 @@ its view had: the result of every filter is cut down to the view's live ordinals
 What a condition means is decided in ``agentmem.core.filters`` alone. Equality is a look-up; every other
 operator on texts and metadata asks ``Condition.holds`` for each distinct value of the field. Numbers and
 times are compared as arrays; a property test holds the outcome against ``Filter.matches``.
+
+The content is not indexed here. Where a filter asks for it, everything else decides first; ``Filter.matches``
+itself decides of each record that is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +31,7 @@ from agentmem.core.filters import (
     Not,
     Value,
     field_values,
+    needs,
 )
 from agentmem.replica.columns import Column
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
@@ -35,7 +39,11 @@ from agentmem.v1 import filter_pb2, memory_pb2
 
 _COLUMN_DTYPES = {Kind.TIME: np.int64, Kind.NUMBER: np.float64}
 _COLUMN_FIELDS = tuple(field for field, kind in FIELD_KINDS.items() if kind in _COLUMN_DTYPES)
-_POSTING_FIELDS = tuple(field for field, kind in FIELD_KINDS.items() if kind not in _COLUMN_DTYPES)
+# Looked for in the records.
+CONTENT = "content"
+_POSTING_FIELDS = tuple(
+    field for field, kind in FIELD_KINDS.items() if kind not in _COLUMN_DTYPES and field != CONTENT
+)
 
 NO_SESSION = -1
 # In a column of times: the memory has none.
@@ -44,6 +52,8 @@ NO_TIME = np.iinfo(np.int64).max
 # True == 1 in Python, but in metadata they are different values.
 _ValueKey = tuple[bool, Value]
 _Mask = npt.NDArray[np.bool_]
+# The memories of ordinals, uint64 [n]; those that the store has no more are left out.
+Memories = Callable[[OrdinalArray], Iterable[tuple[int, memory_pb2.Memory]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,24 +181,48 @@ class Facets:
         posting = self._postings["session_id"].by_value[(False, session_id)]
         return posting if isinstance(posting, OrdinalSet) else OrdinalSet((posting,))
 
-    def matching(self, node: Filter, live: OrdinalSet, rows: int) -> OrdinalSet:
+    def matching(self, node: Filter, live: OrdinalSet, rows: int, memories: Memories) -> OrdinalSet:
         """The ordinals of ``live`` that the filter matches.
 
         Args:
             live: the live ordinals of a view.
             rows: the view's count of rows.
+            memories: reads the records, for a filter that asks for the content. What it leaves out does not
+                match.
         """
+        if not needs(node, CONTENT):
+            return self._matching(node, live, rows)
+        sure, possible = self._bounds(node, live, rows)
+        undecided = ordinal_array(possible - sure)
+        found = [ordinal for ordinal, memory in memories(undecided) if node.matches(memory)]
+        return sure | OrdinalSet(found)
+
+    def _bounds(self, node: Filter, live: OrdinalSet, rows: int) -> tuple[OrdinalSet, OrdinalSet]:
+        """The ordinals that match whatever the contents are, and those that match with some contents."""
+        if not needs(node, CONTENT):
+            decided = self._matching(node, live, rows)
+            return decided, decided
+        if isinstance(node, Not):
+            sure, possible = self._bounds(node.node, live, rows)
+            return live - possible, live - sure
+        if isinstance(node, Condition):
+            return OrdinalSet(), live
+        bounds = [self._bounds(part, live, rows) for part in node.nodes]
+        join = OrdinalSet.intersection if isinstance(node, AllOf) else OrdinalSet.union
+        return join(*(sure for sure, _ in bounds)), join(*(possible for _, possible in bounds))
+
+    def _matching(self, node: Filter, live: OrdinalSet, rows: int) -> OrdinalSet:
         if isinstance(node, AllOf):
             result = live
             for part in node.nodes:
-                result = self.matching(part, result, rows)
+                result = self._matching(part, result, rows)
                 if not result:
                     break
             return result
         if isinstance(node, AnyOf):
-            return OrdinalSet().union(*(self.matching(part, live, rows) for part in node.nodes))
+            return OrdinalSet().union(*(self._matching(part, live, rows) for part in node.nodes))
         if isinstance(node, Not):
-            return live - self.matching(node.node, live, rows)
+            return live - self._matching(node.node, live, rows)
         if node.field in self._columns:
             column = self._columns[node.field].rows(rows)
             mask = compare(column, node.operator, node.values)

@@ -17,7 +17,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 
@@ -35,6 +35,7 @@ from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, o
 from agentmem.replica.sealing import Sealer, remove_path
 from agentmem.replica.text import TextIndex
 from agentmem.replica.view import View
+from agentmem.v1 import memory_pb2
 
 # Raise it when text analysis, the schema or the meaning of a file changes.
 INDEX_FORMAT = 2
@@ -45,6 +46,8 @@ DEFAULT_SEAL_ROWS = 20_000
 # About 25 ms of work: what a write waits when it comes just behind a large import.
 MAX_BATCH_OPERATIONS = 256
 LOAD_CHUNK_MEMORIES = 10_000
+# Of a search whose filter asks for the content: what one transaction reads, so that none stays open for long.
+FILTER_CHUNK_RECORDS = 1000
 # Of the time, at most this share goes into commits of the text index (7 ms each); when idle, the next
 # change is committed at once.
 MAX_COMMIT_TIME_SHARE = 0.25
@@ -139,6 +142,13 @@ class Indexer:
             self._sealer.stop()
             if self._text is not None:
                 self._text.close()
+
+    def _memories(self, ordinals: OrdinalArray) -> Iterator[tuple[int, memory_pb2.Memory]]:
+        for start in range(0, len(ordinals), FILTER_CHUNK_RECORDS):
+            chunk = ordinals[start : start + FILTER_CHUNK_RECORDS].tolist()
+            with self._store.read() as transaction:
+                records = [(ordinal, transaction.record(ordinal)) for ordinal in chunk]
+            yield from ((ordinal, record.memory) for ordinal, record in records if record is not None)
 
     def _wait(self) -> None:
         with self._wake:
@@ -242,7 +252,9 @@ class Indexer:
         live: OrdinalArray,
         segments: dict[str, list[AnnoySegment]],
     ) -> None:
-        self._namespaces = {name: NamespaceIndex(name, state) for name, state in states.items()}
+        self._namespaces = {
+            name: NamespaceIndex(name, state, self._memories) for name, state in states.items()
+        }
         self._changed.update(states)
         in_segments = OrdinalSet().union(
             *(ordinal_set(segment.ordinals) for opened in segments.values() for segment in opened)
@@ -313,7 +325,7 @@ class Indexer:
             if state is None:
                 raise DataLoss("CORRUPT_NAMESPACES", f"the store does not know the namespace {name!r}")
             if known is None:
-                known = self._namespaces[name] = NamespaceIndex(name, state)
+                known = self._namespaces[name] = NamespaceIndex(name, state, self._memories)
             known.state = state
         self._changed.add(name)
         self._sealable.add(name)

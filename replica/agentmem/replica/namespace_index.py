@@ -5,7 +5,7 @@ from __future__ import annotations
 from agentmem.core.layout import NamespaceState
 from agentmem.core.records import FloatVector
 from agentmem.replica.annoy_segment import AnnoySegment
-from agentmem.replica.facets import Facets
+from agentmem.replica.facets import Facets, Memories
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.planner import segments_to_merge
 from agentmem.replica.sealing import Job, Sealed
@@ -18,11 +18,16 @@ MIN_COMPACTED_ROWS = 1024
 
 
 class NamespaceIndex:
-    """Takes puts and drops in the order of the log and gives views of the outcome."""
+    """Takes puts and drops in the order of the log and gives views of the outcome.
 
-    def __init__(self, name: str, state: NamespaceState) -> None:
+    Args:
+        memories: reads records, from any thread.
+    """
+
+    def __init__(self, name: str, state: NamespaceState, memories: Memories) -> None:
         self.name = name
         self.state = state
+        self._memories = memories
         self._facets = Facets()
         self._live = OrdinalSet()
         self._vectors: NamespaceVectors | None = None
@@ -88,4 +93,5 @@ class NamespaceIndex:
             facets=self._facets,
             facet_rows=self._facets.rows,
             vectors=None if self._vectors is None else self._vectors.view(),
+            memories=self._memories,
         )

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from agentmem.core.filters import Filter
 from agentmem.core.layout import NamespaceState
-from agentmem.replica.facets import Facets
+from agentmem.replica.facets import Facets, Memories
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.text import TextSearcher
 from agentmem.replica.vectors import VectorView
@@ -27,6 +27,7 @@ class NamespaceView:
         facets: shared with newer views, which have more rows of it.
         facet_rows: how many rows of the facets this view has.
         vectors: None before the first embedding.
+        memories: reads records, for filters on the content.
     """
 
     state: NamespaceState
@@ -34,12 +35,15 @@ class NamespaceView:
     facets: Facets
     facet_rows: int
     vectors: VectorView | None
+    memories: Memories
 
     def matching(self, node: Filter | None, now_us: int) -> OrdinalSet:
         """The live and unexpired ordinals that the filter matches; all for None. Not to be changed."""
         expired = self.facets.expired(self.live, self.facet_rows, now_us)
         unexpired = self.live - expired if expired else self.live
-        return unexpired if node is None else self.facets.matching(node, unexpired, self.facet_rows)
+        if node is None:
+            return unexpired
+        return self.facets.matching(node, unexpired, self.facet_rows, self.memories)
 
 
 @dataclass(frozen=True, slots=True)
