@@ -243,6 +243,9 @@ class Indexer:
         segments: dict[str, list[AnnoySegment]],
     ) -> None:
         self._namespaces = {name: NamespaceIndex(name, state) for name, state in states.items()}
+        for namespace in self._namespaces.values():
+            # Some did not change for long, but which is not in the records of what is live.
+            namespace.changed_revision = self._revision
         self._changed.update(states)
         in_segments = OrdinalSet().union(
             *(ordinal_set(segment.ordinals) for opened in segments.values() for segment in opened)
@@ -289,6 +292,7 @@ class Indexer:
             self._put(transaction, operation.ordinal, text, with_vector=True)
         name = transaction.namespace_name(operation.namespace_number)
         namespace = self._namespace(transaction, name)
+        namespace.changed_revision = self._revision + 1  # of the entry that is being applied
         for ordinal in (operation.replaced_ordinal, *operation.removed_ordinals):
             if ordinal and namespace.drop(ordinal):
                 text.delete(ordinal)

@@ -23,6 +23,8 @@ class NamespaceIndex:
     def __init__(self, name: str, state: NamespaceState) -> None:
         self.name = name
         self.state = state
+        # Of the last change that is known of; set by who applies them.
+        self.changed_revision = 0
         self._facets = Facets()
         self._live = OrdinalSet()
         self._vectors: NamespaceVectors | None = None
@@ -88,4 +90,5 @@ class NamespaceIndex:
             facets=self._facets,
             facet_rows=self._facets.rows,
             vectors=None if self._vectors is None else self._vectors.view(),
+            changed_revision=self.changed_revision,
         )

@@ -17,10 +17,12 @@ from agentmem.core.errors import (
     FailedPrecondition,
     InvalidArgument,
     ResourceExhausted,
+    Unavailable,
     answerable,
     invalid_field,
 )
 from agentmem.core.filters import Filter, compile_filter
+from agentmem.core.history import Moment, moment_of
 from agentmem.core.layout import NamespaceState
 from agentmem.core.reader_service import MAX_STALE_WAIT_S, StoreReader
 from agentmem.core.reading import add_embedding, checked_size
@@ -38,6 +40,9 @@ from agentmem.core.validation import (
 from agentmem.core.watching import Watches
 from agentmem.replica.consistent_reads import ConsistentReads, Part
 from agentmem.replica.ordinals import OrdinalSet
+from agentmem.replica.past_namespace import PastMovedError
+from agentmem.replica.past_views import RETRY_AFTER_S as PAST_RETRY_AFTER_S
+from agentmem.replica.past_views import PastView, PastViews
 from agentmem.replica.search import Mode, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.view import View
 from agentmem.v1 import reader_pb2, replication_pb2, replication_pb2_grpc, writer_pb2, writer_pb2_grpc
@@ -46,6 +51,8 @@ DEFAULT_TOP_K = 10
 # When what a search found has been removed meanwhile, it is repeated without that.
 MAX_SEARCHES_AGAIN = 3
 MAX_WAITING_SEARCHES = 1024
+# For the index of a moment of the past; what takes longer is found ready by who asks again.
+MAX_PAST_WAIT_S = 60.0
 # Below the 64 MiB that a message may have, with room for the failures of the others.
 MAX_BATCH_ANSWER_BYTES = 48 * 1024 * 1024
 _MODES: dict[int, Mode] = {
@@ -82,10 +89,12 @@ class ReplicaReader(StoreReader):
         self._store_part = store_part
         self._view_part = view_part
         self._check_serving = check_serving
+        self._past_views = PastViews(store, view)
 
     def close(self) -> None:
         super().close()
         self._searches.close()
+        self._past_views.close()
 
     def check_serving(self) -> None:
         self._check_serving()
@@ -114,7 +123,54 @@ class ReplicaReader(StoreReader):
         if demand is not None:
             wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
             await self._consistent_reads.reach(self._view_part, demand, wait_s)
-        return await self._searches.run(self._search, request, mode, text, given, matcher, top_k)
+        moment = moment_of(request.as_of, now_us())
+        if moment.is_now:
+            return await self._searches.run(self._search, request, mode, text, given, matcher, top_k)
+        await self._reach_moment(request.as_of, context)
+        # Once more when what is found has been removed meanwhile: then it is built anew, or refused.
+        for _ in range(MAX_SEARCHES_AGAIN):
+            past = await self._past_view(request.namespace, moment, mode, text, context)
+            try:
+                return await self._searches.run(
+                    self._search, request, mode, text, given, matcher, top_k, past
+                )
+            except PastMovedError:
+                if past.source is not None:
+                    self._past_views.forget(past.source)
+        raise Unavailable(
+            "PAST_NOT_READY",
+            "memories of that moment are being removed: ask again",
+            retry_after_s=PAST_RETRY_AFTER_S,
+            field="as_of",
+        )
+
+    async def _reach_moment(
+        self, as_of: reader_pb2.AsOf, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        """Returns when searches show the revision that is asked for. Raises Unavailable (REPLICA_STALE)."""
+        self._check_reached(as_of)
+        if as_of.revision <= self._view().revision:
+            return
+        wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
+        try:
+            await self._consistent_reads.reach(self._view_part, Demand(min_revision=as_of.revision), wait_s)
+        except Unavailable as error:
+            raise self.refuse_revision(as_of.revision, self._view().revision) from error
+
+    async def _past_view(
+        self,
+        namespace: str,
+        moment: Moment,
+        mode: Mode,
+        text: str,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> PastView:
+        needs_text = bool(text) and mode != "semantic"
+        found = await self._searches.run(self._past_views.find, namespace, moment, needs_text=needs_text)
+        if found is not None:
+            return found
+        wait_s = allowed_wait_s(context, MAX_PAST_WAIT_S)
+        return await self._past_views.build(namespace, moment, needs_text=needs_text, wait_s=wait_s)
 
     async def BatchSearchMemories(
         self, request: reader_pb2.BatchSearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -151,18 +207,22 @@ class ReplicaReader(StoreReader):
         given: FloatVector | None,
         matcher: Filter | None,
         top_k: int,
+        past: PastView | None = None,
     ) -> reader_pb2.SearchMemoriesResponse:
-        view = self._view()
+        """Raises PastMovedError when the store no longer has what a view of the past shows."""
+        view, at_us = (self._view(), now_us()) if past is None else (past.view, past.time_us)
         response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
         namespace = view.namespaces.get(request.namespace)
         if namespace is None:
             return response
         vector = None if mode == "text" else self._query_vector(namespace.state, mode, text, given)
-        query = SearchQuery(request.namespace, text, vector, mode, matcher, top_k, now_us())
+        query = SearchQuery(request.namespace, text, vector, mode, matcher, top_k, at_us)
         for _ in range(MAX_SEARCHES_AGAIN):
             gone = self._fill(response, search(view, query), request.include_embedding)
             if not gone:
                 break
+            if past is not None:
+                raise PastMovedError
             # Retention or a purge removed what the view still had. The newest view may know.
             view = self._view()
             query = replace(query, excluded=query.excluded | gone)

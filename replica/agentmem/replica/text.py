@@ -254,14 +254,21 @@ def _committed_files(folder: Path) -> Iterator[Path]:
 class TextIndex:
     """The writing side. One thread uses it, and one process at a time has the folder open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         """Opens the index in the folder, or an empty one when there is none that can be read.
+
+        Without a folder it is in memory and empty.
 
         Raises:
             OSError, ValueError: not even an empty index can be made there.
         """
         self._deleted: list[int] = []
         self.is_changed = False
+        if folder is None:
+            self._index = tantivy.Index(_SCHEMA)
+            self._writer = self._index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
+            self.indexed = np.empty(0, dtype=np.uint64)
+            return
         try:
             _check_files(folder)
             self._open(folder)

@@ -27,6 +27,9 @@ class NamespaceView:
         facets: shared with newer views, which have more rows of it.
         facet_rows: how many rows of the facets this view has.
         vectors: None before the first embedding.
+        changed_revision: nothing in it has changed since this revision; may be later than the last change.
+        keeps_expired: memories whose time is over are found all the same: it is the namespace as it was after
+            a commit, with what the sweeper had not deleted by then.
     """
 
     state: NamespaceState
@@ -34,11 +37,14 @@ class NamespaceView:
     facets: Facets
     facet_rows: int
     vectors: VectorView | None
+    changed_revision: int = 0
+    keeps_expired: bool = False
 
     def matching(self, node: Filter | None, now_us: int) -> OrdinalSet:
         """The live and unexpired ordinals that the filter matches; all for None. Not to be changed."""
-        expired = self.facets.expired(self.live, self.facet_rows, now_us)
-        unexpired = self.live - expired if expired else self.live
+        unexpired = self.live
+        if not self.keeps_expired and (expired := self.facets.expired(self.live, self.facet_rows, now_us)):
+            unexpired = self.live - expired
         return unexpired if node is None else self.facets.matching(node, unexpired, self.facet_rows)
 
 
