@@ -53,6 +53,8 @@ MAX_SEARCHES_AGAIN = 3
 MAX_WAITING_SEARCHES = 1024
 # For the index of a moment of the past; what takes longer is found ready by who asks again.
 MAX_PAST_WAIT_S = 60.0
+# Of what is left of the deadline.
+PAST_WAIT_SHARE = 0.9
 # Below the 64 MiB that a message may have, with room for the failures of the others.
 MAX_BATCH_ANSWER_BYTES = 48 * 1024 * 1024
 _MODES: dict[int, Mode] = {
@@ -169,7 +171,8 @@ class ReplicaReader(StoreReader):
         found = await self._searches.run(self._past_views.find, namespace, moment, needs_text=needs_text)
         if found is not None:
             return found
-        wait_s = allowed_wait_s(context, MAX_PAST_WAIT_S)
+        # In time for the answer, and for those of the others in a batch.
+        wait_s = PAST_WAIT_SHARE * allowed_wait_s(context, MAX_PAST_WAIT_S)
         return await self._past_views.build(namespace, moment, needs_text=needs_text, wait_s=wait_s)
 
     async def BatchSearchMemories(
