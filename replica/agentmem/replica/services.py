@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
@@ -39,6 +40,7 @@ from agentmem.core.validation import (
 )
 from agentmem.core.watching import Watches
 from agentmem.replica.consistent_reads import ConsistentReads, Part
+from agentmem.replica.index_stats import add_freshness, breakdown, index_stats
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.past_namespace import PastMovedError
 from agentmem.replica.past_views import RETRY_AFTER_S as PAST_RETRY_AFTER_S
@@ -80,6 +82,7 @@ class ReplicaReader(StoreReader):
         view_part: Part,
         check_serving: Callable[[], None],
         search_threads: int,
+        index_folder: Path,
     ) -> None:
         super().__init__(store, watches)
         self._searches = BoundedThreads(
@@ -92,6 +95,7 @@ class ReplicaReader(StoreReader):
         self._view_part = view_part
         self._check_serving = check_serving
         self._past_views = PastViews(store, view)
+        self._index_folder = index_folder
 
     def close(self) -> None:
         super().close()
@@ -103,6 +107,25 @@ class ReplicaReader(StoreReader):
 
     async def reach(self, demand: Demand, wait_s: float) -> None:
         await self._consistent_reads.reach(self._store_part, demand, wait_s)
+
+    async def GetStats(
+        self, request: reader_pb2.GetStatsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> reader_pb2.GetStatsResponse:
+        response = await super().GetStats(request, context)
+        if request.breakdown:
+            demand = demand_of(request.consistency)
+            if demand is not None:
+                wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
+                await self._consistent_reads.reach(self._view_part, demand, wait_s)
+            # In a thread: a namespace may have many thousand sessions.
+            await self._searches.run(self._break_down, request.namespace, response)
+            add_freshness(response.indexes, self._store_part, self._view_part)
+        return response
+
+    def _break_down(self, namespace: str, response: reader_pb2.GetStatsResponse) -> None:
+        view = self._view()
+        response.breakdown.CopyFrom(breakdown(view, namespace))
+        response.indexes.CopyFrom(index_stats(view, namespace, self._index_folder))
 
     async def SearchMemories(
         self, request: reader_pb2.SearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]

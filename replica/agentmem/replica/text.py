@@ -150,6 +150,11 @@ class TextSearcher:
             limit *= 2
         return self._search_among(query, allowed, top_k)
 
+    @property
+    def documents(self) -> int:
+        """How many documents there are, of all namespaces."""
+        return int(self._searcher.num_docs)
+
     def ordinals(self) -> OrdinalArray:
         """The ordinals of all documents, uint64 [n], ascending."""
         result = self._searcher.search(
