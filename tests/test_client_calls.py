@@ -6,28 +6,34 @@ import asyncio
 import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from cluster import Cluster, Stubs, wait_until
 
 from agentmem.client import (
+    STRONG,
     AddedMemory,
     AddOutcome,
     AddResult,
     AsyncClient,
+    Breakdown,
     Client,
     DuplicatePolicy,
     Field,
     HistoryPruned,
     InvalidArgument,
+    MemoryType,
     MemoryVersion,
     NamespaceSettings,
     NanosecondDatetime,
     NewMemory,
     NotFound,
+    OwnerCounts,
     VectorPrecision,
     VersionKind,
     VersionMismatch,
+    at_least,
 )
 from agentmem.client.versions import AsOf
 from agentmem.v1 import reader_pb2
@@ -231,6 +237,44 @@ def test_stats(shared_cluster: Cluster, client: Client, namespace: str) -> None:
     assert store.namespaces >= 1
     assert 0 < store.used_bytes <= store.file_bytes <= store.max_bytes
     assert store.log_bytes > 0
+    assert (stats.breakdown, stats.indexes) == (None, None)
+
+
+def test_a_breakdown_comes_from_a_replica(shared_cluster: Cluster, client: Client, namespace: str) -> None:
+    assert client.stats(namespace, breakdown=True).breakdown == Breakdown(
+        searchable_revision=ANY,
+        memories=0,
+        types={},
+        users=OwnerCounts(0, {}),
+        agents=OwnerCounts(0, {}),
+        sessions=OwnerCounts(0, {}),
+        oldest_event_time=None,
+        newest_event_time=None,
+    )
+    noon = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    memories = [
+        NewMemory("one", user_id="ana", event_time=noon),
+        NewMemory("two", user_id="ben", session_id="s", type=MemoryType.WORKING, event_time=noon),
+        NewMemory("three", user_id="ben", event_time=noon + timedelta(days=1)),
+    ]
+    added = client.add_many(namespace, memories)
+    for consistency in (at_least(added), STRONG):
+        stats = client.stats(namespace, breakdown=True, consistency=consistency)
+        assert stats.breakdown == Breakdown(
+            searchable_revision=ANY,
+            memories=3,
+            types={MemoryType.EPISODIC: 2, MemoryType.WORKING: 1},
+            users=OwnerCounts(2, {"ben": 2, "ana": 1}),
+            agents=OwnerCounts(0, {}),
+            sessions=OwnerCounts(1, {"s": 1}),
+            oldest_event_time=noon,
+            newest_event_time=noon + timedelta(days=1),
+        )
+        assert stats.breakdown is not None
+        assert list(stats.breakdown.users.largest) == ["ben", "ana"]
+        assert stats.indexes is not None
+        assert stats.indexes.searchable_revision >= added.revision
+        assert (stats.indexes.facet_rows, stats.indexes.tail_rows, stats.indexes.segments) == (3, 3, 0)
 
 
 def test_nanoseconds_of_others_survive_a_client(client: Client, namespace: str, writer: Stubs) -> None:

@@ -285,6 +285,7 @@ Call = Callable[[AsyncClient], Awaitable[Any]]
         (lambda client: client.history("n", None), "id"),
         (lambda client: client.history("n", "m", page_size=0), "page_size"),
         (lambda client: client.stats(None), "namespace"),
+        (lambda client: client.stats("n", breakdown=1), "breakdown"),
         (lambda client: anext(client.export("n", newest_only=1)), "newest_only"),
         (lambda client: anext(client.export("n", owner="x")), "owner"),
         (lambda client: client.import_versions("n", [], on_conflict="merge"), "on_conflict"),

@@ -31,6 +31,7 @@ from agentmem.client.async_client import AsyncClient
 from agentmem.client.async_cluster import NodeStatus, Promoted
 from agentmem.client.async_watches import AsyncWatch
 from agentmem.client.backup import Backup
+from agentmem.client.breakdown import Breakdown, IndexStats, OwnerCounts
 from agentmem.client.changes import ChangeKind, MemoryChange, WatchPosition, id_digest
 from agentmem.client.consistency import EVENTUAL, STRONG, Consistency, Position, at_least, max_staleness
 from agentmem.client.errors import (
@@ -84,6 +85,7 @@ __all__ = [
     "AsyncSession",
     "AsyncWatch",
     "Backup",
+    "Breakdown",
     "ChangeKind",
     "Client",
     "ClientClosed",
@@ -101,6 +103,7 @@ __all__ = [
     "Hit",
     "ImportConflict",
     "ImportResult",
+    "IndexStats",
     "InvalidArgument",
     "Memory",
     "MemoryChange",
@@ -116,6 +119,7 @@ __all__ = [
     "NodeStatus",
     "NotFound",
     "OutcomeUnknown",
+    "OwnerCounts",
     "Page",
     "Position",
     "Promoted",

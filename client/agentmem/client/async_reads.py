@@ -242,12 +242,28 @@ class AsyncReads(AsyncConnection):
                 yield version
 
     async def stats(
-        self, namespace: str, *, consistency: Consistency | None = None, timeout_s: float | None = None
+        self,
+        namespace: str,
+        *,
+        breakdown: bool = False,
+        consistency: Consistency | None = None,
+        timeout_s: float | None = None,
     ) -> Stats:
-        """What a namespace and the store of one node hold; zeros before the first write to it."""
-        request = reader_pb2.GetStatsRequest(namespace=values.text("namespace", namespace))
+        """What a namespace and the store of one node hold; zeros before the first write to it.
+
+        Args:
+            breakdown: counts by type and owner, and the indexes, too. Served by replicas alone: waits for one
+                if need be.
+        """
+        request = reader_pb2.GetStatsRequest(
+            namespace=values.text("namespace", namespace), breakdown=values.boolean("breakdown", breakdown)
+        )
         response = await self._read(
-            lambda endpoint: endpoint.reader.GetStats, request, consistency, timeout_s
+            lambda endpoint: endpoint.reader.GetStats,
+            request,
+            consistency,
+            timeout_s,
+            is_search=breakdown,
         )
         return namespaces.stats_from_proto(response)
 

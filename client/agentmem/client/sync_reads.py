@@ -190,8 +190,11 @@ class SyncReads(SyncConnection):
         self,
         namespace: str,
         *,
+        breakdown: bool = False,
         consistency: Consistency | None = None,
         timeout_s: float | None = None,
     ) -> Stats:
         """What a namespace and the store hold; see AsyncClient.stats."""
-        return self._run(self._client.stats(namespace, consistency=consistency, timeout_s=timeout_s))
+        return self._run(
+            self._client.stats(namespace, breakdown=breakdown, consistency=consistency, timeout_s=timeout_s)
+        )
