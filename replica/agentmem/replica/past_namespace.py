@@ -178,10 +178,12 @@ class PastBuilder:
         self, name: str, space: NamespaceState, live: OrdinalSet, *, by_time: bool
     ) -> NamespaceView:
         index = NamespaceIndex(name, space)
+        checked: ReadTransaction | None = None
         for transaction, ordinal, record in self._records(live):
-            now = transaction.namespace(name)
-            if now is None or (now.dimension, now.model) != (space.dimension, space.model):
-                raise PastMovedError
+            if transaction is not checked:
+                now, checked = transaction.namespace(name), transaction
+                if now is None or (now.dimension, now.model) != (space.dimension, space.model):
+                    raise PastMovedError
             vector = transaction.vector(ordinal)
             index.put(ordinal, record.memory, None if vector is None else unit_vector(vector))
         return replace(index.view(), keeps_expired=not by_time)
