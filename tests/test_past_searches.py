@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -12,16 +13,22 @@ from types import MappingProxyType
 import pytest
 from memories import Replica, by_user, condition
 from modelled_store import listed
-from written_past import NAMESPACE, SECOND_US, START_US, USERS, WrittenPast
+from written_past import IDS, NAMESPACE, SECOND_US, START_US, USERS, WrittenPast
 
 from agentmem.core.errors import AgentMemError
 from agentmem.core.filters import compile_filter
 from agentmem.core.history import Moment
 from agentmem.core.records import FloatVector
+from agentmem.replica import past_namespace
+from agentmem.replica.past_namespace import PastBuilder
 from agentmem.replica.past_views import PastView, PastViews
 from agentmem.replica.search import Mode, SearchQuery, search
 from agentmem.replica.view import View
-from agentmem.v1 import filter_pb2, reader_pb2
+from agentmem.server.commands import UpdateMemory
+from agentmem.server.deletion import DeleteById
+from agentmem.server.namespaces import UpdateNamespace
+from agentmem.server.retention import PruneByAge
+from agentmem.v1 import filter_pb2, memory_pb2, reader_pb2, writer_pb2
 
 
 class Past:
@@ -85,12 +92,90 @@ def test_a_search_of_the_past_sees_what_a_list_of_it_shows(tmp_path: Path, seed:
             for moment in moments:
                 if moment.time_us is not None:
                     # Of a time it answers with the commits that it has.
-                    replica.wait_for_revision(revision)
+                    view = replica.wait_for_revision(revision)
+                    if draw.random() < 0.05:
+                        past.written.trim_log(view.revision)
                 expected = ids_or_reason(partial(past.listed_ids, moment))
                 assert ids_or_reason(partial(past.ids, moment)) == expected, moment
                 outcomes.add(expected if isinstance(expected, str) else bool(expected))
         assert outcomes == {"HISTORY_PRUNED", True, False}
         past.views.close()
+
+
+def test_the_present_is_no_answer_for_what_retention_forgot_whole(tmp_path: Path) -> None:
+    """Nothing is left in the store that tells of a change since then."""
+    with Replica(tmp_path) as replica:
+        past = Past(replica, 1)
+        written = past.written
+        written.add(written.memory("kept"))
+        written.now_us += SECOND_US
+        written.add(written.memory("forgotten"))
+        written.now_us += SECOND_US
+        then_us = written.now_us
+        written.now_us += SECOND_US
+        written.run(DeleteById(NAMESPACE, ["forgotten"], False, None, None, 0))
+        settings = writer_pb2.NamespaceSettings(max_version_age=timedelta(seconds=1))
+        written.run(UpdateNamespace(NAMESPACE, settings, frozenset(("max_version_age",)), None))
+        written.now_us += 10 * SECOND_US
+        revision = written.run(PruneByAge(NAMESPACE))
+        replica.indexer.notify()
+        replica.wait_for_revision(revision)
+        with replica.store.read() as transaction:
+            assert not transaction.has_ended_since(1, then_us)
+        assert ids_or_reason(partial(past.ids, Moment(0, time_us=then_us))) == "HISTORY_PRUNED"
+        past.views.close()
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_what_is_kept_is_not_answered_from_when_later_versions_are_pruned(
+    tmp_path: Path, is_before: bool
+) -> None:
+    """Then it cannot be told from the store what there was, and a list says so."""
+    with Replica(tmp_path) as replica:
+        past = Past(replica, 1)
+        written = past.written
+        written.add(written.memory("older"))
+        settings = writer_pb2.NamespaceSettings(max_versions=2)
+        revision = written.run(UpdateNamespace(NAMESPACE, settings, frozenset(("max_versions",)), None))
+        moment = Moment(0, revision=revision)
+        update_all(written, "older")
+        if not is_before:
+            assert past.ids(moment) == ["older"]
+        written.add(written.memory("later"))
+        update_all(written, "later")
+        assert past.ids(moment) == ["older"]
+        # The third version is one too many.
+        update_all(written, "later")
+        assert ids_or_reason(partial(past.listed_ids, moment)) == "HISTORY_PRUNED"
+        assert ids_or_reason(partial(past.ids, moment)) == "HISTORY_PRUNED"
+        past.views.close()
+
+
+def test_a_build_shows_one_state_of_the_store_while_writes_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(past_namespace, "CHUNK_RECORDS", 2)
+    with Replica(tmp_path) as replica:
+        written = WrittenPast(replica.store, 1)
+        for memory_id in IDS:
+            written.add(written.memory(memory_id))
+        # At each look of the build at the store, all memories are at their next version.
+        builder = PastBuilder(replica.store, lambda: update_all(written, *IDS))
+        at_us = written.now_us + 3600 * SECOND_US
+        built = builder.build(NAMESPACE, Moment(0, time_us=at_us))
+        assert built is not None
+        assert built.built_revision == len(IDS)
+        assert sorted(replica.ids(list(built.namespace.live))) == sorted(IDS)
+        with replica.store.read() as transaction:
+            versions = {transaction.named_record(ordinal).memory.version for ordinal in built.namespace.live}
+        assert versions == {1}
+        assert written.store.position().revision > 2 * len(IDS)
+
+
+def update_all(written: WrittenPast, *ids: str) -> None:
+    for memory_id in ids:
+        memory = memory_pb2.Memory(namespace=NAMESPACE, id=memory_id, user_id=f"user {written.now_us}")
+        written.run(UpdateMemory(NAMESPACE, memory, frozenset(("user_id",)), None, None, None, 0))
 
 
 FILTERS = (

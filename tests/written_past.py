@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from agentmem.core.store import Store
 from agentmem.server.commands import AddMemories, Command, UpdateMemory
 from agentmem.server.deletion import DeleteById
 from agentmem.server.namespaces import UpdateNamespace
-from agentmem.server.retention import PruneByAge, PruneByCount, SweepExpired
+from agentmem.server.retention import PruneByAge, PruneByCount, SweepExpired, TrimLog
 from agentmem.v1 import memory_pb2, writer_pb2
 
 NAMESPACE = "tests"
@@ -35,7 +35,7 @@ class WrittenPast:
         self.store = store
         self.now_us = START_US
         self.random = random.Random(seed)
-        self._is_imported = 0
+        self._imports = 0
 
     def run(self, *commands: Command[Any]) -> int:
         """Carries out commands in one transaction, those that are refused left out; the newest revision."""
@@ -111,24 +111,34 @@ class WrittenPast:
         self.run(UpdateNamespace(NAMESPACE, settings, frozenset((field,)), None))
         return self.run(PruneByCount(NAMESPACE, IDS), PruneByAge(NAMESPACE))
 
-    def import_old(self) -> int:
-        """Brings memories under other ids, with versions as old as those that they are copies of."""
-        self._is_imported += 1
+    def import_old(self, ahead_us: int = 0) -> int:
+        """Brings memories under other ids, with versions as old as those that they are copies of.
+
+        Args:
+            ahead_us: how far ahead the clock was of the store that they come from.
+        """
+        self._imports += 1
         copies = list(exported(self.store, NAMESPACE, self.now_us))[:4]
         for version in copies:
-            version.memory.id = f"old-{self._is_imported}-{version.memory.id}"
+            version.memory.id = f"old-{self._imports}-{version.memory.id}"
+            time_us = version.memory.update_time.ToMicroseconds() + ahead_us
+            version.memory.update_time.FromMicroseconds(time_us)
         return self.run(import_command(NAMESPACE, copies))
+
+    def trim_log(self, keep_from_revision: int) -> None:
+        self.run(TrimLog(max_bytes=0, max_age_us=0, keep_from_revision=keep_from_revision))
 
     def step(self) -> int:
         """Something at random; returns the newest revision."""
-        actions = {
+        actions: dict[Callable[[], int], int] = {
             self.add_some: 6,
             self.update_some: 6,
             self.delete_some: 3,
             self.sweep: 2,
             lambda: self.delete_some(is_purge=True): 1,
-            self.prune: 1,
+            self.prune: 2,
             self.import_old: 1,
+            lambda: self.import_old(ahead_us=10 * SECOND_US): 1,
         }
         (action,) = self.random.choices(list(actions), list(actions.values()))
         return action()

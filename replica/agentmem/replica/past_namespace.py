@@ -61,8 +61,8 @@ class PastNamespace:
     """What a namespace was at some moments of the past.
 
     Attributes:
+        moments: writes that come later may put an end to them when they are times.
         by_time: whether ``moments`` are times and not revisions.
-        is_settled: whether later writes leave the moments as they are, imports of old versions apart.
         built_revision, built_epoch: of the store that it was built from.
         needed: ordinals whose removal from the store changes the answer for these moments.
         newest_ordinal: of the store then; the removal of a later one changes the answer, too.
@@ -74,7 +74,6 @@ class PastNamespace:
     name: str
     by_time: bool
     moments: Interval
-    is_settled: bool
     built_revision: int
     built_epoch: int
     needed: OrdinalSet
@@ -107,7 +106,7 @@ class PastBuilder:
         with self._store.read() as transaction:
             position = transaction.position
             space = transaction.namespace(name)
-            newest_ordinal, last_time_us = transaction.newest_ordinal, transaction.last_time_us
+            newest_ordinal = transaction.newest_ordinal
         if space is None:
             return None
         if space.versions > MAX_PAST_VERSIONS:
@@ -117,17 +116,12 @@ class PastBuilder:
             moment = replace(moment, revision=position.revision)
         versions = self._versions_at(name, space, moment)
         namespace = self._namespace(name, space, versions.live, by_time=moment.time_us is not None)
-        if moment.time_us is None:
-            is_settled, moments = True, versions.interval(0, position.revision + 1)
-        else:
-            # Writes that come now have later times than the newest entry of the log.
-            is_settled = moment.time_us < last_time_us
-            moments = versions.interval(-_FOR_EVER, last_time_us if is_settled else _FOR_EVER)
+        by_time = moment.time_us is not None
+        bounds = (-_FOR_EVER, _FOR_EVER) if by_time else (0, position.revision + 1)
         return PastNamespace(
             name=name,
-            by_time=moment.time_us is not None,
-            moments=moments,
-            is_settled=is_settled,
+            by_time=by_time,
+            moments=versions.interval(*bounds),
             built_revision=position.revision,
             built_epoch=position.epoch,
             needed=versions.needed,

@@ -24,7 +24,13 @@ from agentmem.core.log import Operation, decode_entry
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.store import Store
 from agentmem.core.times import timestamp_us
-from agentmem.replica.past_namespace import MAX_PAST_BYTES, PastBuilder, PastMovedError, PastNamespace
+from agentmem.replica.past_namespace import (
+    MAX_PAST_BYTES,
+    Interval,
+    PastBuilder,
+    PastMovedError,
+    PastNamespace,
+)
 from agentmem.replica.view import NamespaceView, View
 from agentmem.v1 import filter_pb2
 
@@ -212,13 +218,16 @@ class PastViews:
             past = kept.past
             if past.name != name or past.by_time != by_time or point not in past.moments:
                 continue
-            if _has_changed(transaction, kept):
+            compared = _compared(transaction, kept)
+            if compared is None:
                 del self._kept[key]
                 continue
             position = transaction.position
+            kept.past = compared
             kept.compared_revision, kept.compared_epoch = position.revision, position.epoch
-            self._kept.move_to_end(key)
-            return kept
+            if point in compared.moments:
+                self._kept.move_to_end(key)
+                return kept
         return None
 
     def _seen(self, past: PastNamespace, revision: int, epoch: int, time_us: int) -> PastView:
@@ -248,37 +257,39 @@ def _is_present(transaction: ReadTransaction, namespace: NamespaceView, view: Vi
     return not namespace.facets.matching(later, namespace.live, namespace.facet_rows)
 
 
-def _has_changed(transaction: ReadTransaction, kept: _Kept) -> bool:
-    """Whether the log has something new that changes what is kept, or does not tell."""
+def _compared(transaction: ReadTransaction, kept: _Kept) -> PastNamespace | None:
+    """What is kept, for the moments that the log since then leaves it; None when it leaves none."""
     past, since = kept.past, kept.compared_revision
     newest = transaction.revision
     if since == newest:
-        return False
+        return past
     if newest - since > MAX_COMPARED_ENTRIES or not 0 < transaction.first_log_revision <= since + 1:
-        return True
+        return None
+    number = past.namespace.state.number
     for revision, value in transaction.log_values(since + 1):
         entry = decode_entry(value, revision)[0]
         if any(change.name == past.name for change in entry.namespaces):
-            return True  # another model may be one of the changes
+            return None  # another model may be one of the changes
         for operation in entry.operations:
-            if operation.namespace_number == past.namespace.state.number and _changes(
-                transaction, past, operation
-            ):
-                return True
-    return False
+            if operation.namespace_number != number:
+                continue
+            end = _end(transaction, past, operation)
+            if end <= past.moments.first:
+                return None
+            past = replace(past, moments=Interval(past.moments.first, end))
+    return past
 
 
-def _changes(transaction: ReadTransaction, past: PastNamespace, operation: Operation) -> bool:
+def _end(transaction: ReadTransaction, past: PastNamespace, operation: Operation) -> int:
+    """Where an operation puts the end of the moments."""
+    first, end = past.moments.first, past.moments.end
     if operation.kind in (Operation.KIND_PUT, Operation.KIND_DELETE):
         if not past.by_time:
-            return False
+            return end
+        # An import may bring versions of earlier times. Of one that was removed since, that is not known.
         record = transaction.record(operation.ordinal)
-        # An import may bring versions of earlier times.
-        return (
-            not past.is_settled
-            or record is None
-            or timestamp_us(record.memory.update_time) < past.moments.end
-        )
-    return any(
+        return first if record is None else min(end, timestamp_us(record.memory.update_time))
+    is_needed = any(
         ordinal in past.needed or ordinal > past.newest_ordinal for ordinal in operation.removed_ordinals
     )
+    return first if is_needed else end
