@@ -46,6 +46,9 @@ def test_the_past(shared_cluster: Cluster, cli: Cli) -> None:
     assert cli.json("get", "a", "--as-of", second["update_time"])["content"] == "two"
     assert cli.json("list", "--as-of", revision)["content"] == "one"
     assert "no memory matches" in cli("list", "--as-of", "2020-01-01").stderr
+    for moment, expected in ((revision, ["one"]), (second["update_time"], ["two"]), ("2020-01-01", [])):
+        hits = cli.json("search", "one or two", "--as-of", moment)["hits"]
+        assert [hit["memory"]["content"] for hit in hits] == expected
     failed(cli("get", "a", "--as-of", str(deleted["revision"])), 3, "no memory 'a'")
     failed(cli("get", "a", "--as-of", str(10**9)), 2, "newest revision")
 

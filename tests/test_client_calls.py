@@ -174,6 +174,47 @@ def test_reads_of_the_past(shared_cluster: Cluster, client: Client, namespace: s
         client.get(namespace, "a", as_of=2**62)
 
 
+def test_searches_of_the_past(shared_cluster: Cluster, client: Client, namespace: str) -> None:
+    first = client.add(namespace, "a red boat", id="a")
+    second = client.update(namespace, "a", content="a blue boat")
+    session = client.session()
+    third = session.add(namespace, "a third boat", id="b")
+    shared_cluster.wait_searchable(third.revision)
+    moments: tuple[tuple[AsOf, list[str]], ...] = (
+        (first.revision, ["a red boat"]),
+        (second.update_time, ["a blue boat"]),
+        (second.update_time - timedelta(microseconds=1), ["a red boat"]),
+        (first.revision - 1, []),
+    )
+    for searching in (client, session):
+        for as_of, expected in moments:
+            found = searching.search(namespace, "boat", as_of=as_of)
+            assert [hit.memory.content for hit in found.hits] == expected
+            assert found.applied_revision >= second.revision
+    assert {hit.memory.id for hit in session.search(namespace, "boat").hits} == {"a", "b"}
+
+
+def test_searches_of_several_moments_may_travel_together(
+    shared_cluster: Cluster, client: Client, namespace: str
+) -> None:
+    revisions = [client.add(namespace, "boat 0", id="a").revision]
+    revisions += [client.update(namespace, "a", content=f"boat {n}").revision for n in range(1, 5)]
+    newest = at_least(client.get_many(namespace, ["a"]))
+
+    async def search_all() -> list[str]:
+        async with AsyncClient(shared_cluster.writer.address, timeout_s=30.0) as other:
+            found = await asyncio.gather(
+                *(
+                    other.search(namespace, "boat", as_of=as_of, consistency=newest)
+                    for as_of in (*revisions, None)
+                )
+            )
+            assert other.statistics().coalesced
+        return [hit.memory.content for result in found for hit in result.hits]
+
+    assert asyncio.run(search_all()) == [*(f"boat {n}" for n in range(5)), "boat 4"]
+
+
 def test_a_revision_can_be_read_at_once_whoever_answers(client: Client, namespace: str) -> None:
     """A replica that does not have it yet sends the client on."""
     for number in range(50):

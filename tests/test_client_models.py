@@ -282,6 +282,7 @@ Call = Callable[[AsyncClient], Awaitable[Any]]
         (lambda client: client.update_namespace("n", max_versions=True), "max_versions"),
         (lambda client: client.get("n", "m", as_of="now"), "as_of"),
         (lambda client: client.list("n", as_of=-1), "as_of"),
+        (lambda client: client.search("n", "tea", as_of=1.5), "as_of"),
         (lambda client: client.history("n", None), "id"),
         (lambda client: client.history("n", "m", page_size=0), "page_size"),
         (lambda client: client.stats(None), "namespace"),

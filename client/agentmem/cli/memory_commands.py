@@ -225,6 +225,7 @@ def search(
     tag: AllTags = None,
     since: Since = None,
     until: Until = None,
+    as_of: AsOf = None,
     consistency: ConsistencyText = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
@@ -233,8 +234,11 @@ def search(
     """Finds memories, best first. Prints score, time, owner, id and content."""
     scope = arguments.scope(user_id, agent_id, session_id, type, tag, since, until)
     wanted = arguments.consistency(consistency)
+    moment = arguments.as_of(as_of)
     with connected(target, timeout_s, namespace) as client:
-        result = client.search(namespace, text, mode=mode, top_k=top_k, consistency=wanted, **scope)
+        result = client.search(
+            namespace, text, mode=mode, top_k=top_k, as_of=moment, consistency=wanted, **scope
+        )
     if json:
         hits = [{"score": hit.score, "memory": documents.from_memory(hit.memory)} for hit in result.hits]
         documents.print_line(

@@ -39,6 +39,10 @@ class AsyncReads(AsyncConnection):
     with the commits that it has, see ``applied_revision``. Reads with it may raise:
         HistoryPruned: retention has removed a version that would be in the answer.
         InvalidArgument: the revision is behind the newest one.
+        Unavailable: of a search, no replica has the revision, or an index of that moment (PAST_NOT_READY), in
+            time; it goes on being made.
+        ResourceExhausted: of a search, the namespace had more memories then than it is made for
+            (PAST_TOO_LARGE).
     """
 
     async def get(
@@ -155,6 +159,7 @@ class AsyncReads(AsyncConnection):
         top_k: int = DEFAULT_TOP_K,
         filter: Filter | None = None,
         include_embedding: bool = False,
+        as_of: AsOf = None,
         consistency: Consistency | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
@@ -167,6 +172,8 @@ class AsyncReads(AsyncConnection):
             mode: by meaning and words, by meaning, or by words.
             top_k: 1 to 1,000 hits at most.
             filter: among which memories; narrowed further by the keywords of Scope.
+            as_of: what the search would have found then. The first of a moment takes a while, as the replica
+                makes an index for it: seconds for 100,000 memories.
         """
         request = reader_pb2.SearchMemoriesRequest(
             namespace=values.text("namespace", namespace),
@@ -175,6 +182,7 @@ class AsyncReads(AsyncConnection):
             mode=answers.search_mode_to_proto(mode),
             top_k=values.integer("top_k", top_k, low=1, high=MAX_INT32),
             include_embedding=values.boolean("include_embedding", include_embedding),
+            as_of=versions.as_of_to_proto(as_of),
         )
         narrowed = scoped(filter, scope)
         if narrowed is not None:
