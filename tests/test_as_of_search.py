@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -14,12 +16,14 @@ from calls import add, error_of, update
 from cluster import Cluster, Stubs, wait_until
 from memories import Replica, condition
 from test_history import configure, delete, stats
-from written_past import NAMESPACE, WrittenPast
+from written_past import NAMESPACE, WORDS, WrittenPast
 
 from agentmem.core.errors import AgentMemError
 from agentmem.core.history import Moment, commit_time_us
+from agentmem.core.watching import Watches
 from agentmem.replica import past_namespace, past_views
 from agentmem.replica.past_views import PastViews
+from agentmem.replica.services import ReplicaReader
 from agentmem.server.retention import TrimLog
 from agentmem.v1 import filter_pb2, memory_pb2, reader_pb2, writer_pb2
 
@@ -348,4 +352,52 @@ def test_the_time_of_a_revision_is_known_without_its_entry(tmp_path: Path) -> No
         with store.read() as transaction:
             assert transaction.first_log_revision == revisions
         assert times() == with_log
+        past.views.close()
+
+
+class Deadline:
+    """What a call has left of its time, as gRPC's context tells it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ends_s = time.monotonic() + seconds
+
+    def time_remaining(self) -> float:
+        return self._ends_s - time.monotonic()
+
+
+def test_a_search_that_waits_for_its_past_leaves_the_others_of_a_batch_their_answers(tmp_path: Path) -> None:
+    async def ask() -> list[str]:
+        requests = [
+            reader_pb2.SearchMemoriesRequest(namespace=NAMESPACE, text=WORDS[0], mode=TEXT, as_of=as_of)
+            for as_of in (None, AsOf(revision=past.revisions[5]), AsOf(revision=past.revisions[-1]))
+        ]
+        deadline: Any = Deadline(1.5)
+        answer = await reader.BatchSearchMemories(
+            reader_pb2.BatchSearchMemoriesRequest(requests=requests), deadline
+        )
+        assert deadline.time_remaining() > 0
+        return [result.failure.reason or f"{len(result.response.hits) > 0}" for result in answer.results]
+
+    with Replica(tmp_path) as replica:
+        past = Past(replica)
+        replica.indexer.notify()
+        replica.wait_for_revision(past.revisions[-1])
+        unused: Any = None
+        reader = ReplicaReader(
+            replica.store,
+            Watches(replica.store, unused, is_writer=False),
+            unused,
+            view=lambda: replica.indexer.view,
+            consistent_reads=unused,
+            store_part=unused,
+            view_part=unused,
+            check_serving=lambda: None,
+            search_threads=2,
+            index_folder=replica.index_path,
+        )
+        held = threading.Event()
+        reader._past_views._executor.submit(held.wait)
+        assert asyncio.run(ask()) == ["True", "PAST_NOT_READY", "True"]
+        held.set()
+        reader.close()
         past.views.close()
