@@ -9,6 +9,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
+from typing import get_args
 
 import pytest
 from memories import Replica, by_user, condition
@@ -184,8 +185,8 @@ FILTERS = (
     compile_filter(condition("importance", filter_pb2.OPERATOR_GTE, 0.5)),
     compile_filter(condition("session_id", filter_pb2.OPERATOR_NE, "monday")),
 )
-QUESTIONS = ("blue boat", "tea at night", "a walk in the rain")
-MODES: tuple[Mode, ...] = ("semantic", "text", "hybrid")
+QUESTIONS = ("blue boat", "tae at nihgt", "boat", "a walk in the rain")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def answers(view: View, vector: FloatVector, at_us: int) -> list[list[tuple[int, float]]]:
