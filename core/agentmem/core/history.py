@@ -155,7 +155,8 @@ def commit_time_us(transaction: ReadTransaction, revision: int) -> int:
 
 def check_history(space: NamespaceState | None, moment: Moment) -> None:
     """Raises FailedPrecondition (``HISTORY_PRUNED``) when deleted memories of that moment are forgotten."""
-    if space is None or moment.is_now:
+    # Without a start all is kept, and times before 1970 are below 0.
+    if space is None or moment.is_now or not space.history_start:
         return
     too_early = moment.revision is not None and moment.revision < space.history_start
     if too_early or (moment.time_us is not None and moment.time_us < space.history_start_us):
