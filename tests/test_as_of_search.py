@@ -21,9 +21,13 @@ from written_past import NAMESPACE, WORDS, WrittenPast
 from agentmem.core.errors import AgentMemError
 from agentmem.core.history import Moment, commit_time_us
 from agentmem.core.watching import Watches
-from agentmem.replica import past_namespace, past_views
+from agentmem.replica import past_namespace, past_views, services
 from agentmem.replica.past_views import PastViews
+from agentmem.replica.search import ScoredOrdinal, SearchQuery
+from agentmem.replica.search import search as search_view
 from agentmem.replica.services import ReplicaReader
+from agentmem.replica.view import View
+from agentmem.server.deletion import DeleteById
 from agentmem.server.retention import TrimLog
 from agentmem.v1 import filter_pb2, memory_pb2, reader_pb2, writer_pb2
 
@@ -365,6 +369,57 @@ class Deadline:
         return self._ends_s - time.monotonic()
 
 
+def reader_of(replica: Replica) -> ReplicaReader:
+    """The service over a store and its indexer, for searches by words that demand nothing."""
+    unused: Any = None
+    return ReplicaReader(
+        replica.store,
+        Watches(replica.store, unused, is_writer=False),
+        unused,
+        view=lambda: replica.indexer.view,
+        consistent_reads=unused,
+        store_part=unused,
+        view_part=unused,
+        check_serving=lambda: None,
+        search_threads=2,
+        index_folder=replica.index_path,
+    )
+
+
+def test_what_is_purged_while_a_search_looks_at_it_is_not_in_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def purge_then_search(view: View, query: SearchQuery) -> list[ScoredOrdinal]:
+        hits = search_view(view, query)
+        if purges:
+            past.written.run(DeleteById(NAMESPACE, [purges.pop()], True, None, None, 0))
+        return hits
+
+    monkeypatch.setattr(services, "search", purge_then_search)
+    with Replica(tmp_path) as replica:
+        past = Past(replica)
+        replica.indexer.notify()
+        replica.wait_for_revision(past.revisions[-1])
+        reader = reader_of(replica)
+        no_deadline: Any = Deadline(60.0)
+        gone = set()
+        for revision, purges in ((past.revisions[9], ["m3"]), (past.revisions[-1], ["m5"])):
+            gone |= {*purges}
+            expected = {memory.id for memory in past.memories[: past.revisions.index(revision) + 1]} - gone
+            request = reader_pb2.SearchMemoriesRequest(
+                namespace=NAMESPACE,
+                text=" ".join(WORDS),
+                mode=TEXT,
+                top_k=len(expected),
+                as_of=AsOf(revision=revision),
+            )
+            found = {hit.memory.id for hit in asyncio.run(reader.SearchMemories(request, no_deadline)).hits}
+            assert not purges
+            assert found == expected
+        reader.close()
+        past.views.close()
+
+
 def test_a_search_that_waits_for_its_past_leaves_the_others_of_a_batch_their_answers(tmp_path: Path) -> None:
     async def ask() -> list[str]:
         requests = [
@@ -382,19 +437,7 @@ def test_a_search_that_waits_for_its_past_leaves_the_others_of_a_batch_their_ans
         past = Past(replica)
         replica.indexer.notify()
         replica.wait_for_revision(past.revisions[-1])
-        unused: Any = None
-        reader = ReplicaReader(
-            replica.store,
-            Watches(replica.store, unused, is_writer=False),
-            unused,
-            view=lambda: replica.indexer.view,
-            consistent_reads=unused,
-            store_part=unused,
-            view_part=unused,
-            check_serving=lambda: None,
-            search_threads=2,
-            index_folder=replica.index_path,
-        )
+        reader = reader_of(replica)
         held = threading.Event()
         reader._past_views._executor.submit(held.wait)
         assert asyncio.run(ask()) == ["True", "PAST_NOT_READY", "True"]

@@ -37,8 +37,8 @@ from agentmem.v1 import filter_pb2
 MAX_KEPT_NAMESPACES = 16
 MAX_KEPT_BYTES = MAX_PAST_BYTES
 MAX_WAITING_BUILDS = 16
-# What comes between two uses of a view of the past is looked through, up to so much: some 100 ms.
-MAX_COMPARED_ENTRIES = 10_000
+# What was written between two uses of a past is looked through, up to so much: some 100 ms.
+MAX_COMPARED_OPERATIONS = 20_000
 # A build is begun again when the store moves under it, as by a purge.
 MAX_BUILDS_AGAIN = 3
 RETRY_AFTER_S = 1.0
@@ -86,10 +86,11 @@ class PastViews:
         self._is_stopping = False
         self._builder = PastBuilder(store, self._check_going_on)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="past")
-        # Reentrant: a build may be done before its callback is added.
-        self._lock = threading.RLock()
-        # Guarded by the lock; the least recently used first.
+        # Held while the log is compared. The least recently used come first.
+        self._kept_lock = threading.Lock()
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
+        # Held for moments, by the event loop too. Reentrant: a build may be done before it has its callback.
+        self._builds_lock = threading.RLock()
         self._builds: dict[_BuildKey, Future[PastView]] = {}
 
     def close(self) -> None:
@@ -113,7 +114,7 @@ class PastViews:
             if known is not None and _is_present(transaction, known, view, moment):
                 now = replace(known, keeps_expired=moment.time_us is None)
                 return PastView(replace(view, namespaces=MappingProxyType({name: now})), time_us, None)
-            with self._lock:
+            with self._kept_lock:
                 kept = self._find_kept(transaction, name, moment)
         if kept is None or (needs_text and kept.past.text is None):
             return None
@@ -129,7 +130,7 @@ class PastViews:
             Unavailable: ``PAST_NOT_READY``, it takes longer than ``wait_s``, and goes on.
         """
         key = (name, moment.revision, moment.time_us, needs_text)
-        with self._lock:
+        with self._builds_lock:
             future = self._builds.get(key)
             if future is None:
                 if len(self._builds) >= MAX_WAITING_BUILDS:
@@ -153,13 +154,8 @@ class PastViews:
                 field="as_of",
             ) from None
 
-    def forget(self, past: PastNamespace) -> None:
-        """Drops what was found to be no longer what the store has."""
-        with self._lock:
-            self._kept.pop(_key(past), None)
-
     def _forget_build(self, key: _BuildKey) -> None:
-        with self._lock:
+        with self._builds_lock:
             self._builds.pop(key, None)
 
     def _check_going_on(self) -> None:
@@ -193,12 +189,12 @@ class PastViews:
         )
 
     def _find_past(self, name: str, moment: Moment) -> PastNamespace | None:
-        with self._store.read() as transaction, self._lock:
+        with self._store.read() as transaction, self._kept_lock:
             kept = self._find_kept(transaction, name, moment)
         return None if kept is None else kept.past
 
     def _keep(self, past: PastNamespace) -> None:
-        with self._lock:
+        with self._kept_lock:
             self._kept[_key(past)] = _Kept(past, past.built_revision, past.built_epoch)
             self._kept.move_to_end(_key(past))
             while (
@@ -207,7 +203,7 @@ class PastViews:
             ):
                 self._kept.popitem(last=False)
 
-    # With the lock
+    # With the lock on what is kept
 
     def _find_kept(self, transaction: ReadTransaction, name: str, moment: Moment) -> _Kept | None:
         """What is kept for a moment, and is still what the store has."""
@@ -224,7 +220,8 @@ class PastViews:
                 continue
             position = transaction.position
             kept.past = compared
-            kept.compared_revision, kept.compared_epoch = position.revision, position.epoch
+            if position.revision > kept.compared_revision:
+                kept.compared_revision, kept.compared_epoch = position.revision, position.epoch
             if point in compared.moments:
                 self._kept.move_to_end(key)
                 return kept
@@ -263,11 +260,15 @@ def _compared(transaction: ReadTransaction, kept: _Kept) -> PastNamespace | None
     newest = transaction.revision
     if since == newest:
         return past
-    if newest - since > MAX_COMPARED_ENTRIES or not 0 < transaction.first_log_revision <= since + 1:
+    if not 0 < transaction.first_log_revision <= since + 1:
         return None
     number = past.namespace.state.number
+    operations = 0
     for revision, value in transaction.log_values(since + 1):
         entry = decode_entry(value, revision)[0]
+        operations += 1 + len(entry.operations)
+        if operations > MAX_COMPARED_OPERATIONS:
+            return None
         if any(change.name == past.name for change in entry.namespaces):
             return None  # another model may be one of the changes
         for operation in entry.operations:

@@ -152,19 +152,20 @@ class ReplicaReader(StoreReader):
         if moment.is_now:
             return await self._searches.run(self._search, request, mode, text, given, matcher, top_k)
         await self._reach_moment(request.as_of, context)
-        # Once more when what is found has been removed meanwhile: then it is built anew, or refused.
+        needs_text = bool(text) and mode != "semantic"
         for _ in range(MAX_SEARCHES_AGAIN):
-            past = await self._past_view(request.namespace, moment, mode, text, context)
+            past = await self._past_view(request.namespace, moment, context, needs_text=needs_text)
+            if past is None:
+                continue
             try:
                 return await self._searches.run(
                     self._search, request, mode, text, given, matcher, top_k, past
                 )
             except PastMovedError:
-                if past.source is not None:
-                    self._past_views.forget(past.source)
+                continue  # it is built anew, or refused
         raise Unavailable(
             "PAST_NOT_READY",
-            "memories of that moment are being removed: ask again",
+            f"it was built {MAX_SEARCHES_AGAIN} times and then removed or changed: ask again",
             retry_after_s=PAST_RETRY_AFTER_S,
             field="as_of",
         )
@@ -186,17 +187,19 @@ class ReplicaReader(StoreReader):
         self,
         namespace: str,
         moment: Moment,
-        mode: Mode,
-        text: str,
         context: grpc.aio.ServicerContext[Any, Any],
-    ) -> PastView:
-        needs_text = bool(text) and mode != "semantic"
+        *,
+        needs_text: bool,
+    ) -> PastView | None:
+        """The namespace at a moment of the past; None when it was changed as soon as it was built."""
         found = await self._searches.run(self._past_views.find, namespace, moment, needs_text=needs_text)
         if found is not None:
             return found
         # In time for the answer, and for those of the others in a batch.
         wait_s = PAST_WAIT_SHARE * allowed_wait_s(context, MAX_PAST_WAIT_S)
-        return await self._past_views.build(namespace, moment, needs_text=needs_text, wait_s=wait_s)
+        await self._past_views.build(namespace, moment, needs_text=needs_text, wait_s=wait_s)
+        # The build may have begun for somebody else, before what this search has to show was there.
+        return await self._searches.run(self._past_views.find, namespace, moment, needs_text=needs_text)
 
     async def BatchSearchMemories(
         self, request: reader_pb2.BatchSearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -247,10 +250,10 @@ class ReplicaReader(StoreReader):
             gone = self._fill(response, search(view, query), request.include_embedding)
             if not gone:
                 break
-            if past is not None:
+            if past is not None and past.source is not None:
                 raise PastMovedError
             # Retention or a purge removed what the view still had. The newest view may know.
-            view = self._view()
+            view = self._view() if past is None else view
             query = replace(query, excluded=query.excluded | gone)
             response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
         return response
