@@ -144,11 +144,11 @@ class ReplicaReader(StoreReader):
                 "text", "must not be empty" + ("" if mode == "text" else ", or send an embedding")
             )
         matcher = compile_filter(request.filter)
+        moment = moment_of(request.as_of, now_us())
         demand = demand_of(request.consistency)
         if demand is not None:
             wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
             await self._consistent_reads.reach(self._view_part, demand, wait_s)
-        moment = moment_of(request.as_of, now_us())
         if moment.is_now:
             return await self._searches.run(self._search, request, mode, text, given, matcher, top_k)
         await self._reach_moment(request.as_of, context)
