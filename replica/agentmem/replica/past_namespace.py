@@ -30,8 +30,8 @@ MAX_PAST_VERSIONS = 1_000_000
 MAX_PAST_BYTES = 512 * 1024 * 1024
 # Of a memory, besides its vector: postings, columns, ordinals, …
 ROW_BYTES = 1024
-# Of its text: tokens, postings, …, for each byte of content.
-TEXT_BYTES_PER_BYTE = 2
+# Of its text: tokens, positions, …, for each byte of content.
+TEXT_BYTES_PER_BYTE = 5
 
 _FOR_EVER = 2**63 - 1
 
