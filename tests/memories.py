@@ -102,14 +102,19 @@ def unit_vectors(count: int, dimension: int = 32, seed: int = 1) -> FloatRows:
 
 
 class Replica:
-    """A store that is written to directly, and the indexer that follows it; to be used with ``with``."""
+    """A store that is written to directly, and the indexer that follows it; to be used with ``with``.
 
-    def __init__(self, path: Path, *, seal_rows: int = DEFAULT_SEAL_ROWS) -> None:
+    Args:
+        store: one that is there already, and is left open.
+    """
+
+    def __init__(self, path: Path, *, seal_rows: int = DEFAULT_SEAL_ROWS, store: Store | None = None) -> None:
         self.index_path = path / "indexes"
         self.views: list[View] = []
         self._failures: list[BaseException] = []
         self._changed = threading.Condition()
-        self.store = Store(path / "store", map_size_bytes=64 * MIB, max_map_size_bytes=512 * MIB)
+        self._owns_store = store is None
+        self.store = store or Store(path / "store", map_size_bytes=64 * MIB, max_map_size_bytes=512 * MIB)
         self.store.found_cluster()
         self.indexer = Indexer(
             self.store,
@@ -136,7 +141,8 @@ class Replica:
         traceback: TracebackType | None,
     ) -> None:
         self.indexer.stop()
-        self.store.close()
+        if self._owns_store:
+            self.store.close()
 
     def put(self, memories: Sequence[memory_pb2.Memory], vectors: FloatRows | None = None) -> int:
         """Writes memories in one commit; returns its revision and does not wait for the indexer."""

@@ -298,6 +298,37 @@ def test_the_writer_sends_searches_to_replicas(writer: Stubs, namespace: str) ->
         (reader_pb2.SearchMemoriesRequest(namespace="ns", text="x", top_k=-1), "INVALID_FIELD", "top_k"),
         (reader_pb2.SearchMemoriesRequest(namespace="ns", text="x", mode=9), "INVALID_FIELD", "mode"),  # type: ignore[arg-type]
         (
+            reader_pb2.SearchMemoriesRequest(namespace="ns", text="x", min_score=0),
+            "INVALID_FIELD",
+            "min_score",
+        ),
+        (
+            reader_pb2.SearchMemoriesRequest(namespace="ns", text="x", explain=True),
+            "INVALID_FIELD",
+            "explain",
+        ),
+        (
+            reader_pb2.SearchMemoriesRequest(
+                namespace="ns", text="x", weights=reader_pb2.SearchWeights(recency=1)
+            ),
+            "INVALID_FIELD",
+            "weights",
+        ),
+        (
+            reader_pb2.SearchMemoriesRequest(
+                namespace="ns", text="x", order=reader_pb2.SEARCH_ORDER_NEWEST_FIRST
+            ),
+            "INVALID_FIELD",
+            "order",
+        ),
+        (
+            reader_pb2.SearchMemoriesRequest(
+                namespace="ns", text="x", embedding=floats(1), mode=reader_pb2.SEARCH_MODE_EXACT
+            ),
+            "INVALID_FIELD",
+            "embedding",
+        ),
+        (
             reader_pb2.SearchMemoriesRequest(namespace="ns", embedding=floats(math.nan)),
             "INVALID_FIELD",
             "embedding",

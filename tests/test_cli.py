@@ -235,6 +235,7 @@ def test_reads_say_how_new_and_writes_how_far(cli: Cli, tmp_path: Path) -> None:
         (["add", "x", "--expire-time", "2020-01-01"], "expire_time"),
         (["add", "x", "--on-duplicate", "drop"], "merge"),
         (["get", "m1", "--as-of", "yesterday"], "--as-of"),
+        (["search", "tea", "--as-of", "yesterday"], "--as-of"),
         (["get", "m1", "--consistency", "strongest"], "at-least=REVISION"),
         (["list", "--consistency", "at-least=x"], "--consistency"),
         (["search", "tea", "--consistency", "max-staleness=5"], "max-staleness"),

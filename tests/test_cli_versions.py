@@ -46,6 +46,9 @@ def test_the_past(shared_cluster: Cluster, cli: Cli) -> None:
     assert cli.json("get", "a", "--as-of", second["update_time"])["content"] == "two"
     assert cli.json("list", "--as-of", revision)["content"] == "one"
     assert "no memory matches" in cli("list", "--as-of", "2020-01-01").stderr
+    for moment, expected in ((revision, ["one"]), (second["update_time"], ["two"]), ("2020-01-01", [])):
+        hits = cli.json("search", "one or two", "--as-of", moment)["hits"]
+        assert [hit["memory"]["content"] for hit in hits] == expected
     failed(cli("get", "a", "--as-of", str(deleted["revision"])), 3, "no memory 'a'")
     failed(cli("get", "a", "--as-of", str(10**9)), 2, "newest revision")
 
@@ -150,6 +153,16 @@ def test_stats_and_settings(shared_cluster: Cluster, cli: Cli) -> None:
     shown = {line.split()[0] for line in cli("stats").stdout.splitlines()}
     assert shown == document["namespace"].keys() | document["store"].keys()
     failed(cli("namespace", "set"), 2, "nothing to change")
+    document = cli.json("stats", "--breakdown")
+    assert document["breakdown"]["types"] == {"episodic": 1}
+    assert document["breakdown"]["users"] == {"distinct": 0, "largest": {}}
+    assert document["breakdown"]["oldest_event_time"] == document["breakdown"]["newest_event_time"]
+    assert document["indexes"]["facet_rows"] == 1
+    assert document["indexes"].keys() >= {"search_staleness_s", "text_bytes", "segment_rows"}
+    lines = cli("stats", "--breakdown").stdout.splitlines()
+    shown = {line.split()[0] for line in lines if line}
+    assert shown >= document["breakdown"].keys() - {"types"} | document["indexes"].keys()
+    assert lines[lines.index("MEMORIES  TYPE") + 1].split() == ["1", "episodic"]
 
 
 @pytest.mark.parametrize(

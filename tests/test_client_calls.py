@@ -6,28 +6,34 @@ import asyncio
 import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from cluster import Cluster, Stubs, wait_until
 
 from agentmem.client import (
+    STRONG,
     AddedMemory,
     AddOutcome,
     AddResult,
     AsyncClient,
+    Breakdown,
     Client,
     DuplicatePolicy,
     Field,
     HistoryPruned,
     InvalidArgument,
+    MemoryType,
     MemoryVersion,
     NamespaceSettings,
     NanosecondDatetime,
     NewMemory,
     NotFound,
+    OwnerCounts,
     VectorPrecision,
     VersionKind,
     VersionMismatch,
+    at_least,
 )
 from agentmem.client.versions import AsOf
 from agentmem.v1 import reader_pb2
@@ -168,6 +174,47 @@ def test_reads_of_the_past(shared_cluster: Cluster, client: Client, namespace: s
         client.get(namespace, "a", as_of=2**62)
 
 
+def test_searches_of_the_past(shared_cluster: Cluster, client: Client, namespace: str) -> None:
+    first = client.add(namespace, "a red boat", id="a")
+    second = client.update(namespace, "a", content="a blue boat")
+    session = client.session()
+    third = session.add(namespace, "a third boat", id="b")
+    shared_cluster.wait_searchable(third.revision)
+    moments: tuple[tuple[AsOf, list[str]], ...] = (
+        (first.revision, ["a red boat"]),
+        (second.update_time, ["a blue boat"]),
+        (second.update_time - timedelta(microseconds=1), ["a red boat"]),
+        (first.revision - 1, []),
+    )
+    for searching in (client, session):
+        for as_of, expected in moments:
+            found = searching.search(namespace, "boat", as_of=as_of)
+            assert [hit.memory.content for hit in found.hits] == expected
+            assert found.applied_revision >= second.revision
+    assert {hit.memory.id for hit in session.search(namespace, "boat").hits} == {"a", "b"}
+
+
+def test_searches_of_several_moments_may_travel_together(
+    shared_cluster: Cluster, client: Client, namespace: str
+) -> None:
+    revisions = [client.add(namespace, "boat 0", id="a").revision]
+    revisions += [client.update(namespace, "a", content=f"boat {n}").revision for n in range(1, 5)]
+    newest = at_least(client.get_many(namespace, ["a"]))
+
+    async def search_all() -> list[str]:
+        async with AsyncClient(shared_cluster.writer.address, timeout_s=30.0) as other:
+            found = await asyncio.gather(
+                *(
+                    other.search(namespace, "boat", as_of=as_of, consistency=newest)
+                    for as_of in (*revisions, None)
+                )
+            )
+            assert other.statistics().coalesced
+        return [hit.memory.content for result in found for hit in result.hits]
+
+    assert asyncio.run(search_all()) == [*(f"boat {n}" for n in range(5)), "boat 4"]
+
+
 def test_a_revision_can_be_read_at_once_whoever_answers(client: Client, namespace: str) -> None:
     """A replica that does not have it yet sends the client on."""
     for number in range(50):
@@ -231,6 +278,44 @@ def test_stats(shared_cluster: Cluster, client: Client, namespace: str) -> None:
     assert store.namespaces >= 1
     assert 0 < store.used_bytes <= store.file_bytes <= store.max_bytes
     assert store.log_bytes > 0
+    assert (stats.breakdown, stats.indexes) == (None, None)
+
+
+def test_a_breakdown_comes_from_a_replica(shared_cluster: Cluster, client: Client, namespace: str) -> None:
+    assert client.stats(namespace, breakdown=True).breakdown == Breakdown(
+        searchable_revision=ANY,
+        memories=0,
+        types={},
+        users=OwnerCounts(0, {}),
+        agents=OwnerCounts(0, {}),
+        sessions=OwnerCounts(0, {}),
+        oldest_event_time=None,
+        newest_event_time=None,
+    )
+    noon = datetime(2024, 5, 1, 12, tzinfo=UTC)
+    memories = [
+        NewMemory("one", user_id="ana", event_time=noon),
+        NewMemory("two", user_id="ben", session_id="s", type=MemoryType.WORKING, event_time=noon),
+        NewMemory("three", user_id="ben", event_time=noon + timedelta(days=1)),
+    ]
+    added = client.add_many(namespace, memories)
+    for consistency in (at_least(added), STRONG):
+        stats = client.stats(namespace, breakdown=True, consistency=consistency)
+        assert stats.breakdown == Breakdown(
+            searchable_revision=ANY,
+            memories=3,
+            types={MemoryType.EPISODIC: 2, MemoryType.WORKING: 1},
+            users=OwnerCounts(2, {"ben": 2, "ana": 1}),
+            agents=OwnerCounts(0, {}),
+            sessions=OwnerCounts(1, {"s": 1}),
+            oldest_event_time=noon,
+            newest_event_time=noon + timedelta(days=1),
+        )
+        assert stats.breakdown is not None
+        assert list(stats.breakdown.users.largest) == ["ben", "ana"]
+        assert stats.indexes is not None
+        assert stats.indexes.searchable_revision >= added.revision
+        assert (stats.indexes.facet_rows, stats.indexes.tail_rows, stats.indexes.segments) == (3, 3, 0)
 
 
 def test_nanoseconds_of_others_survive_a_client(client: Client, namespace: str, writer: Stubs) -> None:

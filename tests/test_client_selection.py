@@ -460,6 +460,8 @@ def test_attempts_at_nodes_that_hang_leave_time_for_each_and_end_with_the_deadli
         (errors.Unavailable("", reason="SHUTTING_DOWN"), Verdict.ANOTHER_NODE),
         (errors.FailedPrecondition("", reason="NOT_REPLICA"), Verdict.ANOTHER_NODE),
         (errors.Unavailable("", reason="REPLICA_STALE"), Verdict.FRESHER_NODE),
+        (errors.Unavailable("", reason="PAST_NOT_READY"), Verdict.FRESHER_NODE),
+        (errors.ResourceExhausted("", reason="PAST_TOO_LARGE"), Verdict.FINAL),
         (errors.ResourceExhausted("", reason="OVERLOADED"), Verdict.ANOTHER_REPLICA_ONCE),
         (errors.Unavailable("", reason="EMBEDDER_FAILED"), Verdict.ANOTHER_REPLICA_ONCE),
         (errors.ResourceExhausted("the answer is too large"), Verdict.FINAL),

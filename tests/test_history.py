@@ -142,6 +142,8 @@ def test_the_store_as_it_was_by_revision_and_by_time(
     before = reader_pb2.AsOf()
     before.time.FromMicroseconds(min(time.ToMicroseconds() for time in times.values()) - 1)
     assert contents_at(writer, namespace, before) == {}
+    before.time.FromMicroseconds(-1)
+    assert contents_at(replica, namespace, before) == {}
 
 
 def test_a_revision_to_come_is_refused(writer: Stubs, replica: Stubs, namespace: str) -> None:

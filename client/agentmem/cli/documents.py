@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from agentmem.cli import arguments
@@ -11,8 +11,10 @@ from agentmem.client import (
     Acknowledged,
     AddResult,
     Backup,
+    Breakdown,
     ChangeKind,
     DeleteResult,
+    IndexStats,
     Memory,
     MemoryChange,
     MemoryVersion,
@@ -152,11 +154,34 @@ def from_stats(stats: Stats) -> dict[str, Any]:
     """What a namespace and a store hold."""
     space = asdict(stats.namespace)
     space.pop("settings")
-    return {
+    document = {
         "namespace": space | from_settings(stats.namespace.settings),
         "store": asdict(stats.store),
         "applied_revision": stats.applied_revision,
         "epoch": stats.epoch,
+    }
+    if stats.breakdown is not None:
+        document["breakdown"] = _from_breakdown(stats.breakdown)
+    if stats.indexes is not None:
+        document["indexes"] = _from_index_stats(stats.indexes)
+    return document
+
+
+def _from_breakdown(breakdown: Breakdown) -> dict[str, Any]:
+    document = asdict(breakdown) | {"types": {str(kind): n for kind, n in breakdown.types.items()}}
+    for name in ("oldest_event_time", "newest_event_time"):
+        document[name] = None if document[name] is None else timestamp(document[name])
+    return document
+
+
+def _from_index_stats(indexes: IndexStats) -> dict[str, Any]:
+    """Staleness in seconds."""
+    document = asdict(indexes)
+    return {
+        f"{name}_s" if name.endswith("staleness") else name: (
+            value.total_seconds() if isinstance(value, timedelta) else value
+        )
+        for name, value in document.items()
     }
 
 

@@ -237,6 +237,7 @@ def search(
     since: Since = None,
     until: Until = None,
     filter: Where = None,
+    as_of: AsOf = None,
     consistency: ConsistencyText = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
@@ -247,6 +248,7 @@ def search(
     narrowing = arguments.where(filter)
     wanted = arguments.consistency(consistency)
     fuzziness = Fuzziness(max_edits, prefix) if max_edits is not None or prefix else None
+    moment = arguments.as_of(as_of)
     with connected(target, timeout_s, namespace) as client:
         result = client.search(
             namespace,
@@ -255,6 +257,7 @@ def search(
             fuzziness=fuzziness,
             top_k=top_k,
             filter=narrowing,
+            as_of=moment,
             consistency=wanted,
             **scope,
         )

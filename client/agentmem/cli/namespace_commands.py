@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from agentmem.cli import arguments, documents, printing
+from agentmem.cli import arguments, documents, printing, terminal
 from agentmem.cli.connection import DEFAULT_TARGET, connected
 from agentmem.cli.failures import usage_error
 from agentmem.cli.options import (
@@ -19,6 +19,13 @@ from agentmem.client import NamespaceSettings, VectorPrecision
 
 def stats(
     namespace: Namespace = "",
+    breakdown: Annotated[
+        bool,
+        Option(
+            "--breakdown",
+            help="Counts by type and owner, and the size and freshness of the indexes, from a replica.",
+        ),
+    ] = False,
     consistency: ConsistencyText = None,
     target: Target = DEFAULT_TARGET,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
@@ -27,12 +34,17 @@ def stats(
     """Prints what a namespace, and the store of the node that answers, hold."""
     wanted = arguments.consistency(consistency)
     with connected(target, timeout_s, namespace) as client:
-        document = documents.from_stats(client.stats(namespace, consistency=wanted))
+        document = documents.from_stats(client.stats(namespace, breakdown=breakdown, consistency=wanted))
     if json:
         documents.print_line(document)
     else:
         printing.print_fields(document["namespace"])
         printing.print_fields(document["store"])
+        if breakdown:
+            terminal.say()
+            printing.print_breakdown(document["breakdown"])
+            terminal.say()
+            printing.print_fields(document["indexes"])
 
 
 def show(

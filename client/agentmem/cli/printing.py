@@ -36,6 +36,21 @@ def print_fields(document: Mapping[str, Any]) -> None:
     terminal.table([(name, "-" if value is None else _text(value)) for name, value in document.items()])
 
 
+def print_breakdown(document: Mapping[str, Any]) -> None:
+    """The counts of a breakdown as a document: sums, then a table for types, users, agents and sessions."""
+    owners = ("users", "agents", "sessions")
+    sums = {name: value for name, value in document.items() if name not in ("types", *owners)}
+    print_fields(sums | {name: document[name]["distinct"] for name in owners})
+    tables = {"TYPE": document["types"]}
+    tables |= {name.removesuffix("s").upper(): document[name]["largest"] for name in owners}
+    for title, counts in tables.items():
+        if counts:
+            terminal.say()
+            # The name last, for it may be long.
+            rows = [(f"{memories:>8}", name) for name, memories in counts.items()]
+            terminal.table(rows, header=("MEMORIES", title))
+
+
 def print_memories(memories: Sequence[Memory]) -> None:
     """Memories in a list: id, time, owner, content."""
     terminal.table(

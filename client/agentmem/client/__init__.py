@@ -32,6 +32,7 @@ from agentmem.client.async_client import AsyncClient
 from agentmem.client.async_cluster import NodeStatus, Promoted
 from agentmem.client.async_watches import AsyncWatch
 from agentmem.client.backup import Backup
+from agentmem.client.breakdown import Breakdown, IndexStats, OwnerCounts
 from agentmem.client.changes import ChangeKind, MemoryChange, WatchPosition, id_digest
 from agentmem.client.consistency import EVENTUAL, STRONG, Consistency, Position, at_least, max_staleness
 from agentmem.client.errors import (
@@ -86,6 +87,7 @@ __all__ = [
     "AsyncSession",
     "AsyncWatch",
     "Backup",
+    "Breakdown",
     "ChangeKind",
     "Client",
     "ClientClosed",
@@ -105,6 +107,7 @@ __all__ = [
     "Hit",
     "ImportConflict",
     "ImportResult",
+    "IndexStats",
     "InvalidArgument",
     "Memory",
     "MemoryChange",
@@ -120,6 +123,7 @@ __all__ = [
     "NodeStatus",
     "NotFound",
     "OutcomeUnknown",
+    "OwnerCounts",
     "Page",
     "Position",
     "Promoted",

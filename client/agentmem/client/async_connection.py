@@ -16,6 +16,7 @@ from agentmem.client.calls import Method, Request, Response
 from agentmem.client.consistency import EVENTUAL, NOWHERE, Consistency, Position
 from agentmem.client.errors import ClientClosed, invalid_field
 from agentmem.client.routing import Router
+from agentmem.client.selection import Route
 
 DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_PAGE_SIZE = 100
@@ -118,17 +119,18 @@ class AsyncConnection:
         timeout_s: float | None,
         *,
         hedged_as: str = "",
+        is_search: bool = False,
     ) -> Response:
-        """The answer to a read that any node can give."""
+        """The answer to a read that any node can give, or any replica when it is done in the indexes."""
         router = self._ready_router()
         time_s, begun_at_s = self._time(timeout_s), time.monotonic()
         wanted = await self._require(request, consistency, begun_at_s + time_s)
         response = await router.read(
             method,
             request,
-            route=read_route(wanted),
+            route=Route.REPLICAS if is_search else read_route(wanted),
             timeout_s=time_s,
-            bound=bound_of(wanted),
+            bound=bound_of(wanted, is_search=is_search),
             hedged_as=hedged_as,
             begun_at_s=begun_at_s,
         )

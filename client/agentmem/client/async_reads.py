@@ -39,6 +39,10 @@ class AsyncReads(AsyncConnection):
     with the commits that it has, see ``applied_revision``. Reads with it may raise:
         HistoryPruned: retention has removed a version that would be in the answer.
         InvalidArgument: the revision is behind the newest one.
+        Unavailable: of a search, no replica has the revision, or an index of that moment (PAST_NOT_READY), in
+            time; it goes on being made.
+        ResourceExhausted: of a search, the namespace had more memories then than it is made for
+            (PAST_TOO_LARGE).
     """
 
     async def get(
@@ -156,6 +160,7 @@ class AsyncReads(AsyncConnection):
         top_k: int = DEFAULT_TOP_K,
         filter: FilterInput | None = None,
         include_embedding: bool = False,
+        as_of: AsOf = None,
         consistency: Consistency | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
@@ -170,6 +175,8 @@ class AsyncReads(AsyncConnection):
             fuzziness: how misspelt; FUZZY alone takes it.
             top_k: 1 to 1,000 hits at most.
             filter: among which memories, a Filter or its text; narrowed further by the keywords of Scope.
+            as_of: what the search would have found then. The first of a moment takes a while, as the replica
+                makes an index for it: seconds for 100,000 memories.
         """
         request = reader_pb2.SearchMemoriesRequest(
             namespace=values.text("namespace", namespace),
@@ -179,6 +186,7 @@ class AsyncReads(AsyncConnection):
             fuzziness=answers.fuzziness_to_proto(fuzziness),
             top_k=values.integer("top_k", top_k, low=1, high=MAX_INT32),
             include_embedding=values.boolean("include_embedding", include_embedding),
+            as_of=versions.as_of_to_proto(as_of),
         )
         narrowed = scoped(filter, scope)
         if narrowed is not None:
@@ -246,12 +254,28 @@ class AsyncReads(AsyncConnection):
                 yield version
 
     async def stats(
-        self, namespace: str, *, consistency: Consistency | None = None, timeout_s: float | None = None
+        self,
+        namespace: str,
+        *,
+        breakdown: bool = False,
+        consistency: Consistency | None = None,
+        timeout_s: float | None = None,
     ) -> Stats:
-        """What a namespace and the store of one node hold; zeros before the first write to it."""
-        request = reader_pb2.GetStatsRequest(namespace=values.text("namespace", namespace))
+        """What a namespace and the store of one node hold; zeros before the first write to it.
+
+        Args:
+            breakdown: counts by type and owner, and the indexes, too. Served by replicas alone: waits for one
+                if need be.
+        """
+        request = reader_pb2.GetStatsRequest(
+            namespace=values.text("namespace", namespace), breakdown=values.boolean("breakdown", breakdown)
+        )
         response = await self._read(
-            lambda endpoint: endpoint.reader.GetStats, request, consistency, timeout_s
+            lambda endpoint: endpoint.reader.GetStats,
+            request,
+            consistency,
+            timeout_s,
+            is_search=breakdown,
         )
         return namespaces.stats_from_proto(response)
 

@@ -81,8 +81,9 @@ def get_entry(
 def search_entry(
     request: reader_pb2.SearchMemoriesRequest, wanted: Consistency, timeout_s: float, begun_at_s: float
 ) -> Entry[reader_pb2.SearchMemoriesRequest, SearchResult]:
-    """A search. One that has to wait for a fresh answer holds up only others that do."""
+    """A search. One that has to wait for a fresh answer, or for the past, holds up only others that do."""
     lane = (
+        request.HasField("as_of"),
         wanted.strong,
         wanted.max_staleness is not None,
         wanted.at_least.revision > 0,

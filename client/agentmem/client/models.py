@@ -131,7 +131,7 @@ _TYPE_TO_PROTO = {
     MemoryType.PROCEDURAL: memory_pb2.MEMORY_TYPE_PROCEDURAL,
     MemoryType.WORKING: memory_pb2.MEMORY_TYPE_WORKING,
 }
-_TYPE_FROM_PROTO = {number: kind for kind, number in _TYPE_TO_PROTO.items()}
+_TYPE_FROM_PROTO: dict[int, MemoryType] = {number: kind for kind, number in _TYPE_TO_PROTO.items()}
 _TEXT_FIELDS = frozenset(("id", "content", "user_id", "agent_id", "session_id", "embedding_model"))
 _TIME_FIELDS = frozenset(("event_time", "expire_time"))
 _FIELDS_OF_NEW = tuple(each.name for each in fields(NewMemory))
@@ -201,6 +201,14 @@ def fields_to_proto(given: Mapping[str, object]) -> memory_pb2.Memory:
         else:
             raise invalid_field(name, "is not a field that can be written")
     return message
+
+
+def memory_type_from_proto(number: int) -> MemoryType:
+    """The type that a server sent. Raises ServerError for one of a later release."""
+    kind = _TYPE_FROM_PROTO.get(number)
+    if kind is None:
+        raise ServerError(f"the server sent a memory type {number}, which this client does not know")
+    return kind
 
 
 def memory_from_proto(message: memory_pb2.Memory) -> Memory:

@@ -10,6 +10,12 @@ from typing import TypedDict
 
 from agentmem.client import values
 from agentmem.client.acknowledgement import Acknowledged, acknowledged_from_proto
+from agentmem.client.breakdown import (
+    Breakdown,
+    IndexStats,
+    breakdown_from_proto,
+    index_stats_from_proto,
+)
 from agentmem.client.errors import ServerError, invalid_field
 from agentmem.v1 import reader_pb2, writer_pb2
 
@@ -111,12 +117,18 @@ class StoreStats:
 
 @dataclass(frozen=True)
 class Stats:
-    """What a namespace and the store hold; ``applied_revision`` as in every read."""
+    """What a namespace and the store hold; ``applied_revision`` as in every read.
+
+    Attributes:
+        breakdown, indexes: when they were asked for.
+    """
 
     namespace: NamespaceStats
     store: StoreStats
     applied_revision: int
     epoch: int = 0
+    breakdown: Breakdown | None = None
+    indexes: IndexStats | None = None
 
 
 _PRECISION_TO_PROTO = {
@@ -195,4 +207,6 @@ def stats_from_proto(message: reader_pb2.GetStatsResponse) -> Stats:
         ),
         message.applied_revision,
         message.epoch,
+        breakdown_from_proto(message.breakdown) if message.HasField("breakdown") else None,
+        index_stats_from_proto(message.indexes) if message.HasField("indexes") else None,
     )

@@ -121,6 +121,7 @@ class SyncReads(SyncConnection):
         top_k: int = DEFAULT_TOP_K,
         filter: FilterInput | None = None,
         include_embedding: bool = False,
+        as_of: AsOf = None,
         consistency: Consistency | None = None,
         timeout_s: float | None = None,
         **scope: Unpack[Scope],
@@ -136,6 +137,7 @@ class SyncReads(SyncConnection):
                 top_k=top_k,
                 filter=filter,
                 include_embedding=include_embedding,
+                as_of=as_of,
                 consistency=consistency,
                 timeout_s=timeout_s,
                 **scope,
@@ -192,8 +194,11 @@ class SyncReads(SyncConnection):
         self,
         namespace: str,
         *,
+        breakdown: bool = False,
         consistency: Consistency | None = None,
         timeout_s: float | None = None,
     ) -> Stats:
         """What a namespace and the store hold; see AsyncClient.stats."""
-        return self._run(self._client.stats(namespace, consistency=consistency, timeout_s=timeout_s))
+        return self._run(
+            self._client.stats(namespace, breakdown=breakdown, consistency=consistency, timeout_s=timeout_s)
+        )

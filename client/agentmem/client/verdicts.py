@@ -14,7 +14,8 @@ class Verdict(Enum):
 
     # The node cannot serve now: pass it over for a while, ask another.
     ANOTHER_NODE = "another node"
-    # The node is well and does not have the revision that was asked for yet: another may, the writer has it.
+    # The node is well and does not have the revision that was asked for yet, or the index of that moment of
+    # the past: another may, or this one soon; the writer has the revision.
     FRESHER_NODE = "fresher node"
     # The node is well but cannot do this: one other replica may.
     ANOTHER_REPLICA_ONCE = "another replica once"
@@ -39,7 +40,7 @@ def verdict(error: AgentMemError) -> Verdict:
     """What a read does after this error of one node."""
     if error.reason in ("OVERLOADED", "EMBEDDER_FAILED"):
         return Verdict.ANOTHER_REPLICA_ONCE
-    if error.reason == "REPLICA_STALE":
+    if error.reason in ("REPLICA_STALE", "PAST_NOT_READY"):
         return Verdict.FRESHER_NODE
     if error.code in (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INTERNAL):
         return Verdict.ANOTHER_NODE_ONCE

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentmem.core.errors import FailedPrecondition, ResourceExhausted
 from agentmem.core.layout import IdState, NamespaceState
+from agentmem.core.log import decode_entry
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.records import Record
 from agentmem.core.times import timestamp_us
@@ -19,6 +21,9 @@ MAX_WALKED_VERSIONS = 50_000
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A state of the store: now, after a revision, or after every commit up to a time.
+
+    With both, it is that of the time as the store had it after the revision: later imports may bring versions
+    of earlier times.
 
     Attributes:
         now_us: what has expired by then is not there any more, when neither of the others is set.
@@ -89,36 +94,72 @@ def version_at(
             return None
         record = transaction.named_record(state.ordinal)
         return None if is_expired(record.memory, moment.now_us) else (state.ordinal, record)
+    found = newest_written(transaction, state, moment, walk)
+    if found is None or found[1].is_tombstone:
+        return None
+    # After a revision, an expired memory is there until the commit that swept it.
+    expired = moment.time_us is not None and is_expired(found[1].memory, moment.time_us)
+    return None if expired else found
+
+
+def newest_written(
+    transaction: ReadTransaction,
+    state: IdState,
+    moment: Moment,
+    walk: Walk,
+    on_later: Callable[[int, Record], None] = lambda ordinal, record: None,
+) -> tuple[int, Record] | None:
+    """The newest version up to a moment of the past, with its ordinal; it may be a tombstone.
+
+    None when the memory was first written later. ``on_later`` gets each version that was written later.
+    Raises as ``version_at``.
+    """
     earlier = 0
     for ordinal, record in transaction.versions(state.ordinal):
         walk.step()
+        if _is_written(record, moment):
+            return ordinal, record
+        on_later(ordinal, record)
         earlier = record.previous_ordinal
-        if not _is_written(record, moment):
-            continue
-        # After a revision, an expired memory is there until the commit that swept it.
-        expired = moment.time_us is not None and is_expired(record.memory, moment.time_us)
-        return None if record.is_tombstone or expired else (ordinal, record)
     if earlier:
         raise _pruned("retention has removed the version of a memory of that time")
     return None
 
 
 def _is_written(record: Record, moment: Moment) -> bool:
-    if moment.revision is not None:
-        return record.revision <= moment.revision
+    if moment.revision is not None and record.revision > moment.revision:
+        return False
     return moment.time_us is None or timestamp_us(record.memory.update_time) <= moment.time_us
+
+
+def commit_time_us(transaction: ReadTransaction, revision: int) -> int:
+    """When a revision was committed, microseconds since 1970; 0 for a revision before the first.
+
+    When its entry is no longer in the log, it is the time of the newest version up to it, whose ordinal is
+    looked for by halves: ordinals and revisions ascend together.
+    """
+    value = transaction.log_value(revision)
+    if value is not None:
+        return decode_entry(value, revision)[0].time_us
+    low, high = 0, transaction.newest_ordinal
+    time_us = 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = transaction.next_record(middle)
+        if found is None or found[1].revision > revision:
+            high = middle - 1
+        else:
+            low, time_us = found[0], timestamp_us(found[1].memory.update_time)
+    return time_us
 
 
 def check_history(space: NamespaceState | None, moment: Moment) -> None:
     """Raises FailedPrecondition (``HISTORY_PRUNED``) when deleted memories of that moment are forgotten."""
-    if space is None or moment.is_now:
+    # Without a start all is kept, and times before 1970 are below 0.
+    if space is None or moment.is_now or not space.history_start:
         return
-    too_early = (
-        moment.revision < space.history_start
-        if moment.revision is not None
-        else moment.time_us is not None and moment.time_us < space.history_start_us
-    )
-    if too_early:
+    too_early = moment.revision is not None and moment.revision < space.history_start
+    if too_early or (moment.time_us is not None and moment.time_us < space.history_start_us):
         raise _pruned(f"the history of the namespace is complete from revision {space.history_start} on")
 
 

@@ -24,6 +24,7 @@ from agentmem.core.layout import (
     hash_prefix,
     id_key,
     number_prefix,
+    superseded_key,
     unseal,
 )
 from agentmem.core.log import FIRST_EPOCH, LogEntry, Operation, Position, decode_entry
@@ -169,6 +170,13 @@ class ReadTransaction:
         value = self._transaction.get(b"docs", KEY.pack(ordinal))
         return None if value is None else records.decode_record(value, ordinal, self.dictionary)
 
+    def next_record(self, from_ordinal: int) -> tuple[int, Record] | None:
+        """The first record at an ordinal or behind it, with its ordinal; None when there is none."""
+        for key, value in self._transaction.scan(b"docs", KEY.pack(from_ordinal)):
+            (ordinal,) = KEY.unpack(key)
+            return ordinal, records.decode_record(value, ordinal, self.dictionary)
+        return None
+
     def record_body(self, ordinal: int) -> bytes:
         """The uncompressed Memory of a record that the store itself names, serialized."""
         value = self._transaction.get(b"docs", KEY.pack(ordinal))
@@ -220,6 +228,11 @@ class ReadTransaction:
                 break
             ordinals.append(ordinal)
         return ordinals
+
+    def has_ended_since(self, number: int, time_us: int) -> bool:
+        """Whether versions of a namespace ended later than a time, deletions among them."""
+        start = superseded_key(number, time_us + 1, 0)
+        return any(True for _ in self._transaction.scan(b"superseded", start, number_prefix(number)))
 
     def superseded(self, number: int, until_us: int, limit: int) -> list[int]:
         """The ordinals of at most ``limit`` versions that ended up to a time, the first to end first."""

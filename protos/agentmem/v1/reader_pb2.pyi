@@ -364,24 +364,108 @@ class MemoryChange(_message.Message):
     def __init__(self, kind: _Optional[_Union[ChangeKind, str]] = ..., memory: _Optional[_Union[_memory_pb2.Memory, _Mapping]] = ..., position: _Optional[_Union[WatchPosition, _Mapping]] = ..., matches: _Optional[bool] = ..., purged_id_digest: _Optional[bytes] = ...) -> None: ...
 
 class GetStatsRequest(_message.Message):
-    __slots__ = ("namespace", "consistency")
+    __slots__ = ("namespace", "consistency", "breakdown")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    BREAKDOWN_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     consistency: _consistency_pb2.Consistency
-    def __init__(self, namespace: _Optional[str] = ..., consistency: _Optional[_Union[_consistency_pb2.Consistency, _Mapping]] = ...) -> None: ...
+    breakdown: bool
+    def __init__(self, namespace: _Optional[str] = ..., consistency: _Optional[_Union[_consistency_pb2.Consistency, _Mapping]] = ..., breakdown: _Optional[bool] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("namespace", "store", "applied_revision", "epoch")
+    __slots__ = ("namespace", "store", "applied_revision", "epoch", "breakdown", "indexes")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     STORE_FIELD_NUMBER: _ClassVar[int]
     APPLIED_REVISION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    BREAKDOWN_FIELD_NUMBER: _ClassVar[int]
+    INDEXES_FIELD_NUMBER: _ClassVar[int]
     namespace: NamespaceStats
     store: StoreStats
     applied_revision: int
     epoch: int
-    def __init__(self, namespace: _Optional[_Union[NamespaceStats, _Mapping]] = ..., store: _Optional[_Union[StoreStats, _Mapping]] = ..., applied_revision: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+    breakdown: NamespaceBreakdown
+    indexes: IndexStats
+    def __init__(self, namespace: _Optional[_Union[NamespaceStats, _Mapping]] = ..., store: _Optional[_Union[StoreStats, _Mapping]] = ..., applied_revision: _Optional[int] = ..., epoch: _Optional[int] = ..., breakdown: _Optional[_Union[NamespaceBreakdown, _Mapping]] = ..., indexes: _Optional[_Union[IndexStats, _Mapping]] = ...) -> None: ...
+
+class NamespaceBreakdown(_message.Message):
+    __slots__ = ("searchable_revision", "memories", "types", "users", "agents", "sessions", "oldest_event_time", "newest_event_time")
+    SEARCHABLE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    MEMORIES_FIELD_NUMBER: _ClassVar[int]
+    TYPES_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_EVENT_TIME_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_EVENT_TIME_FIELD_NUMBER: _ClassVar[int]
+    searchable_revision: int
+    memories: int
+    types: _containers.RepeatedCompositeFieldContainer[TypeCount]
+    users: OwnerCounts
+    agents: OwnerCounts
+    sessions: OwnerCounts
+    oldest_event_time: _timestamp_pb2.Timestamp
+    newest_event_time: _timestamp_pb2.Timestamp
+    def __init__(self, searchable_revision: _Optional[int] = ..., memories: _Optional[int] = ..., types: _Optional[_Iterable[_Union[TypeCount, _Mapping]]] = ..., users: _Optional[_Union[OwnerCounts, _Mapping]] = ..., agents: _Optional[_Union[OwnerCounts, _Mapping]] = ..., sessions: _Optional[_Union[OwnerCounts, _Mapping]] = ..., oldest_event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., newest_event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class TypeCount(_message.Message):
+    __slots__ = ("type", "memories")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MEMORIES_FIELD_NUMBER: _ClassVar[int]
+    type: _memory_pb2.MemoryType
+    memories: int
+    def __init__(self, type: _Optional[_Union[_memory_pb2.MemoryType, str]] = ..., memories: _Optional[int] = ...) -> None: ...
+
+class OwnerCounts(_message.Message):
+    __slots__ = ("distinct", "largest")
+    DISTINCT_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_FIELD_NUMBER: _ClassVar[int]
+    distinct: int
+    largest: _containers.RepeatedCompositeFieldContainer[OwnerCount]
+    def __init__(self, distinct: _Optional[int] = ..., largest: _Optional[_Iterable[_Union[OwnerCount, _Mapping]]] = ...) -> None: ...
+
+class OwnerCount(_message.Message):
+    __slots__ = ("name", "memories")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMORIES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    memories: int
+    def __init__(self, name: _Optional[str] = ..., memories: _Optional[int] = ...) -> None: ...
+
+class IndexStats(_message.Message):
+    __slots__ = ("applied_revision", "searchable_revision", "store_staleness", "search_staleness", "text_documents", "text_bytes", "facet_rows", "dead_facet_rows", "tail_rows", "dead_tail_rows", "tail_bytes", "segments", "segment_rows", "dead_segment_rows", "segment_bytes")
+    APPLIED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    SEARCHABLE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    STORE_STALENESS_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_STALENESS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FACET_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_FACET_ROWS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_TAIL_ROWS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_SEGMENT_ROWS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    applied_revision: int
+    searchable_revision: int
+    store_staleness: _duration_pb2.Duration
+    search_staleness: _duration_pb2.Duration
+    text_documents: int
+    text_bytes: int
+    facet_rows: int
+    dead_facet_rows: int
+    tail_rows: int
+    dead_tail_rows: int
+    tail_bytes: int
+    segments: int
+    segment_rows: int
+    dead_segment_rows: int
+    segment_bytes: int
+    def __init__(self, applied_revision: _Optional[int] = ..., searchable_revision: _Optional[int] = ..., store_staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., search_staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., text_documents: _Optional[int] = ..., text_bytes: _Optional[int] = ..., facet_rows: _Optional[int] = ..., dead_facet_rows: _Optional[int] = ..., tail_rows: _Optional[int] = ..., dead_tail_rows: _Optional[int] = ..., tail_bytes: _Optional[int] = ..., segments: _Optional[int] = ..., segment_rows: _Optional[int] = ..., dead_segment_rows: _Optional[int] = ..., segment_bytes: _Optional[int] = ...) -> None: ...
 
 class NamespaceStats(_message.Message):
     __slots__ = ("memories", "vectors", "dimension", "embedding_model", "versions", "pruned_versions", "history_start_revision", "settings")

@@ -239,6 +239,29 @@ class Facets:
         mask = self._columns["expire_time"].rows(rows) <= now_us
         return ordinal_set(self._ordinals.rows(rows)[mask]) & live
 
+    def counts(self, field: str, live: OrdinalSet) -> list[tuple[str, int]]:
+        """The texts that memories of ``live`` have in a field, and how many have each, in no order."""
+        found = []
+        # list() of a dict is one step to other threads, iterating over it is not.
+        for (_, value), posting in list(self._postings[field].by_value.items()):
+            if isinstance(posting, OrdinalSet):
+                count = posting.intersection_cardinality(live)
+            else:
+                count = int(posting in live)
+            if count:
+                found.append((str(value), count))
+        return found
+
+    def time_span(self, field: str, live: OrdinalSet, rows: int) -> tuple[int, int]:
+        """The first and the last time in a column of times that every memory has, microseconds since 1970.
+
+        Args:
+            live, rows: those of a view; there is at least one memory.
+        """
+        mask = np.isin(self._ordinals.rows(rows), ordinal_array(live), assume_unique=True)
+        times: npt.NDArray[np.int64] = self._columns[field].rows(rows)[mask]
+        return int(times.min()), int(times.max())
+
     def cut_to(self, live: OrdinalSet) -> Facets:
         """A copy without the memories that are not in ``live``; this one serves older views on."""
         kept = Facets()

@@ -17,7 +17,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,12 +30,11 @@ from agentmem.core.log import Operation
 from agentmem.core.records import unit_vector
 from agentmem.core.store import ReadTransaction, Store
 from agentmem.replica.annoy_segment import AnnoySegment
-from agentmem.replica.namespace_index import NamespaceIndex
+from agentmem.replica.namespace_index import NamespaceIndex, memories_of
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.sealing import Sealer, remove_path
 from agentmem.replica.text import TextIndex
 from agentmem.replica.view import View
-from agentmem.v1 import memory_pb2
 
 # Raise it when text analysis, the schema or the meaning of a file changes.
 INDEX_FORMAT = 2
@@ -47,7 +46,6 @@ DEFAULT_SEAL_ROWS = 20_000
 MAX_BATCH_OPERATIONS = 256
 LOAD_CHUNK_MEMORIES = 10_000
 # Of a search whose filter asks for the content: what one transaction reads, so that none stays open for long.
-FILTER_CHUNK_RECORDS = 1000
 # Of the time, at most this share goes into commits of the text index (7 ms each); when idle, the next
 # change is committed at once.
 MAX_COMMIT_TIME_SHARE = 0.25
@@ -142,13 +140,6 @@ class Indexer:
             self._sealer.stop()
             if self._text is not None:
                 self._text.close()
-
-    def _memories(self, ordinals: OrdinalArray) -> Iterator[tuple[int, memory_pb2.Memory]]:
-        for start in range(0, len(ordinals), FILTER_CHUNK_RECORDS):
-            chunk = ordinals[start : start + FILTER_CHUNK_RECORDS].tolist()
-            with self._store.read() as transaction:
-                records = [(ordinal, transaction.record(ordinal)) for ordinal in chunk]
-            yield from ((ordinal, record.memory) for ordinal, record in records if record is not None)
 
     def _wait(self) -> None:
         with self._wake:
@@ -253,8 +244,11 @@ class Indexer:
         segments: dict[str, list[AnnoySegment]],
     ) -> None:
         self._namespaces = {
-            name: NamespaceIndex(name, state, self._memories) for name, state in states.items()
+            name: NamespaceIndex(name, state, memories_of(self._store)) for name, state in states.items()
         }
+        for namespace in self._namespaces.values():
+            # Some did not change for long, but which is not in the records of what is live.
+            namespace.changed_revision = self._revision
         self._changed.update(states)
         in_segments = OrdinalSet().union(
             *(ordinal_set(segment.ordinals) for opened in segments.values() for segment in opened)
@@ -301,6 +295,7 @@ class Indexer:
             self._put(transaction, operation.ordinal, text, with_vector=True)
         name = transaction.namespace_name(operation.namespace_number)
         namespace = self._namespace(transaction, name)
+        namespace.changed_revision = self._revision + 1  # of the entry that is being applied
         for ordinal in (operation.replaced_ordinal, *operation.removed_ordinals):
             if ordinal and namespace.drop(ordinal):
                 text.delete(ordinal)
@@ -325,7 +320,7 @@ class Indexer:
             if state is None:
                 raise DataLoss("CORRUPT_NAMESPACES", f"the store does not know the namespace {name!r}")
             if known is None:
-                known = self._namespaces[name] = NamespaceIndex(name, state, self._memories)
+                known = self._namespaces[name] = NamespaceIndex(name, state, memories_of(self._store))
             known.state = state
         self._changed.add(name)
         self._sealable.add(name)

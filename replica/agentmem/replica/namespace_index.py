@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from agentmem.core.layout import NamespaceState
 from agentmem.core.records import FloatVector
+from agentmem.core.store import Store
 from agentmem.replica.annoy_segment import AnnoySegment
 from agentmem.replica.facets import Facets, Memories
-from agentmem.replica.ordinals import OrdinalSet
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
 from agentmem.replica.planner import segments_to_merge
 from agentmem.replica.sealing import Job, Sealed
 from agentmem.replica.vectors import NamespaceVectors
@@ -15,6 +18,21 @@ from agentmem.v1 import memory_pb2
 
 # Facets with more dead rows than live ones, and this many, are copied without them.
 MIN_COMPACTED_ROWS = 1024
+# Read in one transaction.
+FILTER_CHUNK_RECORDS = 1000
+
+
+def memories_of(store: Store) -> Memories:
+    """Reads records for filters on the content; leaves out those that are there no more."""
+
+    def memories(ordinals: OrdinalArray) -> Iterator[tuple[int, memory_pb2.Memory]]:
+        for start in range(0, len(ordinals), FILTER_CHUNK_RECORDS):
+            chunk = ordinals[start : start + FILTER_CHUNK_RECORDS].tolist()
+            with store.read() as transaction:
+                records = [(ordinal, transaction.record(ordinal)) for ordinal in chunk]
+            yield from ((ordinal, record.memory) for ordinal, record in records if record is not None)
+
+    return memories
 
 
 class NamespaceIndex:
@@ -28,6 +46,8 @@ class NamespaceIndex:
         self.name = name
         self.state = state
         self._memories = memories
+        # Of the last change that is known of; set by who applies them.
+        self.changed_revision = 0
         self._facets = Facets()
         self._live = OrdinalSet()
         self._vectors: NamespaceVectors | None = None
@@ -94,4 +114,5 @@ class NamespaceIndex:
             facet_rows=self._facets.rows,
             vectors=None if self._vectors is None else self._vectors.view(),
             memories=self._memories,
+            changed_revision=self.changed_revision,
         )

@@ -172,6 +172,7 @@ async def _serve(
         view_part=view_part,
         check_serving=reporter.check_serving,
         search_threads=settings.search_threads,
+        index_folder=directory.path / INDEXES_FOLDER,
     )
     reader_pb2_grpc.add_ReaderServiceServicer_to_server(reader, server.grpc)
     writer_pb2_grpc.add_WriterServiceServicer_to_server(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
@@ -17,10 +19,12 @@ from agentmem.core.errors import (
     FailedPrecondition,
     InvalidArgument,
     ResourceExhausted,
+    Unavailable,
     answerable,
     invalid_field,
 )
 from agentmem.core.filters import Filter, compile_filter
+from agentmem.core.history import Moment, moment_of
 from agentmem.core.layout import NamespaceState
 from agentmem.core.reader_service import MAX_STALE_WAIT_S, StoreReader
 from agentmem.core.reading import add_embedding, checked_size
@@ -38,15 +42,26 @@ from agentmem.core.validation import (
 from agentmem.core.watching import Watches
 from agentmem.replica.consistent_reads import ConsistentReads, Part
 from agentmem.replica.fuzziness import ANY_FUZZINESS, MAX_EDITS, Fuzziness
+from agentmem.replica.index_stats import add_freshness, breakdown, index_stats
 from agentmem.replica.ordinals import OrdinalSet
+from agentmem.replica.past_namespace import PastMovedError
+from agentmem.replica.past_views import RETRY_AFTER_S as PAST_RETRY_AFTER_S
+from agentmem.replica.past_views import PastView, PastViews
 from agentmem.replica.search import WORD_MODES, Mode, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.view import View
 from agentmem.v1 import reader_pb2, replication_pb2, replication_pb2_grpc, writer_pb2, writer_pb2_grpc
 
 DEFAULT_TOP_K = 10
+# What the API has and this release does not: it is refused, lest it be ignored.
+OPTIONAL_FIELDS = frozenset(["min_score", "weights", "recency_half_life", "conversational"])
+NOT_SERVED = (*sorted(OPTIONAL_FIELDS), "explain", "order")
 # When what a search found has been removed meanwhile, it is repeated without that.
 MAX_SEARCHES_AGAIN = 3
 MAX_WAITING_SEARCHES = 1024
+# For the index of a moment of the past; what takes longer is found ready by who asks again.
+MAX_PAST_WAIT_S = 60.0
+# Of what is left of the deadline.
+PAST_WAIT_SHARE = 0.9
 # Below the 64 MiB that a message may have, with room for the failures of the others.
 MAX_BATCH_ANSWER_BYTES = 48 * 1024 * 1024
 _MODES: dict[int, Mode] = {
@@ -74,6 +89,7 @@ class ReplicaReader(StoreReader):
         view_part: Part,
         check_serving: Callable[[], None],
         search_threads: int,
+        index_folder: Path,
     ) -> None:
         super().__init__(store, watches)
         self._searches = BoundedThreads(
@@ -85,16 +101,38 @@ class ReplicaReader(StoreReader):
         self._store_part = store_part
         self._view_part = view_part
         self._check_serving = check_serving
+        self._past_views = PastViews(store, view)
+        self._index_folder = index_folder
 
     def close(self) -> None:
         super().close()
         self._searches.close()
+        self._past_views.close()
 
     def check_serving(self) -> None:
         self._check_serving()
 
     async def reach(self, demand: Demand, wait_s: float) -> None:
         await self._consistent_reads.reach(self._store_part, demand, wait_s)
+
+    async def GetStats(
+        self, request: reader_pb2.GetStatsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> reader_pb2.GetStatsResponse:
+        response = await super().GetStats(request, context)
+        if request.breakdown:
+            demand = demand_of(request.consistency)
+            if demand is not None:
+                wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
+                await self._consistent_reads.reach(self._view_part, demand, wait_s)
+            # In a thread: a namespace may have many thousand sessions.
+            await self._searches.run(self._break_down, request.namespace, response)
+            add_freshness(response.indexes, self._store_part, self._view_part)
+        return response
+
+    def _break_down(self, namespace: str, response: reader_pb2.GetStatsResponse) -> None:
+        view = self._view()
+        response.breakdown.CopyFrom(breakdown(view, namespace))
+        response.indexes.CopyFrom(index_stats(view, namespace, self._index_folder))
 
     async def SearchMemories(
         self, request: reader_pb2.SearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -105,6 +143,9 @@ class ReplicaReader(StoreReader):
         mode = _MODES.get(request.mode)
         if mode is None:
             raise invalid_field("mode", f"has no meaning for {request.mode}")
+        for name in NOT_SERVED:
+            if request.HasField(name) if name in OPTIONAL_FIELDS else getattr(request, name):
+                raise invalid_field(name, "is not served by this release")
         top_k = check_limit(request.top_k, "top_k", DEFAULT_TOP_K, MAX_TOP_K)
         given = decode_embedding(request.embedding, "embedding") if request.embedding else None
         text = request.text.strip()
@@ -112,13 +153,65 @@ class ReplicaReader(StoreReader):
             raise invalid_field(
                 "text", "must not be empty" + ("" if mode in WORD_MODES else ", or send an embedding")
             )
+        if given is not None and mode in WORD_MODES:
+            raise invalid_field("embedding", f"is not compared in mode {mode}: leave it out")
         fuzziness = _fuzziness_of(request, mode)
         matcher = compile_filter(request.filter)
+        moment = moment_of(request.as_of, now_us())
         demand = demand_of(request.consistency)
         if demand is not None:
             wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
             await self._consistent_reads.reach(self._view_part, demand, wait_s)
-        return await self._searches.run(self._search, request, mode, text, given, matcher, top_k, fuzziness)
+        search_in = partial(self._search, request, mode, text, given, matcher, top_k, fuzziness)
+        if moment.is_now:
+            return await self._searches.run(search_in)
+        await self._reach_moment(request.as_of, context)
+        needs_text = bool(text) and mode != "semantic"
+        for _ in range(MAX_SEARCHES_AGAIN):
+            past = await self._past_view(request.namespace, moment, context, needs_text=needs_text)
+            if past is None:
+                continue
+            try:
+                return await self._searches.run(search_in, past)
+            except PastMovedError:
+                continue  # it is built anew, or refused
+        raise Unavailable(
+            "PAST_NOT_READY",
+            f"it was built {MAX_SEARCHES_AGAIN} times and then removed or changed: ask again",
+            retry_after_s=PAST_RETRY_AFTER_S,
+            field="as_of",
+        )
+
+    async def _reach_moment(
+        self, as_of: reader_pb2.AsOf, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        """Returns when searches show the revision that is asked for. Raises Unavailable (REPLICA_STALE)."""
+        self._check_reached(as_of)
+        if as_of.revision <= self._view().revision:
+            return
+        wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
+        try:
+            await self._consistent_reads.reach(self._view_part, Demand(min_revision=as_of.revision), wait_s)
+        except Unavailable as error:
+            raise self.refuse_revision(as_of.revision, self._view().revision) from error
+
+    async def _past_view(
+        self,
+        namespace: str,
+        moment: Moment,
+        context: grpc.aio.ServicerContext[Any, Any],
+        *,
+        needs_text: bool,
+    ) -> PastView | None:
+        """The namespace at a moment of the past; None when it was changed as soon as it was built."""
+        found = await self._searches.run(self._past_views.find, namespace, moment, needs_text=needs_text)
+        if found is not None:
+            return found
+        # In time for the answer, and for those of the others in a batch.
+        wait_s = PAST_WAIT_SHARE * allowed_wait_s(context, MAX_PAST_WAIT_S)
+        await self._past_views.build(namespace, moment, needs_text=needs_text, wait_s=wait_s)
+        # The build may have begun for somebody else, before what this search has to show was there.
+        return await self._searches.run(self._past_views.find, namespace, moment, needs_text=needs_text)
 
     async def BatchSearchMemories(
         self, request: reader_pb2.BatchSearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -156,22 +249,24 @@ class ReplicaReader(StoreReader):
         matcher: Filter | None,
         top_k: int,
         fuzziness: Fuzziness,
+        past: PastView | None = None,
     ) -> reader_pb2.SearchMemoriesResponse:
-        view = self._view()
+        """Raises PastMovedError when the store no longer has what a view of the past shows."""
+        view, at_us = (self._view(), now_us()) if past is None else (past.view, past.time_us)
         response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
         namespace = view.namespaces.get(request.namespace)
         if namespace is None:
             return response
         vector = None if mode in WORD_MODES else self._query_vector(namespace.state, mode, text, given)
-        query = SearchQuery(
-            request.namespace, text, vector, mode, matcher, top_k, now_us(), fuzziness=fuzziness
-        )
+        query = SearchQuery(request.namespace, text, vector, mode, matcher, top_k, at_us, fuzziness=fuzziness)
         for _ in range(MAX_SEARCHES_AGAIN):
             gone = self._fill(response, search(view, query), request.include_embedding)
             if not gone:
                 break
+            if past is not None and past.source is not None:
+                raise PastMovedError
             # Retention or a purge removed what the view still had. The newest view may know.
-            view = self._view()
+            view = self._view() if past is None else view
             query = replace(query, excluded=query.excluded | gone)
             response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
         return response

@@ -254,6 +254,11 @@ class TextSearcher:
             limit *= 2
         return self._search_among(query, allowed, top_k)
 
+    @property
+    def documents(self) -> int:
+        """How many documents there are, of all namespaces."""
+        return int(self._searcher.num_docs)
+
     def ordinals(self) -> OrdinalArray:
         """The ordinals of all documents, uint64 [n], ascending."""
         result = self._searcher.search(
@@ -326,8 +331,10 @@ def _cut_to(hits: TextHits, allowed: OrdinalSet) -> TextHits:
 class TextIndex:
     """The writing side. One thread uses it, and one process at a time has the folder open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         """Opens the index in the folder, or an empty one when there is none that can be read.
+
+        Without a folder it is in memory and empty.
 
         Raises:
             OSError, ValueError: not even an empty index can be made there.
@@ -335,6 +342,11 @@ class TextIndex:
         self._deleted: list[int] = []
         self._vocabularies = Vocabularies(self._read_words)
         self.is_changed = False
+        if folder is None:
+            self._index = tantivy.Index(_SCHEMA)
+            self._writer = self._index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
+            self.indexed = np.empty(0, dtype=np.uint64)
+            return
         try:
             check_files(folder)
             self._open(folder)

@@ -28,6 +28,9 @@ class NamespaceView:
         facet_rows: how many rows of the facets this view has.
         vectors: None before the first embedding.
         memories: reads records, for filters on the content.
+        changed_revision: nothing in it has changed since this revision; may be later than the last change.
+        keeps_expired: memories whose time is over are found all the same: it is the namespace as it was after
+            a commit, with what the sweeper had not deleted by then.
     """
 
     state: NamespaceState
@@ -36,11 +39,14 @@ class NamespaceView:
     facet_rows: int
     vectors: VectorView | None
     memories: Memories
+    changed_revision: int = 0
+    keeps_expired: bool = False
 
     def matching(self, node: Filter | None, now_us: int) -> OrdinalSet:
         """The live and unexpired ordinals that the filter matches; all for None. Not to be changed."""
-        expired = self.facets.expired(self.live, self.facet_rows, now_us)
-        unexpired = self.live - expired if expired else self.live
+        unexpired = self.live
+        if not self.keeps_expired and (expired := self.facets.expired(self.live, self.facet_rows, now_us)):
+            unexpired = self.live - expired
         if node is None:
             return unexpired
         return self.facets.matching(node, unexpired, self.facet_rows, self.memories)

@@ -263,6 +263,18 @@ class WriterReader(StoreReader):
     def refuse_revision(self, asked: int, newest: int) -> AgentMemError:
         return invalid_field("as_of.revision", f"is {asked}; the newest revision is {newest}")
 
+    async def GetStats(
+        self, request: reader_pb2.GetStatsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> reader_pb2.GetStatsResponse:
+        if request.breakdown:
+            # To count, it would have to read every memory, while it has writes to do.
+            raise FailedPrecondition(
+                "NOT_REPLICA",
+                "breakdown: the writer has no indexes to count in: ask a replica, see GetTopology",
+                field="breakdown",
+            )
+        return await super().GetStats(request, context)
+
     async def SearchMemories(self, request: reader_pb2.SearchMemoriesRequest, context: object) -> NoReturn:
         raise _not_replica()
 
