@@ -26,6 +26,7 @@ from agentmem.replica.past_views import PastViews
 from agentmem.replica.search import ScoredOrdinal, SearchQuery
 from agentmem.replica.search import search as search_view
 from agentmem.replica.services import ReplicaReader
+from agentmem.replica.trace import Trace
 from agentmem.replica.view import View
 from agentmem.server.deletion import DeleteById
 from agentmem.server.retention import TrimLog
@@ -389,8 +390,8 @@ def reader_of(replica: Replica) -> ReplicaReader:
 def test_what_is_purged_while_a_search_looks_at_it_is_not_in_the_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def purge_then_search(view: View, query: SearchQuery) -> list[ScoredOrdinal]:
-        hits = search_view(view, query)
+    def purge_then_search(view: View, query: SearchQuery, trace: Trace) -> list[ScoredOrdinal]:
+        hits = search_view(view, query, trace)
         if purges:
             past.written.run(DeleteById(NAMESPACE, [purges.pop()], True, None, None, 0))
         return hits

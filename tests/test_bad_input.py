@@ -10,6 +10,7 @@ import grpc
 import pytest
 from calls import Memory, add, error_of, floats, get, update
 from cluster import Cluster, Stubs
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentmem.v1 import filter_pb2, memory_pb2, reader_pb2, writer_pb2
@@ -287,39 +288,112 @@ def test_the_writer_sends_searches_to_replicas(writer: Stubs, namespace: str) ->
     assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_REPLICA")
 
 
+def a_search(**fields: Any) -> reader_pb2.SearchMemoriesRequest:
+    return reader_pb2.SearchMemoriesRequest(namespace="ns", text="x", **fields)
+
+
+TEXT, SearchWeights = reader_pb2.SEARCH_MODE_TEXT, reader_pb2.SearchWeights
+
+
 @pytest.mark.parametrize(
     ("request_", "reason", "field"),
     [
         (reader_pb2.SearchMemoriesRequest(text="x"), "NAMESPACE_REQUIRED", "namespace"),
-        (reader_pb2.SearchMemoriesRequest(namespace="ns"), "INVALID_FIELD", "text"),
-        (reader_pb2.SearchMemoriesRequest(namespace="ns", text=" "), "INVALID_FIELD", "text"),
+        (
+            reader_pb2.SearchMemoriesRequest(namespace="ns", text=" ", mode=reader_pb2.SEARCH_MODE_TEXT),
+            "INVALID_FIELD",
+            "text",
+        ),
+        (
+            reader_pb2.SearchMemoriesRequest(namespace="ns", mode=reader_pb2.SEARCH_MODE_SEMANTIC),
+            "INVALID_FIELD",
+            "text",
+        ),
         (reader_pb2.SearchMemoriesRequest(namespace="ns", text="x" * 20_000), "INVALID_FIELD", "text"),
         (reader_pb2.SearchMemoriesRequest(namespace="ns", text="x", top_k=1001), "INVALID_FIELD", "top_k"),
         (reader_pb2.SearchMemoriesRequest(namespace="ns", text="x", top_k=-1), "INVALID_FIELD", "top_k"),
         (reader_pb2.SearchMemoriesRequest(namespace="ns", text="x", mode=9), "INVALID_FIELD", "mode"),  # type: ignore[arg-type]
         (
-            reader_pb2.SearchMemoriesRequest(namespace="ns", text="x", min_score=0),
+            a_search(min_score=math.nan),
             "INVALID_FIELD",
             "min_score",
         ),
         (
-            reader_pb2.SearchMemoriesRequest(namespace="ns", text="x", explain=True),
+            a_search(order=9),
             "INVALID_FIELD",
-            "explain",
+            "order",
         ),
         (
             reader_pb2.SearchMemoriesRequest(
-                namespace="ns", text="x", weights=reader_pb2.SearchWeights(recency=1)
+                namespace="ns", text="x", weights=reader_pb2.SearchWeights(recency=math.nan)
+            ),
+            "INVALID_FIELD",
+            "weights.recency",
+        ),
+        (
+            reader_pb2.SearchMemoriesRequest(
+                namespace="ns", text="x", weights=reader_pb2.SearchWeights(text=-1)
+            ),
+            "INVALID_FIELD",
+            "weights.text",
+        ),
+        (
+            reader_pb2.SearchMemoriesRequest(
+                namespace="ns", text="x", weights=reader_pb2.SearchWeights(importance=1001)
+            ),
+            "INVALID_FIELD",
+            "weights.importance",
+        ),
+        (
+            reader_pb2.SearchMemoriesRequest(
+                namespace="ns", text="x", weights=reader_pb2.SearchWeights(vector=0, text=0)
+            ),
+            "INVALID_FIELD",
+            "weights",
+        ),
+        (
+            a_search(recency_half_life=Duration(seconds=0)),
+            "INVALID_FIELD",
+            "recency_half_life",
+        ),
+        (
+            reader_pb2.SearchMemoriesRequest(
+                namespace="ns", text="x", recency_half_life=Duration(seconds=-1)
+            ),
+            "INVALID_FIELD",
+            "recency_half_life",
+        ),
+        (
+            reader_pb2.SearchMemoriesRequest(
+                namespace="ns",
+                text="x",
+                mode=reader_pb2.SEARCH_MODE_TEXT,
+                weights=reader_pb2.SearchWeights(text=1),
             ),
             "INVALID_FIELD",
             "weights",
         ),
         (
             reader_pb2.SearchMemoriesRequest(
-                namespace="ns", text="x", order=reader_pb2.SEARCH_ORDER_NEWEST_FIRST
+                namespace="ns", text="x", mode=reader_pb2.SEARCH_MODE_TEXT, conversational=True
             ),
             "INVALID_FIELD",
-            "order",
+            "conversational",
+        ),
+        (
+            reader_pb2.SearchMemoriesRequest(
+                namespace="ns",
+                text="x",
+                mode=reader_pb2.SEARCH_MODE_TEXT,
+                recency_half_life=Duration(seconds=1),
+            ),
+            "INVALID_FIELD",
+            "recency_half_life",
+        ),
+        (
+            a_search(fuzziness=reader_pb2.Fuzziness()),
+            "INVALID_FIELD",
+            "fuzziness",
         ),
         (
             reader_pb2.SearchMemoriesRequest(

@@ -185,7 +185,7 @@ def test_each_search_of_a_batch_ends_as_alone(
 
     possible = [a_search(text, mode=mode, top_k=2) for text in ("tea", "rum") for mode in MODES]
     impossible = [
-        a_search(""),
+        a_search("", mode=reader_pb2.SEARCH_MODE_TEXT),
         a_search("tea", mode=9),
         a_search("tea", top_k=-1),
         reader_pb2.SearchMemoriesRequest(text="tea"),

@@ -302,7 +302,7 @@ Call = Callable[[AsyncClient], Awaitable[Any]]
         (lambda client: client.get_many("n", ["m"], include_embedding=1), "include_embedding"),
         (lambda client: client.list("n", page_size=0), "page_size"),
         (lambda client: client.list("n", page_token=None), "page_token"),
-        (lambda client: client.list("n", filter="x"), "filter"),
+        (lambda client: client.list("n", filter=5), "filter"),
         (lambda client: client.list("n", owner="x"), "owner"),
         (lambda client: anext(client.iterate("n", owner="x")), "owner"),
         (lambda client: client.search("n", None), "text"),

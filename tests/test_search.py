@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from memories import NAMESPACE, Replica, by_user, condition, make_memory, unit_vectors
 
 from agentmem.core.filters import compile_filter
 from agentmem.core.store import Change, WriteTransaction
 from agentmem.core.times import now_us
-from agentmem.replica import ranking
+from agentmem.replica import ranking, sessions
 from agentmem.replica.facets import NO_SESSION, SessionPlaces, compare
+from agentmem.replica.ranking import Weights
 from agentmem.replica.search import SearchQuery, search
+from agentmem.replica.text import TextHits
 from agentmem.replica.view import View
 from agentmem.v1 import filter_pb2
 
@@ -52,9 +55,13 @@ def test_modes(replica: Replica) -> None:
     assert set(hybrid) == {"words", "meaning", "both", "no vector"}
     assert hybrid[0] == "both"
     # What is missing from the question is left to the other signal.
-    assert replica.search(view, question) == replica.search(view, question, mode="text")
-    assert replica.search(view, "", NEARER) == replica.search(view, "", NEARER, mode="semantic")
-    assert replica.search(view, "zzz", NEARER)[:3] == ["meaning", "both", "words"]
+    by_text = replica.search(view, question, mode="text")
+    by_meaning = replica.search(view, "", NEARER, mode="semantic")
+    # And what has no signal fills up.
+    assert replica.search(view, question) == [*by_text, "meaning"]
+    assert replica.search(view, "", NEARER) == [*by_meaning[:2], "no vector", "words"]
+    assert replica.search(view, "", top_k=2) == ["no vector", "both"]
+    assert replica.search(view, "zzz", NEARER)[:2] == ["meaning", "both"]
     assert replica.search(view, question, mode="semantic") == []
     assert replica.search(view, question, NEARER, top_k=1) == ["both"]
 
@@ -70,39 +77,72 @@ def test_scores(replica: Replica) -> None:
     assert [hit.score for hit in both] == sorted((hit.score for hit in both), reverse=True)
 
 
-def test_fusion_is_the_mean_of_the_scaled_signals() -> None:
+def test_relevance_is_scaled_by_the_highest_of_each_signal() -> None:
     cosines = np.array([0.8, 0.4, np.nan, -0.2])
     bm25 = np.array([0.0, 5.0, 10.0, 0.0])
-    np.testing.assert_allclose(ranking.fuse(cosines, bm25), [0.5, 0.5, 0.5, 0.0])
-    np.testing.assert_allclose(ranking.fuse(np.array([np.nan]), np.array([0.0])), [0.0])
-    np.testing.assert_allclose(ranking.fuse(np.array([-0.5, -0.1]), np.zeros(2)), [0.0, 0.0])
+    weights = Weights().in_proportion()
+    vector, text, session = ranking.relevance(weights, cosines, bm25, ranking.positive(cosines), bm25)
+    np.testing.assert_allclose(vector, [1.0, 0.5, 0.0, 0.0])
+    np.testing.assert_allclose(text, [0.0, 0.5, 1.0, 0.0])
+    np.testing.assert_allclose(session, np.zeros(4))
+    # What the session adds counts for the highest, too, so that no score is above 1.
+    vector, text, session = ranking.relevance(
+        weights, cosines, bm25, ranking.positive(cosines) + np.array([0.0, 0.4, 0.2, 0.0]), bm25
+    )
+    np.testing.assert_allclose(vector, [1.0, 0.5, 0.0, 0.0])
+    np.testing.assert_allclose(session, [0.0, 0.25, 0.125, 0.0])
+    for nothing in (np.array([np.nan]), np.array([-0.5])):
+        vector, text, session = ranking.relevance(weights, nothing, np.zeros(1), np.zeros(1), np.zeros(1))
+        assert [each.tolist() for each in (vector, text, session)] == [[0.0]] * 3
 
 
-def places(*codes_and_ranks: tuple[int, int]) -> SessionPlaces:
+def test_recency_halves_with_each_half_life() -> None:
+    times_us = np.array([1_000, 900, 800, 2_000])
+    np.testing.assert_allclose(ranking.recency(times_us, 1_000, 100), [1.0, 0.5, 0.25, 1.0])
+
+
+def test_weights_are_proportions() -> None:
+    assert Weights(2, 1, 1, 0).in_proportion() == Weights(0.5, 0.25, 0.25, 0)
+    assert Weights(0, 0, 0, 0).in_proportion() == Weights(0, 0, 0, 0)
+
+
+def keys(*codes_and_ranks: tuple[int, int]) -> npt.NDArray[np.int64]:
     codes, ranks = np.array(codes_and_ranks, dtype=np.int64).reshape(-1, 2).T
-    return SessionPlaces(codes, ranks)
+    return sessions.keys(SessionPlaces(codes, ranks))
 
 
 @pytest.mark.parametrize(
-    ("scores", "where", "expected"),
+    ("cosines", "where", "expected"),
     [
         pytest.param([], (), [], id="nothing"),
         pytest.param([1.0], ((0, 5),), [1.0], id="one alone"),
-        pytest.param([1.0, 0.0], ((0, 1), (0, 2)), [1.0, 0.3], id="side by side"),
-        pytest.param([0.0, 1.0], ((0, 7), (0, 6)), [0.3, 1.0], id="in any order"),
-        pytest.param([1.0, 0.0], ((0, 1), (0, 3)), [1.0, 0.15], id="one between"),
+        pytest.param([1.0, 0.0], ((0, 1), (0, 2)), [1.0, 0.2], id="side by side"),
+        pytest.param([0.0, 1.0], ((0, 7), (0, 6)), [0.2, 1.0], id="in any order"),
+        pytest.param([1.0, 0.0], ((0, 1), (0, 3)), [1.0, 0.1], id="one between"),
         pytest.param([1.0, 0.0], ((0, 1), (0, 4)), [1.0, 0.0], id="two between"),
         pytest.param([1.0, 0.0], ((0, 1), (1, 2)), [1.0, 0.0], id="another session"),
         pytest.param([1.0, 0.0], ((NO_SESSION, 0), (NO_SESSION, 1)), [1.0, 0.0], id="no session"),
-        pytest.param(
-            [1.0, 0.5, 0.0], ((0, 1), (0, 2), (0, 3)), [1.15, 0.8, 0.3], id="three, each from both others"
-        ),
+        pytest.param([1.0, 0.5, 0.0], ((0, 1), (0, 2), (0, 3)), [1.1, 0.7, 0.2], id="three"),
     ],
 )
-def test_neighbours_share_their_scores(
-    scores: list[float], where: tuple[tuple[int, int], ...], expected: list[float]
+def test_neighbours_share_their_likeness(
+    cosines: list[float], where: tuple[tuple[int, int], ...], expected: list[float]
 ) -> None:
-    np.testing.assert_allclose(ranking.with_neighbours(np.array(scores), places(*where)), expected)
+    np.testing.assert_allclose(sessions.with_likeness(np.array(cosines), keys(*where)), expected)
+
+
+def test_a_word_of_the_neighbours_counts_once_and_where_it_counts_most() -> None:
+    places = keys((0, 1), (0, 2), (0, 3), (NO_SESSION, 0))
+    # The first word is in the first and the third memory, the second in none of the candidates but the last.
+    words = [
+        TextHits(np.array([1, 3], dtype=np.uint64), np.array([2.0, 4.0])),
+        TextHits(np.array([4], dtype=np.uint64), np.array([7.0])),
+    ]
+    spoken = [keys((0, 1), (0, 3)), keys((NO_SESSION, 0))]
+    bm25 = np.array([2.0, 0.0, 4.0, 7.0])
+    # 0.6 of the nearest neighbour's 4 for the second; the others have more themselves.
+    np.testing.assert_allclose(sessions.with_words(bm25, places, words, spoken), [2.0, 2.4, 4.0, 7.0])
+    np.testing.assert_allclose(sessions.with_words(bm25, places, [], []), bm25)
 
 
 def test_what_stands_beside_a_hit_in_its_session_is_found_before_what_does_not(replica: Replica) -> None:
@@ -125,7 +165,7 @@ def test_what_stands_beside_a_hit_in_its_session_is_found_before_what_does_not(r
             strict=True,
         )
     )
-    assert scores == pytest.approx({"hit": 1.0, "beside": 0.3, "elsewhere": 0.0, "no session": 0.0})
+    assert scores == pytest.approx({"hit": 1.0, "beside": 0.4, "elsewhere": 0.0, "no session": 0.0})
 
 
 def test_filters_apply_to_every_mode(replica: Replica) -> None:

@@ -22,6 +22,7 @@ from agentmem.client import (
     NewMemory,
     PurgeReceipt,
     PurgeStatus,
+    SearchResult,
     Stats,
     UpdatedMemory,
     VersionKind,
@@ -59,6 +60,26 @@ def from_memory(memory: Memory) -> dict[str, Any]:
     if memory.embedding is not None:
         document["embedding"] = list(memory.embedding)
     return document
+
+
+def from_search(result: SearchResult) -> dict[str, Any]:
+    """The answer to a search; signals and explanation when they were asked for."""
+    hits = []
+    for hit in result.hits:
+        document: dict[str, Any] = {"score": hit.score, "memory": from_memory(hit.memory)}
+        if hit.signals is not None:
+            document["signals"] = {
+                name: value for name, value in asdict(hit.signals).items() if value is not None
+            }
+        hits.append(document)
+    whole: dict[str, Any] = {
+        "hits": hits,
+        "applied_revision": result.applied_revision,
+        "epoch": result.epoch,
+    }
+    if result.explanation is not None:
+        whole["explanation"] = asdict(result.explanation)
+    return whole
 
 
 def from_version(version: MemoryVersion) -> dict[str, Any]:

@@ -42,6 +42,8 @@ from agentmem.client import (
     MemoryVersion,
     NewMemory,
     SearchMode,
+    SearchOrder,
+    SearchWeights,
     at_least,
 )
 
@@ -229,6 +231,15 @@ def search(
     ] = None,
     prefix: Annotated[bool, Option("--prefix", help="The last word may be only begun.")] = False,
     top_k: Annotated[int, Option("--top-k", "-k", min=1, max=1000, help="How many hits.")] = 10,
+    min_score: Annotated[float | None, Option(help="Leave out hits with a lower score.")] = None,
+    order: Annotated[SearchOrder, Option(help="Of the hits: by score, or by time.")] = SearchOrder.SCORE,
+    recency: Annotated[
+        float | None, Option(min=0, max=1000, help="What being new counts for; words and meaning are 1 each.")
+    ] = None,
+    importance: Annotated[float | None, Option(min=0, max=1000, help="What importance counts for.")] = None,
+    explain: Annotated[
+        bool, Option("--explain", help="Say how it was done, and why each hit is there.")
+    ] = False,
     user_id: UserId = None,
     agent_id: AgentId = None,
     session_id: SessionId = None,
@@ -249,12 +260,19 @@ def search(
     wanted = arguments.consistency(consistency)
     fuzziness = Fuzziness(max_edits, prefix) if max_edits is not None or prefix else None
     moment = arguments.as_of(as_of)
+    weights = None
+    if recency is not None or importance is not None:
+        weights = SearchWeights(recency=recency, importance=importance or 0.0)
     with connected(target, timeout_s, namespace) as client:
         result = client.search(
             namespace,
             text,
             mode=mode,
             fuzziness=fuzziness,
+            min_score=min_score,
+            order=order,
+            weights=weights,
+            explain=explain,
             top_k=top_k,
             filter=narrowing,
             as_of=moment,
@@ -262,14 +280,14 @@ def search(
             **scope,
         )
     if json:
-        hits = [{"score": hit.score, "memory": documents.from_memory(hit.memory)} for hit in result.hits]
-        documents.print_line(
-            {"hits": hits, "applied_revision": result.applied_revision, "epoch": result.epoch}
-        )
-    elif result.hits:
+        documents.print_line(documents.from_search(result))
+        return
+    if result.hits:
         printing.print_hits(result.hits)
     else:
         terminal.note("no memory matches")
+    if result.explanation is not None:
+        printing.print_explanation(result, result.explanation)
 
 
 def history(

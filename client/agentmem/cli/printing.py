@@ -1,6 +1,7 @@
 """Memories, hits and nodes as people read them."""
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,9 @@ from agentmem.client import (
     MemoryVersion,
     NodeRole,
     PurgeStatus,
+    SearchExplanation,
+    SearchResult,
+    SearchSignals,
     Topology,
     VersionKind,
 )
@@ -72,6 +76,37 @@ def print_hits(hits: Sequence[Hit]) -> None:
             for hit in hits
         ]
     )
+
+
+def print_explanation(result: SearchResult, explanation: SearchExplanation) -> None:
+    """How a search was done: its steps, and what each score is made of."""
+    terminal.say()
+    terminal.say(
+        f"mode {explanation.mode or 'none'}: {explanation.matching_memories} of {explanation.live_memories} "
+        f"memories match the filter; looked for: {' '.join(explanation.tokens) or 'no words'}"
+        + (f"; embedded by {explanation.embedding_model}" if explanation.embedding_model else "")
+    )
+    terminal.table(
+        [
+            (step.name, f"{step.milliseconds:.2f}", str(step.memories), step.plan)
+            for step in explanation.steps
+        ],
+        ("STEP", "MS", "MEMORIES", "PLAN"),
+    )
+    names = [each.name for each in fields(SearchSignals)]
+    if result.hits:
+        terminal.table(
+            [
+                (hit.memory.id, f"{hit.score:.3f}", *(_signal(hit.signals, name) for name in names))
+                for hit in result.hits
+            ],
+            ("ID", "SCORE", *(name.upper() for name in names)),
+        )
+
+
+def _signal(signals: SearchSignals | None, name: str) -> str:
+    value = getattr(signals, name, None)
+    return "" if value is None else f"{value:.3f}"
 
 
 def print_versions(versions: Sequence[MemoryVersion]) -> None:

@@ -63,6 +63,7 @@ from agentmem.client.namespaces import (
     UpdatedSettings,
     VectorPrecision,
 )
+from agentmem.client.searching import SearchExplanation, SearchOrder, SearchSignals, SearchStep, SearchWeights
 from agentmem.client.session import AsyncSession
 from agentmem.client.statistics import Statistics
 from agentmem.client.sync_client import Client, Session
@@ -132,8 +133,13 @@ __all__ = [
     "PurgeStatus",
     "ResourceExhausted",
     "RevisionLost",
+    "SearchExplanation",
     "SearchMode",
+    "SearchOrder",
     "SearchResult",
+    "SearchSignals",
+    "SearchStep",
+    "SearchWeights",
     "ServerError",
     "Session",
     "Statistics",

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from agentmem.client import models, values
+from agentmem.client import models, searching, values
 from agentmem.client.acknowledgement import Acknowledged, acknowledged_from_proto
 from agentmem.client.errors import ServerError, invalid_field
 from agentmem.client.models import Memory
+from agentmem.client.searching import SearchExplanation, SearchSignals
 from agentmem.client.values import equal_to_base
 from agentmem.v1 import reader_pb2, writer_pb2
 
@@ -203,6 +204,8 @@ class Hit:
 
     memory: Memory
     score: float
+    # Of a search that was to explain.
+    signals: SearchSignals | None = None
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,8 @@ class SearchResult:
     hits: tuple[Hit, ...]
     applied_revision: int
     epoch: int = 0
+    # Of a search that was to explain.
+    explanation: SearchExplanation | None = None
 
 
 _MODE_TO_PROTO = {
@@ -333,5 +338,15 @@ def page_from_proto(message: reader_pb2.ListMemoriesResponse) -> Page:
 
 def search_result_from_proto(message: reader_pb2.SearchMemoriesResponse) -> SearchResult:
     """The answer to a search."""
-    hits = tuple(Hit(models.memory_from_proto(hit.memory), hit.score) for hit in message.hits)
-    return SearchResult(hits, message.applied_revision, message.epoch)
+    hits = tuple(
+        Hit(
+            models.memory_from_proto(hit.memory),
+            hit.score,
+            searching.signals_from_proto(hit.signals) if hit.HasField("signals") else None,
+        )
+        for hit in message.hits
+    )
+    explanation = (
+        searching.explanation_from_proto(message.explanation) if message.HasField("explanation") else None
+    )
+    return SearchResult(hits, message.applied_revision, message.epoch, explanation)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Unpack
 
-from agentmem.client import answers, namespaces, values, versions
+from agentmem.client import answers, namespaces, searching, values, versions
 from agentmem.client.answers import Fuzziness, GetResult, Page, SearchMode, SearchResult
 from agentmem.client.async_connection import (
     DEFAULT_PAGE_SIZE,
@@ -18,6 +19,7 @@ from agentmem.client.consistency import Consistency, Position
 from agentmem.client.filters import FilterInput, Scope, filter_of, scoped
 from agentmem.client.models import Memory
 from agentmem.client.namespaces import Stats
+from agentmem.client.searching import SearchOrder, SearchWeights
 from agentmem.client.versions import AsOf, HistoryPage, MemoryVersion
 from agentmem.v1 import reader_pb2
 
@@ -159,6 +161,12 @@ class AsyncReads(AsyncConnection):
         fuzziness: Fuzziness | None = None,
         top_k: int = DEFAULT_TOP_K,
         filter: FilterInput | None = None,
+        min_score: float | None = None,
+        order: SearchOrder | str = SearchOrder.SCORE,
+        weights: SearchWeights | None = None,
+        recency_half_life: timedelta | float | None = None,
+        conversational: bool | None = None,
+        explain: bool = False,
         include_embedding: bool = False,
         as_of: AsOf = None,
         consistency: Consistency | None = None,
@@ -168,13 +176,19 @@ class AsyncReads(AsyncConnection):
         """The memories that fit best, best first. Served by replicas alone: waits for one if need be.
 
         Args:
-            text: the question, up to 16 KiB; TEXT, FUZZY and EXACT require it, the others unless an
-                embedding is given.
+            text: the question, up to 16 KiB; TEXT, FUZZY and EXACT require it, SEMANTIC unless an embedding
+                is given. HYBRID without either is by recency and importance alone.
             embedding: the question's embedding; the server embeds the text when None.
             mode: by meaning and words, by meaning, by words, by words that may be misspelt, or by a phrase.
             fuzziness: how misspelt; FUZZY alone takes it.
             top_k: 1 to 1,000 hits at most.
             filter: among which memories, a Filter or its text; narrowed further by the keywords of Scope.
+            min_score: hits with a lower score are left out.
+            order: of the hits, a SearchOrder or its name.
+            weights, recency_half_life, conversational: of HYBRID alone: what each signal counts for; how old
+                a memory is, by event_time, when its recency is one half, a timedelta or seconds (30 days when
+                None); whether what is around a memory in its session adds to its score (it does when None).
+            explain: the result says how the search was done, and why each hit has its score.
             as_of: what the search would have found then. The first of a moment takes a while, as the replica
                 makes an index for it: seconds for 100,000 memories.
         """
@@ -187,6 +201,16 @@ class AsyncReads(AsyncConnection):
             top_k=values.integer("top_k", top_k, low=1, high=MAX_INT32),
             include_embedding=values.boolean("include_embedding", include_embedding),
             as_of=versions.as_of_to_proto(as_of),
+            min_score=None if min_score is None else values.number("min_score", min_score),
+            order=searching.order_to_proto(order),
+            weights=searching.weights_to_proto(weights),
+            recency_half_life=(
+                None if recency_half_life is None else values.duration("recency_half_life", recency_half_life)
+            ),
+            conversational=(
+                None if conversational is None else values.boolean("conversational", conversational)
+            ),
+            explain=values.boolean("explain", explain),
         )
         narrowed = scoped(filter, scope)
         if narrowed is not None:

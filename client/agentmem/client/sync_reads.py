@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Unpack
 
 from agentmem.client.answers import Fuzziness, GetResult, Page, SearchMode, SearchResult
@@ -12,6 +13,7 @@ from agentmem.client.consistency import Consistency
 from agentmem.client.filters import FilterInput, Scope
 from agentmem.client.models import Memory
 from agentmem.client.namespaces import Stats
+from agentmem.client.searching import SearchOrder, SearchWeights
 from agentmem.client.sync_connection import SyncConnection, following
 from agentmem.client.versions import AsOf, HistoryPage, MemoryVersion
 
@@ -120,6 +122,12 @@ class SyncReads(SyncConnection):
         fuzziness: Fuzziness | None = None,
         top_k: int = DEFAULT_TOP_K,
         filter: FilterInput | None = None,
+        min_score: float | None = None,
+        order: SearchOrder | str = SearchOrder.SCORE,
+        weights: SearchWeights | None = None,
+        recency_half_life: timedelta | float | None = None,
+        conversational: bool | None = None,
+        explain: bool = False,
         include_embedding: bool = False,
         as_of: AsOf = None,
         consistency: Consistency | None = None,
@@ -136,6 +144,12 @@ class SyncReads(SyncConnection):
                 fuzziness=fuzziness,
                 top_k=top_k,
                 filter=filter,
+                min_score=min_score,
+                order=order,
+                weights=weights,
+                recency_half_life=recency_half_life,
+                conversational=conversational,
+                explain=explain,
                 include_embedding=include_embedding,
                 as_of=as_of,
                 consistency=consistency,

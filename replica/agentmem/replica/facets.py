@@ -125,6 +125,11 @@ class Facets:
         self._columns = {field: Column(_COLUMN_DTYPES[FIELD_KINDS[field]]) for field in _COLUMN_FIELDS}
         # Which session each row is of: a place in the list of sessions, NO_SESSION for none.
         self._session_codes = Column(np.int64)
+        # Which row of its session each row is, the dead ones counted.
+        self._session_places = Column(np.int64)
+        self._session_sizes: list[int] = []
+        # Sessions of rows that are dead: places in these are more than one apart for some neighbours.
+        self._sessions_with_gaps: set[int] = set()
         self._any_expires = False
         self._sessions: list[str] = []
         self._code_of_session: dict[str, int] = {}
@@ -148,8 +153,21 @@ class Facets:
         for field, column in self._columns.items():
             column.append(next(field_values(memory, field), NO_TIME))
         self._any_expires = self._any_expires or memory.HasField("expire_time")
-        self._session_codes.append(self._session_code(memory.session_id))
+        code = self._session_code(memory.session_id)
+        self._session_codes.append(code)
+        if code == NO_SESSION:
+            self._session_places.append(0)
+        else:
+            self._session_places.append(self._session_sizes[code])
+            self._session_sizes[code] += 1
         self._ordinals.append(ordinal)
+
+    def note_dead(self, ordinal: int) -> None:
+        """Says that a memory that was added has ended, before a view without it is published."""
+        row = int(np.searchsorted(self._ordinals.rows(self.rows), np.uint64(ordinal)))
+        code = int(self._session_codes.rows(self.rows)[row])
+        if code != NO_SESSION:
+            self._sessions_with_gaps.add(code)
 
     def _session_code(self, session_id: str) -> int:
         if not session_id:
@@ -158,27 +176,60 @@ class Facets:
         if code is None:
             code = self._code_of_session[session_id] = len(self._sessions)
             self._sessions.append(session_id)
+            self._session_sizes.append(0)
         return code
 
     def session_places(self, ordinals: OrdinalArray, live: OrdinalSet, rows: int) -> SessionPlaces:
         """Where live memories stand in their sessions, in the order in which they were written.
 
         Args:
-            ordinals: uint64 [n], ascending, all in ``live``.
+            ordinals: uint64 [n], all in ``live``.
             live, rows: those of a view.
         """
-        codes = self._session_codes.rows(rows)[np.searchsorted(self._ordinals.rows(rows), ordinals)]
-        ranks = np.zeros(len(ordinals), dtype=np.int64)
-        for code, count in zip(*np.unique(codes, return_counts=True), strict=True):
-            # One alone has no neighbour among them, and needs no place.
-            if code != NO_SESSION and count > 1:
-                session = self._of_session(self._sessions[code]) & live
-                for row in np.flatnonzero(codes == code):
-                    ranks[row] = session.rank(int(ordinals[row]))
+        found = np.searchsorted(self._ordinals.rows(rows), ordinals)
+        codes = self._session_codes.rows(rows)[found]
+        ranks = self._session_places.rows(rows)[found]
+        # A session may be noted too early for this view, which costs time and changes nothing.
+        for code in self._sessions_with_gaps.intersection(codes.tolist()):
+            session = ordinal_array(self._of_session(code) & live)
+            mask = codes == code
+            ranks[mask] = np.searchsorted(session, ordinals[mask])
         return SessionPlaces(codes, ranks)
 
-    def _of_session(self, session_id: str) -> OrdinalSet:
-        posting = self._postings["session_id"].by_value[(False, session_id)]
+    def beside(
+        self, ordinals: OrdinalArray, distance: int, allowed: OrdinalSet, live: OrdinalSet, rows: int
+    ) -> OrdinalSet:
+        """The allowed memories at most so many places from one of some live memories, in its session.
+
+        Args: as of ``session_places``; ``allowed`` is a part of ``live``.
+        """
+        found = OrdinalSet()
+        codes = self._session_codes.rows(rows)[np.searchsorted(self._ordinals.rows(rows), ordinals)]
+        for code, ordinal in zip(codes.tolist(), ordinals.tolist(), strict=True):
+            if code != NO_SESSION:
+                session = self._of_session(code) & live
+                place = session.rank(ordinal) - 1
+                found |= session[max(0, place - distance) : place + distance + 1]
+        return found & allowed
+
+    def has_sessions(self) -> bool:
+        """Whether any memory was in a session."""
+        return bool(self._sessions)
+
+    def values(self, field: str, ordinals: OrdinalArray, rows: int) -> npt.NDArray[Any]:
+        """A number or time of each of some memories, float64 or int64 [n]; NO_TIME for one that has none.
+
+        Args:
+            ordinals: uint64 [n], each added.
+            rows: those of a view.
+        """
+        values: npt.NDArray[Any] = self._columns[field].rows(rows)[
+            np.searchsorted(self._ordinals.rows(rows), ordinals)
+        ]
+        return values
+
+    def _of_session(self, code: int) -> OrdinalSet:
+        posting = self._postings["session_id"].by_value[(False, self._sessions[code])]
         return posting if isinstance(posting, OrdinalSet) else OrdinalSet((posting,))
 
     def matching(self, node: Filter, live: OrdinalSet, rows: int, memories: Memories) -> OrdinalSet:
@@ -272,11 +323,28 @@ class Facets:
         kept._ordinals = Column.of(ordinals[mask])
         for field, column in self._columns.items():
             kept._columns[field] = Column.of(column.rows(self.rows)[mask])
-        kept._session_codes = Column.of(self._session_codes.rows(self.rows)[mask])
+        codes = self._session_codes.rows(self.rows)[mask]
+        places, sizes = _counted(codes, len(self._sessions))
+        kept._session_codes = Column.of(codes)
+        kept._session_places = Column.of(places)
+        kept._session_sizes = sizes.tolist()
         kept._any_expires = self._any_expires
         kept._sessions = list(self._sessions)
         kept._code_of_session = dict(self._code_of_session)
         return kept
+
+
+def _counted(
+    codes: npt.NDArray[np.int64], sessions: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Which row of its session each row is, and how many rows each session has."""
+    places = np.zeros(len(codes), dtype=np.int64)
+    sizes = np.bincount(codes[codes != NO_SESSION], minlength=sessions)
+    order = np.argsort(codes, kind="stable")
+    order = order[codes[order] != NO_SESSION]
+    starts = np.cumsum(sizes) - sizes
+    places[order] = np.arange(len(order)) - np.repeat(starts, sizes)
+    return places, sizes
 
 
 _COMPARE: dict[int, Callable[[npt.NDArray[Any], Sequence[Any]], _Mask]] = {

@@ -68,6 +68,7 @@ class NamespaceIndex:
         if ordinal not in self._live:
             return False
         self._live.remove(ordinal)
+        self._facets.note_dead(ordinal)
         if self._vectors is not None:
             self._vectors.drop(ordinal)
         dead = self._facets.rows - len(self._live)

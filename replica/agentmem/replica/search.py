@@ -1,4 +1,4 @@
-"""Search over one view: by words, by meaning, or by both."""
+"""Search over one view: by words, by meaning, by both, or by none of them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from agentmem.core.filters import Filter
 from agentmem.core.records import FloatVector
-from agentmem.replica import ranking
+from agentmem.replica import ranking, sessions
 from agentmem.replica.fuzziness import ANY_FUZZINESS, Fuzziness
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
-from agentmem.replica.text import NO_HITS, TextHits
+from agentmem.replica.ranking import Scores, Weights
+from agentmem.replica.text import NO_HITS, TextHits, phrase_tokens, query_tokens
+from agentmem.replica.trace import Trace
 from agentmem.replica.vectors import VectorHits
 from agentmem.replica.view import NamespaceView, View
 
 # Hybrid ranks the best of each signal against each other: this many of each, and more for a large top_k.
 MIN_CANDIDATES = 200
 CANDIDATES_PER_HIT = 2
+# Of the best by words and by meaning, so many bring their neighbours in the session with them.
+MAX_LEADERS = 16
+DEFAULT_HALF_LIFE_US = 30 * 24 * 3600 * 1_000_000
 
 Mode = Literal["hybrid", "semantic", "text", "fuzzy", "exact"]
 # Modes that look at words alone, and need some.
 WORD_MODES: frozenset[Mode] = frozenset({"text", "fuzzy", "exact"})
+Order = Literal["score", "newest", "oldest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +37,18 @@ class SearchQuery:
     """A checked search request.
 
     Attributes:
-        text: empty for a search by vector alone.
+        text: empty for a search by vector alone, and for a hybrid one by recency and importance alone.
         vector: float32 [the namespace's dimension], unit length; None when there is none.
         filter: None for all memories.
         top_k: at least 1.
-        now_us: what has expired by then is not found.
+        now_us: what has expired by then is not found; recency counts from then.
         excluded: ordinals that are not to be found.
         fuzziness: of fuzzy alone.
+        min_score: what has a lower score is left out.
+        order: of the hits. The modes of words find the newest or oldest of all that they can find, the others
+            put the best in that order.
+        weights, half_life_us, conversational: for hybrid alone.
+        explain: whether hits have their signals.
     """
 
     namespace: str
@@ -48,95 +60,312 @@ class SearchQuery:
     now_us: int
     excluded: OrdinalSet = field(default_factory=OrdinalSet)
     fuzziness: Fuzziness = ANY_FUZZINESS
+    min_score: float | None = None
+    order: Order = "score"
+    weights: Weights = field(default_factory=Weights)
+    half_life_us: int = DEFAULT_HALF_LIFE_US
+    conversational: bool = True
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredOrdinal:
-    """A hit. The score is a cosine (semantic), BM25 (text), or for hybrid the mean of both, each scaled to 0
-    to 1, with a share of its neighbours' scores."""
+    """A hit. The score is a cosine (semantic), BM25 (text), or for hybrid the weighted mean of the signals.
+
+    Attributes:
+        signals: what the score is made of by name, as in ``SearchSignals``; empty unless it was asked for.
+    """
 
     ordinal: int
     score: float
+    signals: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hits:
+    """Found, best first: uint64 [n], float [n], and each signal, float [n]; NaN where there is none."""
+
+    ordinals: OrdinalArray
+    scores: npt.NDArray[np.floating]
+    signals: dict[str, npt.NDArray[np.floating]]
 
 
 _NO_VECTOR_HITS = VectorHits(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.float32))
 
 
-def search(view: View, query: SearchQuery) -> list[ScoredOrdinal]:
-    """The best live memories that match the filter, best first.
+def search(view: View, query: SearchQuery, trace: Trace | None = None) -> list[ScoredOrdinal]:
+    """The best live memories that match the filter, in the order that was asked for.
 
-    Semantic and hybrid return ``top_k`` while that many of them have vectors; text returns those that share
-    a word. Hybrid is text alone without a vector, and semantic alone without a text. A namespace that the
-    view does not know has no memories.
+    Hybrid returns ``top_k`` while that many match; semantic while that many of them have vectors; text and
+    fuzzy return those that share a word, exact those that have the phrase. A namespace that the view does not
+    know has no memories.
+
+    Args:
+        trace: where to write down how it was done.
     """
+    trace = Trace() if trace is None else trace
     namespace = view.namespaces.get(query.namespace)
     if namespace is None:
         return []
-    allowed = namespace.matching(query.filter, query.now_us)
-    if query.excluded:
-        allowed = allowed - query.excluded
+    trace.live = len(namespace.live)
+    with trace.step("filter") as step:
+        allowed = namespace.matching(query.filter, query.now_us)
+        if query.excluded:
+            allowed = allowed - query.excluded
+        step.plan = "every memory" if query.filter is None else "the filter's memories"
+        step.memories = trace.matching = len(allowed)
+    trace.mode = _served_mode(namespace, query)
     if not allowed:
         return []
-    if query.mode in WORD_MODES or (query.mode == "hybrid" and query.vector is None):
-        texts = _by_text(view, namespace, query, allowed, query.top_k)
-        return _scored(texts.ordinals, texts.scores)
-    if query.mode == "semantic" or not query.text:
-        nearest = _by_vector(namespace, query.vector, allowed, query.top_k)
-        return _scored(nearest.ordinals, nearest.cosines)
-    return _by_both(view, namespace, query, allowed)
+    if query.mode in WORD_MODES:
+        # In the order of time it is the newest of all that are found, not of the best.
+        depth = query.top_k if query.order == "score" else len(allowed)
+        texts = _by_text(view, namespace, query, allowed, depth, trace)
+        hits = _Hits(texts.ordinals, texts.scores, {"bm25": texts.scores})
+    elif query.mode == "semantic":
+        nearest = _by_vector(namespace, query, allowed, query.top_k, trace)
+        hits = _Hits(nearest.ordinals, nearest.cosines, {"cosine": nearest.cosines})
+    else:
+        hits = _hybrid(view, namespace, query, allowed, trace)
+    return _chosen(namespace, query, hits)
+
+
+def _served_mode(namespace: NamespaceView, query: SearchQuery) -> Mode:
+    """Hybrid is text where there is nothing to compare a vector with, and semantic without words."""
+    if query.mode != "hybrid":
+        return query.mode
+    has_vector = query.vector is not None and namespace.vectors is not None
+    if has_vector == bool(query.text):
+        return "hybrid"
+    return "semantic" if has_vector else "text"
+
+
+def _chosen(namespace: NamespaceView, query: SearchQuery, hits: _Hits) -> list[ScoredOrdinal]:
+    """What of the hits is returned, in its order."""
+    places = np.arange(len(hits.ordinals))
+    if query.min_score is not None:
+        places = places[hits.scores >= query.min_score]
+    if query.order != "score":
+        ordinals = hits.ordinals[places]
+        times = namespace.facets.values("event_time", ordinals, namespace.facet_rows)
+        in_order = np.lexsort((ordinals, times))
+        places = places[in_order if query.order == "oldest" else in_order[::-1]]
+    places = places[: query.top_k]
+    signals: list[dict[str, float]] = [{} for _ in places]
+    if query.explain:
+        for name, values in hits.signals.items():
+            for explained, value in zip(signals, values[places].tolist(), strict=True):
+                if not np.isnan(value):
+                    explained[name] = value
+    return [
+        ScoredOrdinal(ordinal, score, explained)
+        for ordinal, score, explained in zip(
+            hits.ordinals[places].tolist(), hits.scores[places].tolist(), signals, strict=True
+        )
+    ]
 
 
 def _by_text(
-    view: View, namespace: NamespaceView, query: SearchQuery, allowed: OrdinalSet, top_k: int
+    view: View, namespace: NamespaceView, query: SearchQuery, allowed: OrdinalSet, top_k: int, trace: Trace
 ) -> TextHits:
     if view.text is None or not query.text:
         return NO_HITS
-    if query.mode == "exact":
-        return view.text.search_phrase(
-            namespace.state.number, len(namespace.live), query.text, top_k, allowed
-        )
-    if query.mode == "fuzzy":
-        return view.text.search_fuzzy(
-            namespace.state.number, len(namespace.live), query.text, top_k, allowed, query.fuzziness
-        )
-    return view.text.search(namespace.state.number, len(namespace.live), query.text, top_k, allowed)
+    number, documents = namespace.state.number, len(namespace.live)
+    with trace.step("text") as step:
+        if query.mode == "exact":
+            trace.tokens = [token for _, token in phrase_tokens(query.text)]
+            hits = view.text.search_phrase(number, documents, query.text, top_k, allowed)
+        elif query.mode == "fuzzy":
+            if query.explain:
+                trace.tokens = view.text.near_tokens(number, documents, query.text, query.fuzziness)
+            hits = view.text.search_fuzzy(number, documents, query.text, top_k, allowed, query.fuzziness)
+        else:
+            trace.tokens = query_tokens(query.text)
+            hits = view.text.search(number, documents, query.text, top_k, allowed)
+        step.plan, step.memories = hits.plan, len(hits.ordinals)
+    return hits
 
 
 def _by_vector(
-    namespace: NamespaceView, vector: FloatVector | None, allowed: OrdinalSet, top_k: int
+    namespace: NamespaceView, query: SearchQuery, allowed: OrdinalSet, top_k: int, trace: Trace
 ) -> VectorHits:
-    if namespace.vectors is None or vector is None:
+    if namespace.vectors is None or query.vector is None:
         return _NO_VECTOR_HITS
-    return namespace.vectors.search(vector, top_k, allowed, namespace.live)
+    with trace.step("vectors") as step:
+        hits = namespace.vectors.search(query.vector, top_k, allowed, namespace.live)
+        step.plan, step.memories = hits.plan, len(hits.ordinals)
+    return hits
 
 
-def _by_both(
-    view: View, namespace: NamespaceView, query: SearchQuery, allowed: OrdinalSet
-) -> list[ScoredOrdinal]:
+def _hybrid(
+    view: View, namespace: NamespaceView, query: SearchQuery, allowed: OrdinalSet, trace: Trace
+) -> _Hits:
+    has_vector = query.vector is not None and namespace.vectors is not None
+    weights = Weights(
+        query.weights.vector if has_vector else 0.0,
+        query.weights.text if query.text else 0.0,
+        query.weights.recency,
+        query.weights.importance,
+    ).in_proportion()
     depth = max(MIN_CANDIDATES, CANDIDATES_PER_HIT * query.top_k)
-    texts = _by_text(view, namespace, query, allowed, depth)
-    nearest = _by_vector(namespace, query.vector, allowed, depth)
-    if not len(nearest.ordinals):
-        return _scored(texts.ordinals[: query.top_k], texts.scores[: query.top_k])
-    candidates = ordinal_array(ordinal_set(texts.ordinals) | ordinal_set(nearest.ordinals))
+    texts, nearest = NO_HITS, _NO_VECTOR_HITS
+    if weights.text:
+        texts = _by_text(view, namespace, query, allowed, depth, trace)
+    if weights.vector:
+        nearest = _by_vector(namespace, query, allowed, depth, trace)
+    conversational = query.conversational and namespace.facets.has_sessions()
+    with trace.step("candidates") as step:
+        candidates, step.plan = _candidates(
+            namespace, query, weights, allowed, texts, nearest, depth, conversational=conversational
+        )
+        step.memories = len(candidates)
+    with trace.step("rank") as step:
+        bm25 = _all_bm25(view, namespace, query, candidates, texts, is_complete=len(texts.ordinals) < depth)
+        cosines = _all_cosines(namespace, query, candidates, nearest)
+        bm25_with, cosines_with = bm25, ranking.positive(cosines)
+        if conversational and (weights.text or weights.vector):
+            bm25_with, cosines_with = _with_sessions(
+                view, namespace, query, allowed, candidates, bm25, cosines
+            )
+            step.plan = "with shares of the neighbours in the session"
+        times_us = namespace.facets.values("event_time", candidates, namespace.facet_rows)
+        vector, text, session = ranking.relevance(weights, cosines, bm25, cosines_with, bm25_with)
+        signals = ranking.Signals(
+            vector=vector,
+            text=text,
+            recency=ranking.recency(times_us, query.now_us, query.half_life_us),
+            importance=namespace.facets.values("importance", candidates, namespace.facet_rows),
+            session=session,
+        )
+        scores = signals.scores(weights)
+        places = ranking.best(candidates, scores, query.top_k, times_us)
+        step.memories = len(places)
+    explained = _explained(weights, signals, cosines, bm25, conversational=conversational)
+    return _Hits(
+        candidates[places], scores[places], {name: values[places] for name, values in explained.items()}
+    )
+
+
+def _candidates(
+    namespace: NamespaceView,
+    query: SearchQuery,
+    weights: Weights,
+    allowed: OrdinalSet,
+    texts: TextHits,
+    nearest: VectorHits,
+    depth: int,
+    *,
+    conversational: bool,
+) -> tuple[OrdinalArray, str]:
+    """What is to be ranked, uint64 [n], ascending, and where it comes from, in words."""
+    if not weights.text and not weights.vector:
+        # Recency and importance are known for all, so the best of them can be told exactly.
+        return ordinal_array(allowed), "all that match"
+    found = ordinal_set(texts.ordinals) | ordinal_set(nearest.ordinals)
+    sources = ["the best by text" if weights.text else "", "the nearest" if weights.vector else ""]
+    if conversational:
+        leaders = np.concatenate((texts.ordinals[:MAX_LEADERS], nearest.ordinals[:MAX_LEADERS]))
+        found |= namespace.facets.beside(
+            np.unique(leaders), sessions.MAX_DISTANCE, allowed, namespace.live, namespace.facet_rows
+        )
+        sources.append("their neighbours in the session")
+    if len(found) < len(allowed):
+        everything = ordinal_array(allowed)
+        if weights.recency:
+            found |= _highest(namespace, "event_time", everything, depth)
+            sources.append("the newest")
+        if weights.importance:
+            found |= _highest(namespace, "importance", everything, depth)
+            sources.append("the most important")
+        if len(found) < query.top_k:
+            found |= _highest(namespace, "event_time", everything, query.top_k)
+            sources.append("the newest to fill up")
+    return ordinal_array(found), ", ".join(filter(None, sources))
+
+
+def _highest(namespace: NamespaceView, column: str, ordinals: OrdinalArray, count: int) -> OrdinalSet:
+    """The ordinals with the highest numbers or times."""
+    values = namespace.facets.values(column, ordinals, namespace.facet_rows)
+    return ordinal_set(ordinals[ranking.best(ordinals, values, count)])
+
+
+def _all_bm25(
+    view: View,
+    namespace: NamespaceView,
+    query: SearchQuery,
+    candidates: OrdinalArray,
+    texts: TextHits,
+    *,
+    is_complete: bool,
+) -> Scores:
+    """The BM25 score of each candidate, float64 [n]; 0 for one that shares no word.
+
+    Args:
+        is_complete: whether ``texts`` has all that share a word.
+    """
     bm25 = np.zeros(len(candidates))
+    if not len(texts.ordinals):
+        return bm25
     bm25[np.searchsorted(candidates, texts.ordinals)] = texts.scores
+    if not is_complete and view.text is not None:
+        unknown = np.flatnonzero(bm25 == 0)
+        bm25[unknown] = view.text.scores(
+            namespace.state.number, len(namespace.live), query.text, candidates[unknown]
+        )
+    return bm25
+
+
+def _all_cosines(
+    namespace: NamespaceView, query: SearchQuery, candidates: OrdinalArray, nearest: VectorHits
+) -> FloatVector:
+    """The cosine of each candidate, float32 [n]; NaN for one without an embedding."""
     cosines = np.full(len(candidates), np.nan, dtype=np.float32)
+    if not len(nearest.ordinals):
+        return cosines
     cosines[np.searchsorted(candidates, nearest.ordinals)] = nearest.cosines
     unknown = np.isnan(cosines)
     if unknown.any() and namespace.vectors is not None and query.vector is not None:
         cosines[unknown] = namespace.vectors.cosines(query.vector, candidates[unknown])
-    scores = ranking.fuse(cosines, bm25)
-    places_in_sessions = namespace.facets.session_places(candidates, namespace.live, namespace.facet_rows)
-    scores = ranking.with_neighbours(scores, places_in_sessions)
-    places = ranking.best(candidates, scores, query.top_k)
-    return _scored(candidates[places], scores[places])
+    return cosines
 
 
-def _scored(
-    ordinals: OrdinalArray, scores: np.ndarray[tuple[int], np.dtype[np.floating]]
-) -> list[ScoredOrdinal]:
-    return [
-        ScoredOrdinal(ordinal, score)
-        for ordinal, score in zip(ordinals.tolist(), scores.tolist(), strict=True)
-    ]
+def _with_sessions(
+    view: View,
+    namespace: NamespaceView,
+    query: SearchQuery,
+    allowed: OrdinalSet,
+    candidates: OrdinalArray,
+    bm25: Scores,
+    cosines: FloatVector,
+) -> tuple[Scores, Scores]:
+    """BM25 scores and positive cosines of the candidates with what their sessions add, float64 [n]."""
+    words: list[TextHits] = []
+    if bm25.any() and view.text is not None:
+        words = view.text.word_hits(namespace.state.number, len(namespace.live), query.text, allowed)
+    placed = np.concatenate([candidates, *(hits.ordinals for hits in words)])
+    where = sessions.keys(namespace.facets.session_places(placed, namespace.live, namespace.facet_rows))
+    own, *spoken = np.split(where, np.cumsum([len(candidates), *(len(hits.ordinals) for hits in words)])[:-1])
+    return (
+        sessions.with_words(bm25, own, words, spoken),
+        sessions.with_likeness(ranking.positive(cosines), own),
+    )
+
+
+def _explained(
+    weights: Weights, signals: ranking.Signals, cosines: FloatVector, bm25: Scores, *, conversational: bool
+) -> dict[str, npt.NDArray[np.floating]]:
+    """The signals that the scores were made of, by the names that they have in the API."""
+    explained: dict[str, npt.NDArray[np.floating]] = {}
+    if weights.vector:
+        explained["cosine"] = cosines
+        explained["vector"] = np.where(np.isnan(cosines), np.nan, signals.vector)
+    if weights.text:
+        explained["bm25"] = np.where(bm25 > 0, bm25, np.nan)
+        explained["text"] = signals.text
+    if weights.recency:
+        explained["recency"] = signals.recency
+    if weights.importance:
+        explained["importance"] = signals.importance
+    if conversational and (weights.vector or weights.text):
+        explained["session"] = signals.session
+    return explained

@@ -23,7 +23,6 @@ from agentmem.core.errors import (
     answerable,
     invalid_field,
 )
-from agentmem.core.filters import Filter, compile_filter
 from agentmem.core.history import Moment, moment_of
 from agentmem.core.layout import NamespaceState
 from agentmem.core.reader_service import MAX_STALE_WAIT_S, StoreReader
@@ -32,29 +31,21 @@ from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
 from agentmem.core.times import now_us
 from agentmem.core.validation import (
-    MAX_TOP_K,
     check_batch,
-    check_limit,
-    check_namespace,
-    check_query_text,
-    decode_embedding,
 )
 from agentmem.core.watching import Watches
 from agentmem.replica.consistent_reads import ConsistentReads, Part
-from agentmem.replica.fuzziness import ANY_FUZZINESS, MAX_EDITS, Fuzziness
 from agentmem.replica.index_stats import add_freshness, breakdown, index_stats
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.past_namespace import PastMovedError
 from agentmem.replica.past_views import RETRY_AFTER_S as PAST_RETRY_AFTER_S
 from agentmem.replica.past_views import PastView, PastViews
 from agentmem.replica.search import WORD_MODES, Mode, ScoredOrdinal, SearchQuery, search
+from agentmem.replica.search_requests import explanation_of, query_of, signals_of
+from agentmem.replica.trace import Trace
 from agentmem.replica.view import View
 from agentmem.v1 import reader_pb2, replication_pb2, replication_pb2_grpc, writer_pb2, writer_pb2_grpc
 
-DEFAULT_TOP_K = 10
-# What the API has and this release does not: it is refused, lest it be ignored.
-OPTIONAL_FIELDS = frozenset(["min_score", "weights", "recency_half_life", "conversational"])
-NOT_SERVED = (*sorted(OPTIONAL_FIELDS), "explain", "order")
 # When what a search found has been removed meanwhile, it is repeated without that.
 MAX_SEARCHES_AGAIN = 3
 MAX_WAITING_SEARCHES = 1024
@@ -64,14 +55,6 @@ MAX_PAST_WAIT_S = 60.0
 PAST_WAIT_SHARE = 0.9
 # Below the 64 MiB that a message may have, with room for the failures of the others.
 MAX_BATCH_ANSWER_BYTES = 48 * 1024 * 1024
-_MODES: dict[int, Mode] = {
-    reader_pb2.SEARCH_MODE_UNSPECIFIED: "hybrid",
-    reader_pb2.SEARCH_MODE_HYBRID: "hybrid",
-    reader_pb2.SEARCH_MODE_SEMANTIC: "semantic",
-    reader_pb2.SEARCH_MODE_TEXT: "text",
-    reader_pb2.SEARCH_MODE_FUZZY: "fuzzy",
-    reader_pb2.SEARCH_MODE_EXACT: "exact",
-}
 
 
 class ReplicaReader(StoreReader):
@@ -138,35 +121,17 @@ class ReplicaReader(StoreReader):
         self, request: reader_pb2.SearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> reader_pb2.SearchMemoriesResponse:
         self.check_serving()
-        check_namespace(request.namespace)
-        check_query_text(request.text)
-        mode = _MODES.get(request.mode)
-        if mode is None:
-            raise invalid_field("mode", f"has no meaning for {request.mode}")
-        for name in NOT_SERVED:
-            if request.HasField(name) if name in OPTIONAL_FIELDS else getattr(request, name):
-                raise invalid_field(name, "is not served by this release")
-        top_k = check_limit(request.top_k, "top_k", DEFAULT_TOP_K, MAX_TOP_K)
-        given = decode_embedding(request.embedding, "embedding") if request.embedding else None
-        text = request.text.strip()
-        if not text and (given is None or mode in WORD_MODES):
-            raise invalid_field(
-                "text", "must not be empty" + ("" if mode in WORD_MODES else ", or send an embedding")
-            )
-        if given is not None and mode in WORD_MODES:
-            raise invalid_field("embedding", f"is not compared in mode {mode}: leave it out")
-        fuzziness = _fuzziness_of(request, mode)
-        matcher = compile_filter(request.filter)
+        query, given = query_of(request)
         moment = moment_of(request.as_of, now_us())
         demand = demand_of(request.consistency)
         if demand is not None:
             wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
             await self._consistent_reads.reach(self._view_part, demand, wait_s)
-        search_in = partial(self._search, request, mode, text, given, matcher, top_k, fuzziness)
+        search_in = partial(self._search, request, query, given)
         if moment.is_now:
             return await self._searches.run(search_in)
         await self._reach_moment(request.as_of, context)
-        needs_text = bool(text) and mode != "semantic"
+        needs_text = bool(query.text) and query.mode != "semantic"
         for _ in range(MAX_SEARCHES_AGAIN):
             past = await self._past_view(request.namespace, moment, context, needs_text=needs_text)
             if past is None:
@@ -243,12 +208,8 @@ class ReplicaReader(StoreReader):
     def _search(
         self,
         request: reader_pb2.SearchMemoriesRequest,
-        mode: Mode,
-        text: str,
+        query: SearchQuery,
         given: FloatVector | None,
-        matcher: Filter | None,
-        top_k: int,
-        fuzziness: Fuzziness,
         past: PastView | None = None,
     ) -> reader_pb2.SearchMemoriesResponse:
         """Raises PastMovedError when the store no longer has what a view of the past shows."""
@@ -257,10 +218,17 @@ class ReplicaReader(StoreReader):
         namespace = view.namespaces.get(request.namespace)
         if namespace is None:
             return response
-        vector = None if mode in WORD_MODES else self._query_vector(namespace.state, mode, text, given)
-        query = SearchQuery(request.namespace, text, vector, mode, matcher, top_k, at_us, fuzziness=fuzziness)
+        state = namespace.state
+        has_question = query.mode not in WORD_MODES and (query.text or given is not None)
+        vector = self._query_vector(state, query.mode, query.text, given) if has_question else None
+        query = replace(query, vector=vector, now_us=at_us)
+        trace = Trace()
         for _ in range(MAX_SEARCHES_AGAIN):
-            gone = self._fill(response, search(view, query), request.include_embedding)
+            trace = Trace()
+            hits = search(view, query, trace)
+            with trace.step("read") as step:
+                gone = self._fill(response, hits, request)
+                step.memories = len(response.hits)
             if not gone:
                 break
             if past is not None and past.source is not None:
@@ -269,13 +237,16 @@ class ReplicaReader(StoreReader):
             view = self._view() if past is None else view
             query = replace(query, excluded=query.excluded | gone)
             response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
+        if request.explain:
+            model = "" if vector is None or given is not None else self._embedder.model
+            response.explanation.CopyFrom(explanation_of(trace, model))
         return response
 
     def _fill(
         self,
         response: reader_pb2.SearchMemoriesResponse,
         hits: Sequence[ScoredOrdinal],
-        include_embedding: bool,
+        request: reader_pb2.SearchMemoriesRequest,
     ) -> OrdinalSet:
         """Adds the hits' memories to the response; returns the ordinals that the store has no more."""
         gone = OrdinalSet()
@@ -286,10 +257,12 @@ class ReplicaReader(StoreReader):
                 if record is None:
                     gone.add(hit.ordinal)
                     continue
-                if include_embedding:
+                if request.include_embedding:
                     add_embedding(transaction, hit.ordinal, record.memory)
                 size_bytes = checked_size(size_bytes, record.memory, "top_k")
-                response.hits.add(score=hit.score).memory.CopyFrom(record.memory)
+                found = response.hits.add(score=hit.score, memory=record.memory)
+                if request.explain:
+                    found.signals.CopyFrom(signals_of(hit))
         return gone
 
     def _query_vector(
@@ -315,17 +288,6 @@ class ReplicaReader(StoreReader):
         if vector is None and mode == "semantic":
             raise invalid_field("text", "has no words that the embedder knows")
         return vector
-
-
-def _fuzziness_of(request: reader_pb2.SearchMemoriesRequest, mode: Mode) -> Fuzziness:
-    if not request.HasField("fuzziness"):
-        return ANY_FUZZINESS
-    if mode != "fuzzy":
-        raise invalid_field("fuzziness", "is for mode FUZZY alone")
-    given = request.fuzziness
-    if given.max_edits > MAX_EDITS:
-        raise invalid_field("fuzziness.max_edits", f"must be 0 to {MAX_EDITS}, not {given.max_edits}")
-    return Fuzziness(given.max_edits if given.HasField("max_edits") else None, given.prefix)
 
 
 class _NotWriter:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,8 @@ MIN_FETCH_HITS = 64
 # Words like one of the question: this many of the nearest, and more when they leave the hits too few.
 MAX_NEAR_WORDS = 64
 MORE_NEAR_WORDS = 8
+# What a search reads of the hits of single words, the rarest words first, each of them whole or not at all.
+MAX_WORD_HITS = 4000
 # As alternatives of a query ordinals take 0.2 ms per 100; as a set 0.9 ms per 100, but 4 ms per 3,000.
 MAX_ALTERNATIVE_ORDINALS = 1000
 
@@ -52,10 +54,11 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TextHits:
-    """Ordinals, uint64 [n], and their BM25 scores, float64 [n], best first."""
+    """Ordinals, uint64 [n], and their BM25 scores, float64 [n], best first; how they were found, in words."""
 
     ordinals: OrdinalArray
     scores: Scores
+    plan: str = ""
 
 
 NO_HITS = TextHits(np.empty(0, dtype=np.uint64), np.empty(0))
@@ -250,9 +253,45 @@ class TextSearcher:
             fetched = self._fetch(query, limit)
             kept = _cut_to(fetched, allowed)
             if len(kept.ordinals) >= wanted or len(fetched.ordinals) < limit:
-                return TextHits(kept.ordinals[:top_k], kept.scores[:top_k])
+                plan = f"the best {limit}" + (", cut to those that match" if len(allowed) < documents else "")
+                return TextHits(kept.ordinals[:top_k], kept.scores[:top_k], plan)
             limit *= 2
-        return self._search_among(query, allowed, top_k)
+        return replace(self._search_among(query, allowed, top_k), plan="among those that match")
+
+    def word_hits(
+        self, namespace_number: int, documents: int, text: str, allowed: OrdinalSet
+    ) -> list[TextHits]:
+        """For each token of the text the allowed documents that have it, with its part of their scores.
+
+        The rarest tokens come first; of those that are in many documents there is nothing.
+
+        Args: as of ``search``.
+        """
+        found = []
+        left = MAX_WORD_HITS
+        for one in self._seeker(namespace_number, documents).tokens(query_tokens(text)):
+            ((_, term),) = one.terms
+            frequency = self._searcher.doc_freq(one.field, term)
+            left -= frequency
+            if left < 0:
+                break
+            found.append(_cut_to(self._fetch(_query(one), frequency), allowed))
+        return found
+
+    def scores(self, namespace_number: int, documents: int, text: str, ordinals: OrdinalArray) -> Scores:
+        """The score of each of the documents, float64 [n]; 0 for those that share no token with the text.
+
+        Args:
+            documents: how many live documents the namespace has.
+            ordinals: uint64 [n], ascending.
+        """
+        scores = np.zeros(len(ordinals))
+        found = self._seeker(namespace_number, documents).tokens(query_tokens(text))
+        query = _sum_of_best([[one] for one in found])
+        if query is not None and len(ordinals):
+            hits = self._search_among(query, ordinal_set(ordinals), len(ordinals))
+            scores[np.searchsorted(ordinals, hits.ordinals)] = hits.scores
+        return scores
 
     @property
     def documents(self) -> int:

@@ -26,10 +26,11 @@ MIN_COMPACTED_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class VectorHits:
-    """Ordinals, uint64 [n], and their cosines, float32 [n], best first."""
+    """Ordinals, uint64 [n], and their cosines, float32 [n], best first; how they were found, in words."""
 
     ordinals: OrdinalArray
     cosines: FloatVector
+    plan: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,12 @@ class VectorView:
         while isinstance(chosen, Segments):
             found = [self._proposed(part, query, chosen, allowed) for part in self.segments]
             if sum(len(hits.ordinals) for hits in found) >= top_k:
-                return _merge([*found, self.tail.scan(query, wanted)], top_k)
+                words = f"{chosen.fetch_rows} rows from each of {len(found)} forests, and a scan of the tail"
+                return _merge([*found, self.tail.scan(query, wanted)], top_k, words)
             chosen = widened(statistics, chosen)
         assert isinstance(chosen, ExactScan)
-        return _merge([part.scan(query, wanted) for part in (*self.segments, self.tail)], top_k)
+        words = "exact scan of all rows" if wanted is None else "exact scan of the matching rows"
+        return _merge([part.scan(query, wanted) for part in (*self.segments, self.tail)], top_k, words)
 
     def cosines(self, query: FloatVector, ordinals: OrdinalArray) -> FloatVector:
         """The cosine of each ordinal, float32 [n]; NaN for those without a vector."""
@@ -133,11 +136,11 @@ class VectorView:
         return VectorHits(ordinals[kept], np.take(part.rows, rows[kept], axis=0) @ query)
 
 
-def _merge(hits: Sequence[VectorHits], top_k: int) -> VectorHits:
+def _merge(hits: Sequence[VectorHits], top_k: int, plan: str) -> VectorHits:
     ordinals = np.concatenate([part.ordinals for part in hits])
     cosines = np.concatenate([part.cosines for part in hits])
     places = best(ordinals, cosines, top_k)
-    return VectorHits(ordinals[places], cosines[places])
+    return VectorHits(ordinals[places], cosines[places], plan)
 
 
 class _Tail:

@@ -1,0 +1,51 @@
+"""How a search was done: its steps, with what was chosen and how long each took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Step:
+    """One step of a search.
+
+    Attributes:
+        plan: what was chosen, in words.
+        memories: how many came out of it.
+    """
+
+    name: str
+    plan: str = ""
+    memories: int = 0
+    milliseconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Trace:
+    """The steps of a search in the order in which they were begun.
+
+    Attributes:
+        live, matching: memories of the namespace, and those that match the filter.
+        mode: that was served; "" for a namespace that is not there.
+        tokens: that were looked for.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    live: int = 0
+    matching: int = 0
+    mode: str = ""
+    tokens: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        """Times a step; what it did is put into the step by the caller."""
+        step = Step(name)
+        self.steps.append(step)
+        began_ns = time.perf_counter_ns()
+        try:
+            yield step
+        finally:
+            step.milliseconds = (time.perf_counter_ns() - began_ns) / 1e6
