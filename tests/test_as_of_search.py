@@ -30,7 +30,7 @@ from agentmem.replica.trace import Trace
 from agentmem.replica.view import View
 from agentmem.server.deletion import DeleteById
 from agentmem.server.retention import TrimLog
-from agentmem.v1 import filter_pb2, memory_pb2, reader_pb2, writer_pb2
+from agentmem.v1 import consistency_pb2, filter_pb2, memory_pb2, reader_pb2, writer_pb2
 
 Memory = memory_pb2.Memory
 AsOf = reader_pb2.AsOf
@@ -166,6 +166,8 @@ def test_moments_that_cannot_be_are_refused(writer: Stubs, replica: Stubs, names
     never.time.seconds = 10**12
     refused = error_of(lambda: search(replica, namespace, never))
     assert (refused[0], refused[2]["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "as_of.time")
+    demanded = consistency_pb2.Consistency(min_revision=newest)
+    replica.reader.GetStats(reader_pb2.GetStatsRequest(namespace=namespace, consistency=demanded))
     assert not search(replica, namespace + "-unknown", AsOf(revision=newest)).hits
 
 

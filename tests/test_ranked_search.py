@@ -126,7 +126,7 @@ def test_options_of_hybrid_are_refused_elsewhere(connected: Client, namespace: s
         assert refused.value.metadata["field"] in options
 
 
-def test_the_session_part_can_be_left_out(connected: Client, namespace: str) -> None:
+def test_the_session_part_can_be_left_out(shared_cluster: Cluster, connected: Client, namespace: str) -> None:
     turns = ["where did you put the green tea?", "on the top shelf", "thanks"]
     connected.add_many(
         namespace,
@@ -136,7 +136,7 @@ def test_the_session_part_can_be_left_out(connected: Client, namespace: str) -> 
             )
             for number, turn in enumerate(turns)
         ],
-        acknowledgement=applied(1),
+        acknowledgement=applied(len(shared_cluster.replicas)),
     )
 
     def session_parts(conversational: bool) -> dict[str, float]:
