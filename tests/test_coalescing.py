@@ -357,7 +357,7 @@ def test_each_search_has_the_answer_that_it_has_alone(shared_cluster: Cluster, n
                     client.search(namespace, colours[number % 5], mode="text", top_k=1 + number % 3)
                     for number in range(CALLERS)
                 ]
-                calls.insert(3, client.search(namespace, ""))
+                calls.insert(3, client.search(namespace, "", mode="text"))
                 calls.insert(7, client.search(namespace, embedding=[1, 2], mode="semantic"))
                 calls.insert(9, client.search("no such namespace", "tea"))
                 calls.insert(11, client.search(namespace, "tea", mode="text", top_k=2000))

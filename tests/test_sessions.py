@@ -204,7 +204,7 @@ def test_calls_that_fail_leave_a_session_where_it_was(
         lambda: own.add(namespace, "tea", id="a"),
         lambda: own.update(namespace, "no such", content="tea"),
         lambda: own.history(namespace, "no such"),
-        lambda: own.search(namespace, ""),
+        lambda: own.search(namespace, "", mode="text"),
     ):
         with pytest.raises(Exception, match=r"exists|no memory|no such|text"):
             failing()
