@@ -14,11 +14,16 @@ from agentmem.core.errors import InvalidArgument
 from agentmem.core.filters import Filter, compile_filter
 from agentmem.v1 import filter_pb2, memory_pb2
 
-TEXTS = st.sampled_from(["", "a", "ab", "abc", "b", "é", "1", "true", "日本"])
-NUMBERS = st.sampled_from([-1.5, 0.0, -0.0, 0.25, 0.5, 1.0, 2.0, 1e300])
+TEXT_VALUES = ("", "a", "ab", "abc", "b", "é", "1", "true", "日本")
+NUMBER_VALUES = (-1.5, 0.0, -0.0, 0.25, 0.5, 1.0, 2.0, 1e300)
+TIME_VALUES_US = (-1, 0, 1, 1_000_000, 1_683_554_160_000_001, 253_402_300_799_999_999)
+# Numbers are compared as doubles, and 2**53 + 1 is none.
+VERSION_VALUES = (1, 2, 3, 2**53, 2**53 + 1, 2**63 - 1)
+TEXTS = st.sampled_from(TEXT_VALUES)
+NUMBERS = st.sampled_from(NUMBER_VALUES)
 SCALARS: st.SearchStrategy[Scalar] = st.one_of(TEXTS, NUMBERS, st.booleans())
-TIMES_US = st.sampled_from([-1, 0, 1, 1_000_000, 1_683_554_160_000_001, 253_402_300_799_999_999])
-VERSIONS = st.sampled_from([1, 2, 3, 2**53 + 1, 2**63 - 1])
+TIMES_US = st.sampled_from(TIME_VALUES_US)
+VERSIONS = st.sampled_from(VERSION_VALUES)
 # Every text has this word, so that a search for it finds them all.
 WORD = "tea"
 CONTENTS = st.sampled_from([WORD, f"green {WORD}", f"{WORD} é", f"a {WORD} 日本", f"{WORD} 1 abc"])

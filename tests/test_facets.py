@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
+from typing import Any
 
-from drawn_filters import FILTERS, compiled, holds, memories
+import pytest
+from drawn_filters import (
+    FILTERS,
+    NUMBER_VALUES,
+    TEXT_VALUES,
+    TIME_FIELDS,
+    TIME_VALUES_US,
+    VERSION_VALUES,
+    compiled,
+    holds,
+    is_served,
+    memories,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memories import condition, make_memory
+from memories import Scalar, condition, make_memory, metadata_value
 
 from agentmem.replica.facets import Facets, Memories
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
@@ -34,6 +48,68 @@ def reader(stored: dict[int, memory_pb2.Memory], asked: list[int] | None = None)
 @given(FILTERS, memories())
 def test_a_filter_means_what_the_api_says(message: filter_pb2.Filter, memory: memory_pb2.Memory) -> None:
     assert compiled(message).matches(memory) is holds(message, memory)
+
+
+ALL_SCALARS: tuple[Scalar, ...] = (*TEXT_VALUES, *NUMBER_VALUES, True, False)
+
+
+def with_each_value(field: str) -> list[memory_pb2.Memory]:
+    """A memory for each value of the field, one with none, and of metadata some with two."""
+    changed: list[memory_pb2.Memory] = []
+    for value in VALUES_OF[field]:
+        memory = make_memory(f"m{len(changed)}", "")
+        if field in TIME_FIELDS:
+            assert isinstance(value, int)
+            getattr(memory, field).FromMicroseconds(value)
+        elif field == "tags":
+            memory.tags.append(str(value))
+        elif field == "metadata.k":
+            memory.metadata["k"].CopyFrom(metadata_value(value))
+        else:
+            setattr(memory, field, value)
+        changed.append(memory)
+    if field == "metadata.k":
+        for pair in product(ALL_SCALARS, repeat=2):
+            changed.append(make_memory(f"m{len(changed)}", metadata={"k": list(pair)}))
+    return [*changed, make_memory("none", "")]
+
+
+VALUES_OF: dict[str, tuple[Any, ...]] = {
+    "user_id": TEXT_VALUES,
+    "content": TEXT_VALUES,
+    "tags": TEXT_VALUES,
+    "importance": NUMBER_VALUES,
+    "version": VERSION_VALUES,
+    "event_time": TIME_VALUES_US,
+    "metadata.k": ALL_SCALARS,
+}
+
+
+@pytest.mark.parametrize("field", VALUES_OF)
+def test_each_operator_with_each_pair_of_values(field: str) -> None:
+    stored = dict(enumerate(with_each_value(field), start=1))
+    facets = Facets()
+    for ordinal, memory in stored.items():
+        facets.add(ordinal, memory)
+    live = OrdinalSet(stored)
+    compared = 0
+    for operator, first, second in product(
+        filter_pb2.Operator.values()[1:], VALUES_OF[field], [*VALUES_OF[field], None]
+    ):
+        operands = [
+            float(each) if field == "version" else each for each in (first, second) if each is not None
+        ]
+        if field in TIME_FIELDS:
+            message = condition(field, operator, times_us=operands)
+        else:
+            message = condition(field, operator, *operands)
+        if not is_served(message):  # two values for an operator that takes one, say
+            continue
+        compared += 1
+        meant = [ordinal for ordinal in stored if holds(message, stored[ordinal])]
+        assert [ordinal for ordinal in stored if compiled(message).matches(stored[ordinal])] == meant, message
+        assert list(facets.matching(compiled(message), live, facets.rows, reader(stored))) == meant, message
+    assert compared >= 5 * (len(VALUES_OF[field]) - 1)
 
 
 @settings(max_examples=200, deadline=None)
