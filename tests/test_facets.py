@@ -100,7 +100,7 @@ def test_each_operator_with_each_pair_of_values(field: str) -> None:
             float(each) if field == "version" else each for each in (first, second) if each is not None
         ]
         if field in TIME_FIELDS:
-            message = condition(field, operator, times_us=operands)
+            message = condition(field, operator, times_us=[int(each) for each in operands])
         else:
             message = condition(field, operator, *operands)
         if not is_served(message):  # two values for an operator that takes one, say

@@ -5,7 +5,8 @@ its view had: the result of every filter is cut down to the view's live ordinals
 
 What a condition means is decided in ``agentmem.core.filters`` alone. Equality is a look-up; every other
 operator on texts and metadata asks ``Condition.holds`` for each distinct value of the field. Numbers and
-times are compared as arrays; a property test holds the outcome against ``Filter.matches``.
+times are looked up in order (ranges.py), or compared as arrays while there are few. A property test holds
+the outcome against ``Filter.matches``.
 
 The content is not indexed here. Where a filter asks for it, everything else decides first; ``Filter.matches``
 itself decides of each record that is left.
@@ -13,6 +14,7 @@ itself decides of each record that is left.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +37,7 @@ from agentmem.core.filters import (
 )
 from agentmem.replica.columns import Column
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
+from agentmem.replica.ranges import MIN_ROWS, Ranges
 from agentmem.v1 import filter_pb2, memory_pb2
 
 _COLUMN_DTYPES = {Kind.TIME: np.int64, Kind.NUMBER: np.float64}
@@ -131,6 +134,9 @@ class Facets:
         # Sessions of rows that are dead: places in these are more than one apart for some neighbours.
         self._sessions_with_gaps: set[int] = set()
         self._any_expires = False
+        # Of each column that was asked for a range.
+        self._ranges: dict[str, Ranges] = {}
+        self._sorting = threading.Lock()
         self._sessions: list[str] = []
         self._code_of_session: dict[str, int] = {}
 
@@ -275,20 +281,45 @@ class Facets:
         if isinstance(node, Not):
             return live - self._matching(node.node, live, rows)
         if node.field in self._columns:
-            column = self._columns[node.field].rows(rows)
-            mask = compare(column, node.operator, node.values)
-            if column.dtype == np.int64:
-                mask &= column != NO_TIME
-            return ordinal_set(self._ordinals.rows(rows)[mask]) & live
+            return self._compared(node.field, node.operator, node.values, rows) & live
         postings = self._postings.get(node.field)
         return OrdinalSet() if postings is None else postings.matching(node) & live
+
+    def _compared(self, field: str, operator: int, values: Sequence[Value], rows: int) -> OrdinalSet:
+        """The ordinals, of ``rows`` rows at least, with a number or time for which the comparison holds."""
+        column = self._columns[field].rows(rows)
+        missing = NO_TIME if column.dtype == np.int64 else None
+        found, sorted_rows = OrdinalSet(), 0
+        ranges = self._ranges_of(field, rows)
+        if ranges is not None:
+            found, sorted_rows = ranges.matching(operator, values, missing), ranges.rows
+        if sorted_rows < rows:
+            unsorted = column[sorted_rows:]
+            mask = compare(unsorted, operator, values)
+            if missing is not None:
+                mask &= unsorted != missing
+            found |= ordinal_set(self._ordinals.rows(rows)[sorted_rows:][mask])
+        return found
+
+    def _ranges_of(self, field: str, rows: int) -> Ranges | None:
+        """The column's ranges, made anew when it pays and nobody else is at it; None when it has none."""
+        known = self._ranges.get(field)
+        if rows < MIN_ROWS or (known is not None and known.serves(rows)):
+            return known
+        if not self._sorting.acquire(blocking=False):
+            return known
+        try:
+            made = Ranges(self._columns[field].rows(rows), self._ordinals.rows(rows))
+            self._ranges[field] = made
+            return made
+        finally:
+            self._sorting.release()
 
     def expired(self, live: OrdinalSet, rows: int, now_us: int) -> OrdinalSet:
         """The ordinals of ``live`` whose time is over; ``live`` and ``rows`` are those of a view."""
         if not self._any_expires:
             return OrdinalSet()
-        mask = self._columns["expire_time"].rows(rows) <= now_us
-        return ordinal_set(self._ordinals.rows(rows)[mask]) & live
+        return self._compared("expire_time", filter_pb2.OPERATOR_LTE, (now_us,), rows) & live
 
     def counts(self, field: str, live: OrdinalSet) -> list[tuple[str, int]]:
         """The texts that memories of ``live`` have in a field, and how many have each, in no order."""
