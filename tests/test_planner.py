@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentmem.replica.planner import (
+    FOREST_ROWS_PER_HIT,
     ExactScan,
     Plan,
     Segments,
@@ -139,3 +140,15 @@ def test_the_number_of_segments_stays_logarithmic() -> None:
         segments.append(SegmentSize(written, 0))
     assert sum(size.rows for size in segments) == 101_000
     assert len(segments) <= 11  # log2(1000) and the newest
+
+
+def test_forests_look_at_more_rows_for_more_hits() -> None:
+    few = plan(statistics(live=MILLION, segments=MILLION, share=0.02))
+    many = plan(statistics(live=MILLION, segments=MILLION, share=0.02, top_k=1000))
+    filtered = plan(statistics(live=MILLION, segments=MILLION, share=0.02, top_k=1000, matching=800_000))
+    assert isinstance(few, Segments)
+    assert isinstance(many, Segments)
+    assert isinstance(filtered, Segments)
+    assert few.effort == 1
+    assert many.effort * 20_000 == FOREST_ROWS_PER_HIT * 1000
+    assert filtered.effort == pytest.approx(many.effort / 0.8)

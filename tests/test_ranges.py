@@ -104,6 +104,9 @@ def test_many_rows() -> None:
     column = random.integers(0, 5000, 30_000)
     ordinals = np.arange(1, 30_001, dtype=np.uint64)
     made = Ranges(column, ordinals)
+    # Sorted again when an eighth has come since, and not for less.
+    assert made.serves(30_000 + ranges.MIN_ROWS)
+    assert not made.serves(30_000 + ranges.MIN_ROWS + 1)
     for low, high in ((0, 5000), (10, 20), (100, 4000), (2500, 2500), (4000, 9000), (3000, 10), (-5, -1)):
         found = made.matching(filter_pb2.OPERATOR_BETWEEN, [low, high], NO_TIME)
         expected = ordinals[(column >= low) & (column <= high)]
