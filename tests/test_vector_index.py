@@ -131,6 +131,29 @@ def test_segments_alone_are_used_and_never_return_too_few(tmp_path: Path) -> Non
     assert not nearest & set(hits.ordinals.tolist())
 
 
+def test_recall_when_a_filter_leaves_out_what_is_near(tmp_path: Path) -> None:
+    """What lies far from a question lies there in no order that a forest knows."""
+    random = np.random.default_rng(8)
+    clusters, size, dimension = 200, 40, 64
+    centres = random.standard_normal((clusters, dimension))
+    of_cluster = np.repeat(np.arange(clusters), size)
+    rows = centres[of_cluster] + 0.7 * random.standard_normal((clusters * size, dimension))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    live = OrdinalSet(range(1, len(rows) + 1))
+    vectors = NamespaceVectors(dimension)
+    segment = segment_on_disk(tmp_path / "1-1", list(live), rows)
+    vectors.add_segment(segment, live)
+    half = [ordinal for ordinal in live if of_cluster[ordinal - 1] % 2]
+    chosen = plan(Statistics(10, len(half), len(live), 0, len(rows), segment.forest_rows))
+    assert isinstance(chosen, Segments)
+    found = 0
+    for cluster in range(0, 80, 2):
+        query = (centres[cluster] / np.linalg.norm(centres[cluster])).astype(np.float32)
+        hits = vectors.view().search(query, 10, OrdinalSet(half), live)
+        found += len(set(hits.ordinals.tolist()).intersection(exact(rows, query, half, 10)))
+    assert found >= 0.95 * 40 * 10
+
+
 # Through the indexer: store, builder process, restart.
 
 

@@ -7,7 +7,8 @@ By meaning:
     cost of segments        = the rows that the forests look at, and the tail's rows, read in order
 
 How many rows a forest has to look at is measured when it is built (annoy_segment.py). An exact search has
-recall 1, so it is chosen whenever it is not dearer. By words, under a filter:
+recall 1, so it is chosen whenever it is not dearer, and when what the forests propose shows that the filter
+leaves out what is near. By words, under a filter:
 
     cost of pushing down    = the matching ordinals as a part of the query
     cost of over-fetching   = as many hits as it takes until enough of them match
@@ -34,6 +35,10 @@ FOREST_ROWS_PER_HIT = 25
 # Candidates to be scored again exactly, as a multiple of what is wanted of them.
 OVERFETCH = 2
 MIN_FETCH_ROWS = 64
+# How late the last hit may come among the candidates: as a multiple of where it comes on the average when the
+# filter is a matter of chance, and so many hits later for what chance may do.
+LATE = 1.5
+LATE_HITS = 3
 
 # A segment is written again when this share of its rows is deleted.
 WORN_SHARE = 0.2
@@ -69,10 +74,13 @@ class Segments:
 
     Attributes:
         fetch_rows: candidates from each segment.
+        last_rank: when the last hit wanted is not among so many of the best candidates, the filter leaves out
+            what is nearest to the question. Of what lies further off a forest finds too little.
         effort: how many times as many rows as for ten hits without a filter the forests look at.
     """
 
     fetch_rows: int
+    last_rank: int
     effort: float
 
 
@@ -90,14 +98,10 @@ def plan(statistics: Statistics) -> Plan:
         return ExactScan()
     # Of the nearest rows of all only this part matches the filter, so that many times more are looked for.
     selectivity = statistics.matching / statistics.live
-    fetch_rows = max(MIN_FETCH_ROWS, int(OVERFETCH * statistics.top_k / selectivity))
+    last_rank = int((LATE * statistics.top_k + LATE_HITS) / selectivity)
+    fetch_rows = max(MIN_FETCH_ROWS, int(OVERFETCH * statistics.top_k / selectivity), last_rank)
     depth = max(1.0, FOREST_ROWS_PER_HIT * statistics.top_k / max(1, statistics.forest_rows))
-    return _cheaper(statistics, Segments(fetch_rows, depth / selectivity))
-
-
-def widened(statistics: Statistics, previous: Segments) -> Plan:
-    """The plan after ``previous`` has left too few."""
-    return _cheaper(statistics, Segments(previous.fetch_rows * 2, previous.effort * 2))
+    return _cheaper(statistics, Segments(fetch_rows, last_rank, depth / selectivity))
 
 
 def _cheaper(statistics: Statistics, segments: Segments) -> Plan:

@@ -16,7 +16,7 @@ from agentmem.core.records import FloatVector
 from agentmem.replica.annoy_segment import AnnoySegment, FloatRows, RowNumbers
 from agentmem.replica.columns import Column
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
-from agentmem.replica.planner import ExactScan, Segments, SegmentSize, Statistics, gathers, plan, widened
+from agentmem.replica.planner import Segments, SegmentSize, Statistics, gathers, plan
 from agentmem.replica.ranking import best
 
 GATHER_CHUNK_ROWS = 1024
@@ -107,13 +107,11 @@ class VectorView:
         chosen = plan(statistics)
         # One conversion for all parts; None stands for everything.
         wanted = ordinal_array(allowed) if len(allowed) < len(live) else None
-        while isinstance(chosen, Segments):
-            found = [self._proposed(part, query, chosen, allowed) for part in self.segments]
-            if sum(len(hits.ordinals) for hits in found) >= top_k:
-                words = f"{chosen.fetch_rows} rows from each of {len(found)} forests, and a scan of the tail"
-                return _merge([*found, self.tail.scan(query, wanted)], top_k, words)
-            chosen = widened(statistics, chosen)
-        assert isinstance(chosen, ExactScan)
+        if isinstance(chosen, Segments):
+            found = self._proposed(query, top_k, chosen, allowed)
+            if found is not None:
+                words = f"{chosen.fetch_rows} rows from each of {len(self.segments)} forests, and a scan of the tail"
+                return _merge([found, self.tail.scan(query, wanted)], top_k, words)
         words = "exact scan of all rows" if wanted is None else "exact scan of the matching rows"
         return _merge([part.scan(query, wanted) for part in (*self.segments, self.tail)], top_k, words)
 
@@ -125,21 +123,30 @@ class VectorView:
             cosines[here] = np.take(part.rows, rows, axis=0) @ query
         return cosines
 
+    def _proposed(
+        self, query: FloatVector, top_k: int, chosen: Segments, allowed: OrdinalSet
+    ) -> VectorHits | None:
+        """The allowed ones of what the forests propose; None when they are too few, or come too late."""
+        proposed = _merge([self._nearest(part, query, chosen) for part in self.segments])
+        kept = np.isin(
+            proposed.ordinals, ordinal_array(ordinal_set(proposed.ordinals) & allowed), assume_unique=True
+        )
+        if np.count_nonzero(kept[: chosen.last_rank]) < top_k:
+            return None
+        return VectorHits(proposed.ordinals[kept], proposed.cosines[kept])
+
     @staticmethod
-    def _proposed(part: Part, query: FloatVector, chosen: Segments, allowed: OrdinalSet) -> VectorHits:
+    def _nearest(part: Part, query: FloatVector, chosen: Segments) -> VectorHits:
         assert part.segment is not None
-        count = len(part.rows)
         nodes = max(chosen.fetch_rows, int(chosen.effort * part.segment.forest_rows))
-        rows = part.segment.nearest(query, min(chosen.fetch_rows, count), nodes)
-        ordinals = part.ordinals[rows]
-        kept = np.isin(ordinals, ordinal_array(ordinal_set(ordinals) & allowed))
-        return VectorHits(ordinals[kept], np.take(part.rows, rows[kept], axis=0) @ query)
+        rows = part.segment.nearest(query, min(chosen.fetch_rows, len(part.rows)), nodes)
+        return VectorHits(part.ordinals[rows], np.take(part.rows, rows, axis=0) @ query)
 
 
-def _merge(hits: Sequence[VectorHits], top_k: int, plan: str) -> VectorHits:
+def _merge(hits: Sequence[VectorHits], top_k: int | None = None, plan: str = "") -> VectorHits:
     ordinals = np.concatenate([part.ordinals for part in hits])
     cosines = np.concatenate([part.cosines for part in hits])
-    places = best(ordinals, cosines, top_k)
+    places = best(ordinals, cosines, len(ordinals) if top_k is None else top_k)
     return VectorHits(ordinals[places], cosines[places], plan)
 
 
