@@ -38,7 +38,7 @@ define generate
 	  --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(SERVICE_PROTOS)
 endef
 
-.PHONY: help venv run replicas status stop demo crash chaos streams recall test check format protos clean
+.PHONY: help venv run replicas status stop demo crash chaos streams churn recall test check format protos clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -84,6 +84,9 @@ chaos: $(STAMP) ## random calls while nodes die, hang and take over (takes minut
 
 streams: $(STAMP) ## cut a stream at every frame, cancel ten thousand (takes a minute or two): nothing may be left
 	PYTHONPATH=tests $(BIN)/python bench/streams.py
+
+churn: $(STAMP) ## 100,000 reads among updates and deletions (takes minutes): none may return what was dead
+	PYTHONPATH=tests $(BIN)/python bench/churn.py
 
 recall: $(STAMP) ## recall@10 of filtered searches by meaning on 100,000 memories (takes minutes)
 	PYTHONPATH=tests $(BIN)/python bench/recall.py
