@@ -259,6 +259,17 @@ def run(corpus_name: str, memories: int, questions: int) -> list[dict[str, Any]]
         return [{"corpus": corpus_name, **row} for row in measure(stubs, Truth.of(client), rows)]
 
 
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    print(f"{'corpus':10} {'share':>8} {'filter':8} matching recall@10 {'p50':>7} {'p95':>7}  ms")
+    for row in rows:
+        recall = "" if row["recall"] is None else f"{row['recall']:.4f}"
+        print(
+            f"{row['corpus']:10} {row['share']:8.2%} {row['filter']:8} {row['matching']:8} {recall:>9} "
+            f"{row['p50_ms']:7.2f} {row['p95_ms']:7.2f}  {row['plan']}",
+            flush=True,
+        )
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="recall@10 of searches by meaning per share of memories.")
@@ -269,17 +280,12 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     rows: list[dict[str, Any]] = []
     for name in given.corpus or CORPORA:
-        rows += run(name, given.memories, given.questions)
+        measured = run(name, given.memories, given.questions)
+        rows += measured
+        if not given.json:
+            print_table(measured)
     if given.json:
         print(json.dumps(rows))
-    else:
-        print(f"{'corpus':10} {'share':>8} {'filter':8} matching recall@10 {'p50':>7} {'p95':>7}  ms")
-        for row in rows:
-            recall = "" if row["recall"] is None else f"{row['recall']:.4f}"
-            print(
-                f"{row['corpus']:10} {row['share']:8.2%} {row['filter']:8} {row['matching']:8} {recall:>9} "
-                f"{row['p50_ms']:7.2f} {row['p95_ms']:7.2f}  {row['plan']}"
-            )
     low = [row for row in rows if row["recall"] is not None and row["recall"] < TARGET_RECALL]
     terminal.note(
         f"{len(low)} recalls are below {TARGET_RECALL}" if low else f"none is below {TARGET_RECALL}"
