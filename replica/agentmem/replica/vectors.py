@@ -110,7 +110,8 @@ class VectorView:
         if isinstance(chosen, Segments):
             found = self._proposed(query, top_k, chosen, allowed)
             if found is not None:
-                words = f"{chosen.fetch_rows} rows from each of {len(self.segments)} forests, and a scan of the tail"
+                forests = f"{chosen.fetch_rows} rows from each of {len(self.segments)} forests"
+                words = f"{forests}, and a scan of the tail"
                 return _merge([found, self.tail.scan(query, wanted)], top_k, words)
         words = "exact scan of all rows" if wanted is None else "exact scan of the matching rows"
         return _merge([part.scan(query, wanted) for part in (*self.segments, self.tail)], top_k, words)
