@@ -307,11 +307,52 @@ def test_a_reader_that_goes_away_is_no_error(cli: Cli) -> None:
             process.wait(COMMAND_TIMEOUT_S)
 
 
-def test_control_characters_do_not_reach_the_terminal(cli: Cli) -> None:
-    cli("add", "red \x1b[31m alert\x07", "--id", "m1")
-    for command in (["get", "m1"], ["list"]):
-        assert "\x1b" not in cli(*command).stdout
-    assert cli.json("get", "m1")["content"] == "red \x1b[31m alert\x07"
+def test_characters_that_mislead_are_shown_as_escapes(cli: Cli) -> None:
+    misleading = set("\x1b\x07\r\x9b\u202e\u2066\u200b\U000e0041")
+    bad = "\x9b31m\u202eana\u2066\u200b\U000e0041"
+    content = f"red \x1b[31m alert\x07\r {bad} \N{WOMAN}\u200d\N{ROCKET} \u05d0\u200f"
+    cli(
+        "add",
+        content,
+        "--id",
+        bad,
+        "--user-id",
+        bad,
+        "--tag",
+        bad,
+        "--meta",
+        f"{bad}={bad}",
+        "--meta",
+        f"x={bad}",
+    )
+    cli("update", bad, "--content", content + " again")
+    cli("add", "gone", "--id", bad + "2")
+    cli("delete", bad + "2")
+    commands = [
+        *(
+            ["get", bad],
+            ["list"],
+            ["search", "alert", "--explain", "--consistency", "strong"],
+            ["history", bad],
+        ),
+        *(["stats", "--breakdown"], ["watch", "--after", "0", "--limit", "4"], ["get", bad + "2"]),
+        ["delete", bad],
+    ]
+    for command in commands:
+        for output in ("--timeout-s=20", "--json"):
+            done = cli(*command, output)
+            found = done.stdout + done.stderr
+            assert not misleading & set(found), command
+            if output != "--json" and command[0] != "delete":
+                assert "\\x9b31m\\u202eana\\u2066\\u200b\\U000e0041" in found
+            if command == ["get", bad] and output == "--json":
+                memory = json.loads(done.stdout)
+                assert memory["content"] == content + " again"
+                assert memory["metadata"] == {bad: bad, "x": bad}
+            elif command == ["get", bad]:
+                assert "alert\\x07\\x0d" in found
+                # What scripts and emoji are written with is not touched.
+                assert "\N{WOMAN}\u200d\N{ROCKET} \u05d0\u200f" in found
 
 
 def test_help_names_the_exit_codes(cli: Cli) -> None:

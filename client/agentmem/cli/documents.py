@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from agentmem.cli import arguments
+from agentmem.cli import arguments, terminal
 from agentmem.client import (
     Acknowledged,
     AddResult,
@@ -257,4 +257,4 @@ def one_line(document: Mapping[str, Any]) -> str:
 
 def print_line(document: Mapping[str, Any]) -> None:
     """Prints a document for programs."""
-    print(one_line(document))
+    print(terminal.printable_json(one_line(document)))

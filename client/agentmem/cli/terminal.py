@@ -1,5 +1,7 @@
 """What is printed for people. The only module that imports rich."""
 
+import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +21,13 @@ from rich.text import Text
 
 _GAP = "  "
 _MIN_LAST_COLUMN_CELLS = 24
-# Memories are other people's text: control characters could drive the terminal.
-_CONTROL_CHARACTERS = {
-    code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
-}
+# Memories are other people's text. Control characters could drive the terminal; bidirectional embeddings,
+# overrides and isolates show a line in another order than it has; characters without width make two ids look
+# like one. What scripts and emoji are written with (joiners, left-to-right and right-to-left marks) stays.
+_MISLEADING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u180e\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
 
 _out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 _err = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=True)
@@ -44,8 +49,18 @@ def fail(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text without characters that would drive the terminal."""
-    return text.translate(_CONTROL_CHARACTERS)
+    """The text, with escapes such as ``\\x1b`` for what would drive the terminal or mislead."""
+    return _MISLEADING.sub(_escape, text)
+
+
+def printable_json(document: str) -> str:
+    """The same JSON document with these characters escaped: they can only be in its strings."""
+    return _MISLEADING.sub(lambda found: json.dumps(found[0])[1:-1], document)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> None:
