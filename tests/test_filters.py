@@ -141,6 +141,14 @@ def test_an_unset_filter_is_none() -> None:
     assert compile_filter(filter_pb2.Filter()) is None
 
 
+def no_time(*, seconds: int = 0, nanos: int = 0) -> filter_pb2.Filter:
+    """A comparison with what only a hand-made request can have for a time."""
+    message = condition("event_time", OPERATOR_LT, times_us=[0])
+    message.condition.values[0].time_value.seconds = seconds
+    message.condition.values[0].time_value.nanos = nanos
+    return message
+
+
 def nested(depth: int) -> filter_pb2.Filter:
     message = ANA
     for _ in range(depth - 1):
@@ -182,6 +190,8 @@ def nested(depth: int) -> filter_pb2.Filter:
         (condition("metadata.k", OPERATOR_PREFIX, 3), "INVALID_FIELD", "filter.condition.values"),
         (condition("metadata.k", OPERATOR_BETWEEN, "a", 3), "INVALID_FIELD", "filter.condition.values"),
         (condition("metadata.k", OPERATOR_EQ, times_us=[1]), "INVALID_FIELD", "filter.condition.values"),
+        (no_time(seconds=2**62), "INVALID_FIELD", "filter.condition.values"),
+        (no_time(nanos=-1), "INVALID_FIELD", "filter.condition.values"),
         (
             filter_pb2.Filter(
                 condition=filter_pb2.Condition(

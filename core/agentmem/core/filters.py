@@ -13,6 +13,7 @@ from enum import Enum
 
 from agentmem.core.errors import InvalidArgument, invalid_field
 from agentmem.core.times import timestamp_us
+from agentmem.core.validation import check_time
 from agentmem.v1 import filter_pb2, memory_pb2
 
 MAX_CONDITIONS = 256
@@ -315,6 +316,7 @@ def _value(message: filter_pb2.FilterValue, field: str, kind: Kind, path: str) -
     if given not in fits:
         raise invalid_field(path, f"must be {' or '.join(fits)} for {field}, not {given}")
     if given == "time_value":
+        check_time(message.time_value, path)
         return timestamp_us(message.time_value)
     value: Value = getattr(message, given)
     if value == "" and isinstance(value, str):
