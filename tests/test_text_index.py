@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from memories import Replica, make_memory
 
+from agentmem.replica.fuzziness import Fuzziness
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.text import TextHits, TextIndex, document_tokens, query_tokens
 
@@ -128,6 +129,23 @@ def test_a_filter_leaves_no_gap(tmp_path: Path, matching: int) -> None:
             if expected
             else True
         )
+
+
+@pytest.mark.parametrize("mode", ["text", "fuzzy"])
+def test_a_long_question_finds_all_that_share_a_word_with_it(tmp_path: Path, mode: str) -> None:
+    rare = [f"q{number}w{'xyz'[number % 3] * 9}" for number in range(100)]
+    common = ["breakfast", "茶馆"]
+    index = build(
+        tmp_path / "text", [*rare, *(f"{word} {number}" for word in common for number in range(50))]
+    )
+    question = " ".join([*common, *rare])
+    allowed = OrdinalSet(range(101, 201))
+    searcher = index.searcher()
+    if mode == "text":
+        found = searcher.search(1, 200, question, 100, allowed)
+    else:
+        found = searcher.search_fuzzy(1, 200, question, 100, allowed, Fuzziness(0))
+    assert len(found.ordinals) == 100
 
 
 def test_deleted_documents_are_gone(tmp_path: Path) -> None:

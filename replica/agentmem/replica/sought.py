@@ -17,8 +17,10 @@ from agentmem.replica.vocabulary import NearWord
 
 # Lucene's limit, too. What is longer is no word: base64, a URL's token.
 MAX_TOKEN_BYTES = 255
-# A question of 16 KiB has thousands of words; the rarest of them decide the order.
+# A question of 16 KiB has thousands of words; the rarest of them decide the order. More are looked for when
+# these leave the hits too few: so many times as many.
 MAX_QUERY_TOKENS = 64
+MORE_QUERY_TOKENS = 8
 
 
 def is_indexed(token: str) -> bool:
@@ -89,13 +91,12 @@ class Seeker:
         return Sought(field, tuple(terms), weight * share, index_weight) if terms else None
 
     def tokens(self, tokens: Iterable[str]) -> list[Sought]:
-        """Those of the tokens that the namespace has, the rarest first, and no more than a query may have."""
+        """Those of the tokens that the namespace has, the rarest first."""
         found = (self.one("body", [(0, token)]) for token in dict.fromkeys(tokens))
-        known = sorted((one for one in found if one is not None), key=lambda one: (-one.weight, one.terms))
-        return known[:MAX_QUERY_TOKENS]
+        return sorted((one for one in found if one is not None), key=lambda one: (-one.weight, one.terms))
 
     def rarest_words(self, words: Iterable[str], *, first: str) -> list[str]:
-        """No more of the words than a query may have. What nobody wrote comes first: it is misspelt.
+        """The words, the rarest first. What nobody wrote comes before all that somebody did: it is misspelt.
 
         Args:
             first: comes before all others, if it is one of them.
@@ -103,7 +104,7 @@ class Seeker:
         known = {
             word: self._frequency("words", f"{self._number}|{word}") for word in words if is_indexed(word)
         }
-        return sorted(known, key=lambda word: (word != first, known[word]))[:MAX_QUERY_TOKENS]
+        return sorted(known, key=lambda word: (word != first, known[word]))
 
     def like_word(self, word: str, stems: Iterable[str], near: Sequence[NearWord]) -> list[Sought]:
         """The word as it is written, its other forms, and the words near it; the best first."""

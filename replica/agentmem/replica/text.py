@@ -32,7 +32,14 @@ from agentmem.replica.fuzziness import Fuzziness
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.planner import OVERFETCH, pushes_down
 from agentmem.replica.scripts import JOINERS, bigrams, is_cjk, runs
-from agentmem.replica.sought import MAX_QUERY_TOKENS, MAX_TOKEN_BYTES, Seeker, Sought, is_indexed
+from agentmem.replica.sought import (
+    MAX_QUERY_TOKENS,
+    MAX_TOKEN_BYTES,
+    MORE_QUERY_TOKENS,
+    Seeker,
+    Sought,
+    is_indexed,
+)
 from agentmem.replica.stop_words import STOP_WORDS
 from agentmem.replica.text_files import check_files
 from agentmem.replica.vocabulary import Vocabularies
@@ -196,8 +203,8 @@ class TextSearcher:
             documents: how many live documents the namespace has.
             allowed: the live ordinals that match the filter.
         """
-        found = self._seeker(namespace_number, documents).tokens(query_tokens(text))
-        return self._best(_sum_of_best([[one] for one in found]), documents, top_k, allowed)
+        found = [[one] for one in self._seeker(namespace_number, documents).tokens(query_tokens(text))]
+        return self._best_by_rarest(found, documents, top_k, allowed)
 
     def search_phrase(
         self, namespace_number: int, documents: int, text: str, top_k: int, allowed: OrdinalSet
@@ -230,9 +237,17 @@ class TextSearcher:
         while True:
             query = _sum_of_best([alternatives[:max_near] for alternatives in sought])
             hits = self._best(query, documents, top_k, allowed)
-            if len(hits.ordinals) >= wanted or longest <= max_near:
+            if len(hits.ordinals) >= wanted:
                 return hits
+            if longest <= max_near:
+                break
             max_near *= MORE_NEAR_WORDS
+        others = self._as_written(namespace_number, documents, text, fuzziness)
+        return (
+            self._best_by_rarest([*sought, *others], documents, top_k, allowed, len(sought))
+            if others
+            else hits
+        )
 
     def near_tokens(
         self, namespace_number: int, documents: int, text: str, fuzziness: Fuzziness
@@ -243,6 +258,22 @@ class TextSearcher:
         """
         sought = self._like(namespace_number, documents, text, fuzziness)
         return list(dict.fromkeys(one.text() for alike in sought for one in alike[:MAX_NEAR_WORDS]))
+
+    def _best_by_rarest(
+        self,
+        sought: Sequence[Sequence[Sought]],
+        documents: int,
+        top_k: int,
+        allowed: OrdinalSet,
+        most: int = MAX_QUERY_TOKENS,
+    ) -> TextHits:
+        """The best by the first of what is sought, and by more of it while that finds too few."""
+        wanted = min(top_k, len(allowed))
+        while True:
+            hits = self._best(_sum_of_best(sought[:most]), documents, top_k, allowed)
+            if len(hits.ordinals) >= wanted or len(sought) <= most:
+                return hits
+            most *= MORE_QUERY_TOKENS
 
     def _best(self, query: tantivy.Query | None, documents: int, top_k: int, allowed: OrdinalSet) -> TextHits:
         if query is None or not allowed:
@@ -269,7 +300,7 @@ class TextSearcher:
         """
         found = []
         left = MAX_WORD_HITS
-        for one in self._seeker(namespace_number, documents).tokens(query_tokens(text)):
+        for one in self._seeker(namespace_number, documents).tokens(query_tokens(text))[:MAX_QUERY_TOKENS]:
             ((_, term),) = one.terms
             frequency = self._searcher.doc_freq(one.field, term)
             left -= frequency
@@ -287,7 +318,7 @@ class TextSearcher:
         """
         scores = np.zeros(len(ordinals))
         found = self._seeker(namespace_number, documents).tokens(query_tokens(text))
-        query = _sum_of_best([[one] for one in found])
+        query = _sum_of_best([[one] for one in found[:MAX_QUERY_TOKENS]])
         if query is not None and len(ordinals):
             hits = self._search_among(query, ordinal_set(ordinals), len(ordinals))
             scores[np.searchsorted(ordinals, hits.ordinals)] = hits.scores
@@ -316,16 +347,27 @@ class TextSearcher:
         seeker = self._seeker(namespace_number, documents)
         words, pieces, begun = _fuzzy_parts(text, fuzziness)
         sought = []
-        for word in seeker.rarest_words(words, first=begun):
+        for word in seeker.rarest_words(words, first=begun)[:MAX_QUERY_TOKENS]:
             near = self._vocabularies.of(namespace_number).near(
                 word, fuzziness.word_edits(word), prefix=word == begun
             )
             sought.append(seeker.like_word(word, _STEMS.analyze(word), near))
-        sought += [[one] for one in seeker.tokens(_cjk_tokens(pieces))]
+        sought += [[one] for one in seeker.tokens(_cjk_tokens(pieces))[:MAX_QUERY_TOKENS]]
         sought += [
             seeker.like_run(piece.run, fuzziness.run_edits(piece.run)) for piece in pieces[:MAX_QUERY_TOKENS]
         ]
         return sought
+
+    def _as_written(
+        self, namespace_number: int, documents: int, text: str, fuzziness: Fuzziness
+    ) -> list[list[Sought]]:
+        """What of a long text ``_like`` leaves out, without what is like it, the rarest first."""
+        seeker = self._seeker(namespace_number, documents)
+        words, pieces, begun = _fuzzy_parts(text, fuzziness)
+        left_out = seeker.rarest_words(words, first=begun)[MAX_QUERY_TOKENS:]
+        written = (seeker.one("words", [(0, word)]) for word in left_out)
+        tokens = seeker.tokens(_cjk_tokens(pieces))[MAX_QUERY_TOKENS:]
+        return [[one] for one in (*written, *tokens) if one is not None]
 
     def _search_among(self, query: tantivy.Query, allowed: OrdinalSet, top_k: int) -> TextHits:
         among = tantivy.Query.const_score_query(_one_of(ordinal_array(allowed).tolist()), 0.0)
