@@ -50,6 +50,13 @@ def find(index: TextIndex, text: str, count: int, number: int = 1, top_k: int = 
         ("ﾀﾜｰ", "タワー"),
         ("iPhone手机", "手机"),
         ("iPhone手机", "iphone"),
+        ("Пётр любит чай", "петр"),
+        ("Η Ελλάδα, καλημέρα", "ΚΑΛΗΜΕΡΑ"),
+        ("مُحَمَّد قَرَأَ", "محمد"),
+        ("שָׁלוֹם", "שלום"),
+        ("ge\u00adbur\u00adtstag", "geburtstag"),
+        ("が", "か\u3099"),
+        ("हिन्दी", "हिन्दी"),
         # Stop words count when there is nothing else.
         ("To be, or not to be", "to be or not to be"),
     ],
@@ -66,6 +73,7 @@ def test_found(tmp_path: Path, content: str, query: str) -> None:
         ("the cat is here", "where is the dog"),  # shares stop words only
         ("北京", "京北"),
         ("北上，东京", "北京"),  # both characters, but not next to each other
+        ("かき", "がき"),
         ("anything", ""),
         ("anything", "?! …"),
     ],

@@ -17,17 +17,28 @@ _CJK = (
 JOINERS = " \t\n\r\u30fb\u00b7"
 # Dashes of all sorts are typed for the mark of a long vowel.
 _DASH_FOR_LONG_VOWEL = re.compile("(?<=[\u30a1-\u30fa])[-\u2010-\u2015\u2212\u2500](?=[\u3041-\u30fa])")
+# What people leave out: accents (Latin, Greek, Cyrillic), Hebrew points, Arabic vowel signs, hamzas; not the
+# marks of kana, nor vowels of Indic scripts. Then soft hyphen, word joiner, byte order mark.
+_LEFT_OUT = re.compile(
+    "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
+    "\u00ad\u2060\ufeff]+"
+)
 _RUN = re.compile(f"[{_CJK}]+|[^{_CJK}]+")
 _CJK_CHARACTER = re.compile(f"[{_CJK}]")
 
 
 def runs(text: str) -> Iterator[tuple[bool, str]]:
-    """The text after NFKC, in runs of (is CJK, characters)."""
-    # Full-width letters and half-width kana are other ways to write the same characters.
-    folded = _DASH_FOR_LONG_VOWEL.sub("\u30fc", unicodedata.normalize("NFKC", text))
-    for match in _RUN.finditer(folded):
+    """The text as it is compared, in runs of (is CJK, characters)."""
+    for match in _RUN.finditer(text if text.isascii() else _folded(text)):
         run = match.group()
         yield _CJK_CHARACTER.match(run) is not None, run
+
+
+def _folded(text: str) -> str:
+    """NFKC without accents, points and characters that only say where a line may be broken."""
+    # Full-width letters and half-width kana are other ways to write the same characters.
+    bare = _LEFT_OUT.sub("", unicodedata.normalize("NFKD", text))
+    return _DASH_FOR_LONG_VOWEL.sub("\u30fc", unicodedata.normalize("NFC", bare))
 
 
 def is_cjk(token: str) -> bool:
