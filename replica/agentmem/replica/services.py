@@ -29,7 +29,7 @@ from agentmem.core.reader_service import MAX_STALE_WAIT_S, StoreReader
 from agentmem.core.reading import add_embedding, checked_size
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
-from agentmem.core.times import now_us
+from agentmem.core.times import boot_time_s, now_us
 from agentmem.core.validation import (
     check_batch,
 )
@@ -150,15 +150,25 @@ class ReplicaReader(StoreReader):
     async def _reach_moment(
         self, as_of: reader_pb2.AsOf, context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
-        """Returns when searches show the revision that is asked for. Raises Unavailable (REPLICA_STALE)."""
-        self._check_reached(as_of)
+        """Returns when searches show the revision that is asked for.
+
+        Raises:
+            Unavailable: ``REPLICA_STALE``, they do not in time.
+            InvalidArgument: there was no such revision yet when the search came.
+        """
         if as_of.revision <= self._view().revision:
             return
         wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
+        # What had been acknowledged by now is waited for. What is not among that cannot be meant.
+        everything = Demand(as_of_s=boot_time_s(), fresh_field="as_of.revision")
         try:
-            await self._consistent_reads.reach(self._view_part, Demand(min_revision=as_of.revision), wait_s)
+            await self._consistent_reads.reach(self._view_part, everything, wait_s)
         except Unavailable as error:
-            raise self.refuse_revision(as_of.revision, self._view().revision) from error
+            if as_of.revision > self._view().revision:
+                raise self.refuse_revision(as_of.revision, self._view().revision) from error
+        newest = self._view().revision
+        if as_of.revision > newest:
+            raise invalid_field("as_of.revision", f"is {as_of.revision}; the newest revision is {newest}")
 
     async def _past_view(
         self,
