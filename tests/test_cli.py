@@ -355,6 +355,33 @@ def test_characters_that_mislead_are_shown_as_escapes(cli: Cli) -> None:
                 assert "\N{WOMAN}\u200d\N{ROCKET} \u05d0\u200f" in found
 
 
+def test_an_explanation_fits_80_columns(cli: Cli) -> None:
+    for content in ("Ana drinks green tea", "Ben drinks black tea", "Ana sails"):
+        assert cli("add", content, "--user-id", "ana", "--session-id", "s1").returncode == 0
+    options = ("--consistency", "strong", "--recency", "0.5", "--importance", "0.5")
+    done = cli("search", "who drinks tea?", "--explain", *options)
+    assert done.returncode == 0, done.stderr
+    hits, how, steps, signals = (part.splitlines() for part in done.stdout.split("\n\n"))
+    assert len(hits) == 3
+    assert [line.split()[:2] for line in how] == [
+        ["mode", "hybrid"],
+        ["matching", "3"],
+        ["looked", "for"],
+        ["embedded", "by"],
+    ]
+    assert "drink tea" in how[2]
+    assert steps[0].split() == ["STEP", "MS", "MEMORIES", "PLAN"]
+    names = ["COSINE", "BM25", "VECTOR", "TEXT", "RECENCY", "IMPORTANCE", "SESSION"]
+    assert signals[0].split() == ["HIT", "SCORE", *names]
+    assert [line.split()[0] for line in signals[1:]] == ["1", "2", "3"]
+    # The last column of the steps is wrapped where there is a terminal.
+    assert max(map(len, (*how, *signals))) <= 80
+    # Only what the search has.
+    words = cli("search", "tea", "--explain", "--mode", "text", "--consistency", "strong").stdout
+    assert words.split("\n\n")[-1].splitlines()[0].split() == ["HIT", "SCORE", "BM25"]
+    assert "embedded by" not in words
+
+
 def test_help_names_the_exit_codes(cli: Cli) -> None:
     assert "Exit codes" in cli("--help").stdout
     assert "--timeout-s" in cli("search", "--help").stdout

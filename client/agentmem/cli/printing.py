@@ -79,13 +79,16 @@ def print_hits(hits: Sequence[Hit]) -> None:
 
 
 def print_explanation(result: SearchResult, explanation: SearchExplanation) -> None:
-    """How a search was done: its steps, and what each score is made of."""
+    """How a search was done: its steps, and what each score is made of, by the place of the hit."""
     terminal.say()
-    terminal.say(
-        f"mode {explanation.mode or 'none'}: {explanation.matching_memories} of {explanation.live_memories} "
-        f"memories match the filter; looked for: {' '.join(explanation.tokens) or 'no words'}"
-        + (f"; embedded by {explanation.embedding_model}" if explanation.embedding_model else "")
-    )
+    document = {
+        "mode": explanation.mode or "none",
+        "matching": f"{explanation.matching_memories} of {explanation.live_memories} memories",
+        "looked for": " ".join(explanation.tokens) or "no words",
+        "embedded by": explanation.embedding_model,
+    }
+    print_fields({name: value for name, value in document.items() if value})
+    terminal.say()
     terminal.table(
         [
             (step.name, f"{step.milliseconds:.2f}", str(step.memories), step.plan)
@@ -93,14 +96,20 @@ def print_explanation(result: SearchResult, explanation: SearchExplanation) -> N
         ],
         ("STEP", "MS", "MEMORIES", "PLAN"),
     )
-    names = [each.name for each in fields(SearchSignals)]
+    # Ids would make these rows wider than most terminals.
+    names = [
+        each.name
+        for each in fields(SearchSignals)
+        if any(getattr(hit.signals, each.name, None) is not None for hit in result.hits)
+    ]
     if result.hits:
+        terminal.say()
         terminal.table(
             [
-                (hit.memory.id, f"{hit.score:.3f}", *(_signal(hit.signals, name) for name in names))
-                for hit in result.hits
+                (str(place), f"{hit.score:.3f}", *(_signal(hit.signals, name) for name in names))
+                for place, hit in enumerate(result.hits, 1)
             ],
-            ("ID", "SCORE", *(name.upper() for name in names)),
+            ("HIT", "SCORE", *(name.upper() for name in names)),
         )
 
 
