@@ -1,6 +1,8 @@
 """The `agentmem` command against a real cluster: what it prints, where, and its exit codes."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -380,6 +382,41 @@ def test_an_explanation_fits_80_columns(cli: Cli) -> None:
     words = cli("search", "tea", "--explain", "--mode", "text", "--consistency", "strong").stdout
     assert words.split("\n\n")[-1].splitlines()[0].split() == ["HIT", "SCORE", "BM25"]
     assert "embedded by" not in words
+
+
+def test_on_a_narrow_terminal_the_content_goes_below_the_other_columns(cli: Cli) -> None:
+    content = "Ana " + "likes to drink green tea in the garden " * 3
+    id = cli("add", content.strip(), "--user-id", "ana").stdout.strip()
+    assert len(id) == 36
+    master, slave = pty.openpty()
+    try:
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "agentmem.cli",
+                "search",
+                "tea",
+                "-n",
+                cli.namespace,
+                "--target",
+                cli.target,
+                "--consistency=strong",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=slave,
+            timeout=COMMAND_TIMEOUT_S,
+            env=os.environ | {"COLUMNS": "80", "TERM": "xterm"},
+            check=True,
+        )
+        lines = os.read(master, 65536).decode().splitlines()
+    finally:
+        os.close(slave)
+        os.close(master)
+    assert lines[0].split()[-2:] == ["ana", id]
+    assert max(map(len, lines)) <= 80
+    assert all(line.startswith("    ") for line in lines[1:])
+    assert " ".join(" ".join(lines[1:]).split()) == content.strip()
 
 
 def test_help_names_the_exit_codes(cli: Cli) -> None:

@@ -21,6 +21,7 @@ from rich.text import Text
 
 _GAP = "  "
 _MIN_LAST_COLUMN_CELLS = 24
+_INDENT_BELOW_CELLS = 4
 # Memories are other people's text. Control characters could drive the terminal; bidirectional embeddings,
 # overrides and isolates show a line in another order than it has; characters without width make two ids look
 # like one. What scripts and emoji are written with (joiners, left-to-right and right-to-left marks) stays.
@@ -64,7 +65,10 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> None:
-    """Prints aligned columns. On a terminal the last column wraps; elsewhere a row is a line."""
+    """Prints aligned columns. Elsewhere than on a terminal a row is a line.
+
+    On one the last column wraps, and goes below the others when these leave it too little room.
+    """
     cells = [
         [printable(" ".join(cell.split())) for cell in row] for row in ([header] if header else []) + [*rows]
     ]
@@ -72,15 +76,19 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) ->
         return
     widths = [max(cell_len(row[column]) for row in cells) for column in range(len(cells[0]) - 1)]
     indent = sum(widths) + len(_GAP) * len(widths)
+    is_below = _out.is_terminal and _out.width - indent < _MIN_LAST_COLUMN_CELLS
+    if is_below:
+        indent = _INDENT_BELOW_CELLS
     for number, row in enumerate(cells):
         head = "".join(set_cell_size(cell, width) + _GAP for cell, width in zip(row, widths, strict=False))
         parts = [row[-1]]
-        if _out.is_terminal:
-            width = max(_MIN_LAST_COLUMN_CELLS, _out.width - indent)
-            parts = [line.plain.rstrip() for line in Text(row[-1]).wrap(_out, width)] or [""]
-        style = "bold" if header and number == 0 else None
-        _out.print((head + parts[0]).rstrip(), style=style)
-        for part in parts[1:]:
+        is_header = bool(header) and number == 0
+        if _out.is_terminal and not is_header:
+            parts = [line.plain.rstrip() for line in Text(row[-1]).wrap(_out, _out.width - indent)] or [""]
+        style = "bold" if is_header else None
+        first = "" if is_below and not is_header else parts.pop(0)
+        _out.print((head + first).rstrip(), style=style)
+        for part in parts:
             _out.print(" " * indent + part, style=style)
 
 
