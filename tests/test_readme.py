@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,21 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def test_the_python_example_prints_what_it_says(shared_cluster: Cluster) -> None:
-    (example,) = blocks("python")
+def printing_examples() -> list[tuple[str, str]]:
+    """The Python examples, and what the README says that each prints."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [(text, printed) for (language, text), (_, printed) in pairwise(fenced) if language == "python"]
+
+
+@pytest.mark.parametrize(("example", "printed"), printing_examples(), ids=["start", "searches"])
+def test_the_python_examples_print_what_they_say(shared_cluster: Cluster, example: str, printed: str) -> None:
     assert '"127.0.0.1:50051"' in example  # the only word of it that a test cannot take as printed
     program = example.replace("127.0.0.1:50051", shared_cluster.writer.address)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
     )
     assert done.stderr == ""
-    assert done.stdout in blocks("")
+    assert done.stdout == printed
 
 
 def test_the_commands_run(shared_cluster: Cluster) -> None:
