@@ -73,7 +73,7 @@ status: $(STAMP) ## show the nodes of the running cluster
 stop: $(STAMP) ## stop everything that runs in DATA_DIR
 	$(BIN)/agentmem down --data-dir "$(DATA_DIR)"
 
-demo: $(STAMP) ## ask the questions of DATASET (default: the sample), print recall, write it to OUT
+demo: $(STAMP) ## ask the questions of DATASET (default: the sample), print recall and MRR, write them to OUT
 	$(BIN)/python bench/demo.py --data-dir "$(DATA_DIR)" $(if $(DATASET),--dataset "$(DATASET)") $(if $(OUT),--out "$(OUT)")
 
 crash: $(STAMP) ## kill the writer, cut its power, fail its disk (takes minutes): nothing may be lost

@@ -1,9 +1,15 @@
 """How well searches find the turns that answer a question, on conversations in the LoCoMo format.
 
-    python bench/demo.py [--dataset FOLDER] [--out FILE] [--data-dir FOLDER]
+    python bench/demo.py [--dataset FOLDER] [--json] [--out FILE] [--data-dir FOLDER]
 
 Every turn of every conversation becomes a memory. Every question of the categories 1 to 4 is then asked in
-each mode, and its recall@10 is the share of the turns named as its evidence among the ten hits. The cluster
+each mode, and the turns named as its evidence are looked for among the ten hits:
+
+    recall@5, recall@10    the share of them among the first 5, or 10
+    MRR                    1 / the place of the first of them; 0 when there is none
+    all@10                 1 when all of them are there, else 0
+
+and the means over the questions are printed, of each category, of each conversation, and of all. The cluster
 that runs in the data directory is used; without one, a temporary one is started and stopped again.
 """
 
@@ -14,7 +20,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +36,8 @@ from agentmem.client import AsyncClient, Client, SearchMode
 MODES = (SearchMode.TEXT, SearchMode.SEMANTIC, SearchMode.HYBRID)
 ASKED_CATEGORIES = (1, 2, 3, 4)
 TOP_K = 10
+FEW = 5
+FIGURES = ("recall@5", "recall@10", "mrr", "all@10")
 CONCURRENCY = 16
 TEMPORARY_REPLICAS = 2
 CALL_TIMEOUT_S = 30.0
@@ -38,9 +45,10 @@ CALL_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question with the namespace that it is asked in."""
+    """A question with the namespace that it is asked in, and the name of its conversation."""
 
     namespace: str
+    conversation: str
     text: str
     category: int
     evidence: frozenset[str]
@@ -54,7 +62,13 @@ def namespace(conversation: Conversation) -> str:
 def questions(loaded: Sequence[Conversation]) -> tuple[list[Asked], int]:
     """The questions to ask, and how many are left out because no turn is named as their evidence."""
     asked = [
-        Asked(namespace(conversation), question.text, question.category, frozenset(question.evidence))
+        Asked(
+            namespace(conversation),
+            conversation.name,
+            question.text,
+            question.category,
+            frozenset(question.evidence),
+        )
         for conversation in loaded
         for question in conversation.questions
         if question.category in ASKED_CATEGORIES
@@ -81,19 +95,18 @@ def add_missing(client: Client, loaded: Sequence[Conversation]) -> int:
     return added
 
 
-async def recalls(
-    endpoints: Sequence[str], asked: Sequence[Asked], mode: SearchMode, on_progress: Callable[[int], None]
-) -> list[float]:
-    """The recall of each question, in their order."""
-    results = [0.0] * len(asked)
-    remaining = iter(range(len(asked)))
+async def hits(
+    endpoints: Sequence[str], asked: Sequence[Asked], on_progress: Callable[[int], None]
+) -> dict[SearchMode, list[list[str]]]:
+    """The ids that each question finds in each mode, best first, in the order of the questions."""
+    results: dict[SearchMode, list[list[str]]] = {mode: [[] for _ in asked] for mode in MODES}
+    remaining = iter([(mode, position) for mode in MODES for position in range(len(asked))])
 
     async def ask(client: AsyncClient) -> None:
-        for position in remaining:
+        for mode, position in remaining:
             question = asked[position]
             found = await client.search(question.namespace, question.text, mode=mode, top_k=TOP_K)
-            hits = {hit.memory.id for hit in found.hits}
-            results[position] = len(question.evidence & hits) / len(question.evidence)
+            results[mode][position] = [hit.memory.id for hit in found.hits]
             on_progress(1)
 
     async with AsyncClient(*endpoints, timeout_s=CALL_TIMEOUT_S) as client:
@@ -106,35 +119,59 @@ async def recalls(
     return results
 
 
-def summary(asked: Sequence[Asked], results: Sequence[float]) -> dict[str, Any]:
-    """Mean recall over all questions and over those of each category."""
-    by_category: dict[int, list[float]] = defaultdict(list)
-    for question, recall in zip(asked, results, strict=True):
-        by_category[question.category].append(recall)
-    return _mean(results) | {
-        "by_category": {str(category): _mean(by_category[category]) for category in sorted(by_category)}
+def figures(evidence: frozenset[str], found: Sequence[str]) -> dict[str, float]:
+    """What one question adds to the means, by the name of the figure.
+
+    Args:
+        evidence: the turns that answer it, at least one.
+        found: ids, best first, ``TOP_K`` at most.
+    """
+    places = [place for place, name in enumerate(found, start=1) if name in evidence]
+    return {
+        "recall@5": sum(place <= FEW for place in places) / len(evidence),
+        "recall@10": len(places) / len(evidence),
+        "mrr": 1 / places[0] if places else 0.0,
+        "all@10": float(len(places) == len(evidence)),
     }
 
 
-def _mean(values: Sequence[float]) -> dict[str, Any]:
-    return {"recall@10": sum(values) / len(values) if values else None, "questions": len(values)}
+def summary(asked: Sequence[Asked], results: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The means over all questions, and over those of each category and each conversation.
+
+    Args:
+        asked: at least one.
+        results: what each of them found.
+    """
+    by_category: dict[str, list[dict[str, float]]] = {}
+    by_conversation: dict[str, list[dict[str, float]]] = {}
+    rows = []
+    for question, found in zip(asked, results, strict=True):
+        row = figures(question.evidence, found)
+        rows.append(row)
+        by_category.setdefault(str(question.category), []).append(row)
+        by_conversation.setdefault(question.conversation, []).append(row)
+    return _means(rows) | {
+        "by_category": {each: _means(by_category[each]) for each in sorted(by_category)},
+        "by_conversation": {each: _means(of_it) for each, of_it in by_conversation.items()},
+    }
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in FIGURES}
+    return {**means, "questions": len(rows)}
 
 
 def print_summaries(summaries: Mapping[str, dict[str, Any]]) -> None:
-    """A row for each mode, a column for each category."""
-    first = next(iter(summaries.values()))
-    categories = list(first["by_category"])
-    header = ["RECALL@10", *(CATEGORIES[int(category)] for category in categories), "ALL"]
-    rows = [
-        [mode, *(_recall(result["by_category"][category]) for category in categories), _recall(result)]
-        for mode, result in summaries.items()
-    ]
-    counts = [str(first["by_category"][category]["questions"]) for category in categories]
-    terminal.table([*rows, ["questions", *counts, str(first["questions"])]], header)
-
-
-def _recall(result: Mapping[str, Any]) -> str:
-    return f"{result['recall@10']:.3f}"
+    """A block for each mode, with a row for each category, each conversation, and all of them."""
+    for mode, result in summaries.items():
+        groups = {CATEGORIES[int(number)]: means for number, means in result["by_category"].items()}
+        groups |= {**result["by_conversation"], "ALL": result}
+        rows = [
+            [group, *(f"{means[name]:.3f}" for name in FIGURES), str(means["questions"])]
+            for group, means in groups.items()
+        ]
+        terminal.table(rows, [mode.upper(), *(name.upper() for name in FIGURES), "QUESTIONS"])
+        terminal.say()
 
 
 @contextmanager
@@ -142,10 +179,10 @@ def cluster_endpoints(data_dir: Path) -> Iterator[list[str]]:
     """The nodes of the cluster in the data directory, or of a temporary one."""
     endpoints = LocalCluster(data_dir).endpoints()
     if endpoints:
-        terminal.say(f"using the cluster in {data_dir}")
+        terminal.note(f"using the cluster in {data_dir}")
         yield endpoints
         return
-    terminal.say(
+    terminal.note(
         f"no cluster runs in {data_dir}: starting one writer and {TEMPORARY_REPLICAS} replicas for now"
     )
     with tempfile.TemporaryDirectory(prefix="agentmem-demo-") as folder:
@@ -157,7 +194,7 @@ def cluster_endpoints(data_dir: Path) -> Iterator[list[str]]:
             cluster.stop()
 
 
-def run(dataset: Path, out: Path | None, data_dir: Path) -> None:
+def run(dataset: Path, out: Path | None, data_dir: Path, *, as_json: bool) -> None:
     """Imports, asks, prints and writes."""
     start_s = time.monotonic()
     loaded = conversations.load_folder(dataset)
@@ -171,39 +208,42 @@ def run(dataset: Path, out: Path | None, data_dir: Path) -> None:
             wait_serving(client, [node.id for node in client.topology().replicas])
             added = add_missing(client, loaded)
         imported_s = time.monotonic() - start_s
-        summaries = {}
         with terminal.progress("asking", len(MODES) * len(asked)) as on_progress:
-            for mode in MODES:
-                results = asyncio.run(recalls(endpoints, asked, mode, on_progress))
-                summaries[str(mode)] = summary(asked, results)
+            found = asyncio.run(hits(endpoints, asked, on_progress))
+    summaries = {str(mode): summary(asked, of_mode) for mode, of_mode in found.items()}
+    text = json.dumps(summaries, indent=2)
+    if as_json:
+        print(text)
+    else:
+        print_summaries(summaries)
     turns = sum(len(conversation.turns) for conversation in loaded)
-    print_summaries(summaries)
-    terminal.say(
+    terminal.note(
         f"{len(loaded)} conversations, {turns} turns ({added} imported now); "
         f"{skipped} questions without evidence left out; "
         f"{time.monotonic() - start_s:.1f} s in all, {imported_s:.1f} s until searchable"
     )
     if out is not None:
         try:
-            out.write_text(json.dumps(summaries, indent=2) + "\n")
+            out.write_text(text + "\n")
         except OSError as error:
             raise usage_error(f"cannot write {out}: {error.strerror}") from error
-        terminal.say(f"written to {out}")
+        terminal.note(f"written to {out}")
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Recall of searches on conversations in the LoCoMo format.")
     parser.add_argument(
         "--dataset", type=Path, default=bundled.FOLDER, help="folder of *.json; default: the sample"
     )
-    parser.add_argument("--out", type=Path, help="write the results there as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--out", type=Path, help="write the results there as JSON, too")
     parser.add_argument("--data-dir", type=Path, default=Path(".agentmem"), help="where a cluster may run")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     # So that a temporary cluster is stopped then too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        run(arguments.dataset, arguments.out, arguments.data_dir)
+        run(arguments.dataset, arguments.out, arguments.data_dir, as_json=arguments.json)
     except ConversationError as error:
         terminal.fail(str(error))
         return ExitCode.USAGE
