@@ -139,10 +139,9 @@ def test_a_word_of_the_neighbours_counts_once_and_where_it_counts_most() -> None
         TextHits(np.array([4], dtype=np.uint64), np.array([7.0])),
     ]
     spoken = [keys((0, 1), (0, 3)), keys((NO_SESSION, 0))]
-    bm25 = np.array([2.0, 0.0, 4.0, 7.0])
     # 0.6 of the nearest neighbour's 4 for the second; the others have more themselves.
-    np.testing.assert_allclose(sessions.with_words(bm25, places, words, spoken), [2.0, 2.4, 4.0, 7.0])
-    np.testing.assert_allclose(sessions.with_words(bm25, places, [], []), bm25)
+    np.testing.assert_allclose(sessions.more_words(places, words, spoken), [0.0, 2.4, 0.0, 0.0])
+    np.testing.assert_allclose(sessions.more_words(places, [], []), [0.0, 0.0, 0.0, 0.0])
 
 
 def test_what_stands_beside_a_hit_in_its_session_is_found_before_what_does_not(replica: Replica) -> None:

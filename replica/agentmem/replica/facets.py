@@ -192,7 +192,7 @@ class Facets:
             ordinals: uint64 [n], all in ``live``.
             live, rows: those of a view.
         """
-        found = np.searchsorted(self._ordinals.rows(rows), ordinals)
+        found = self.rows_of(ordinals, rows)
         codes = self._session_codes.rows(rows)[found]
         ranks = self._session_places.rows(rows)[found]
         # A session may be noted too early for this view, which costs time and changes nothing.
@@ -210,7 +210,7 @@ class Facets:
         Args: as of ``session_places``; ``allowed`` is a part of ``live``.
         """
         found = OrdinalSet()
-        codes = self._session_codes.rows(rows)[np.searchsorted(self._ordinals.rows(rows), ordinals)]
+        codes = self._session_codes.rows(rows)[self.rows_of(ordinals, rows)]
         for code, ordinal in zip(codes.tolist(), ordinals.tolist(), strict=True):
             if code != NO_SESSION:
                 session = self._of_session(code) & live
@@ -222,16 +222,21 @@ class Facets:
         """Whether any memory was in a session."""
         return bool(self._sessions)
 
-    def values(self, field: str, ordinals: OrdinalArray, rows: int) -> npt.NDArray[Any]:
-        """A number or time of each of some memories, float64 or int64 [n]; NO_TIME for one that has none.
+    def rows_of(self, ordinals: OrdinalArray, rows: int) -> npt.NDArray[np.intp]:
+        """The row of each of some memories, [n].
 
         Args:
             ordinals: uint64 [n], each added.
             rows: those of a view.
         """
-        values: npt.NDArray[Any] = self._columns[field].rows(rows)[
-            np.searchsorted(self._ordinals.rows(rows), ordinals)
-        ]
+        known = self._ordinals.rows(rows)
+        if len(ordinals) == rows and np.array_equal(ordinals, known):
+            return np.arange(rows)
+        return np.searchsorted(known, ordinals)
+
+    def values(self, field: str, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+        """A number or time of each row, float64 or int64 [n]; NO_TIME for one that has none."""
+        values: npt.NDArray[Any] = self._columns[field].rows(self.rows)[rows]
         return values
 
     def _of_session(self, code: int) -> OrdinalSet:

@@ -116,7 +116,12 @@ def _cheaper(statistics: Statistics, segments: Segments) -> Plan:
 
 def pushes_down(matching: int, live: int, fetch_hits: int) -> bool:
     """Whether a text query names the matching ordinals rather than fetching ``fetch_hits`` to filter them."""
-    return matching < live and matching * PUSH_DOWN_NS_PER_ORDINAL <= fetch_hits * FETCH_NS_PER_HIT
+    return matching < live and push_down_hits(matching) <= fetch_hits
+
+
+def push_down_hits(matching: int) -> int:
+    """How many hits could be fetched in the time that it takes to name the matching ordinals."""
+    return matching * PUSH_DOWN_NS_PER_ORDINAL // FETCH_NS_PER_HIT
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from agentmem.core.filters import Filter
 from agentmem.core.records import FloatVector
 from agentmem.replica import ranking, sessions
+from agentmem.replica.bm25 import Bm25
 from agentmem.replica.fuzziness import ANY_FUZZINESS, Fuzziness
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.ranking import Scores, Weights
@@ -19,7 +21,9 @@ from agentmem.replica.trace import Trace
 from agentmem.replica.vectors import VectorHits
 from agentmem.replica.view import NamespaceView, View
 
-# Hybrid ranks the best of each signal against each other: this many of each, and more for a large top_k.
+# Hybrid ranks all that match against each other when they are so few, and else the best of each signal: this
+# many of each, and more for a large top_k.
+MAX_RANKED_WHOLE = 1000
 MIN_CANDIDATES = 200
 CANDIDATES_PER_HIT = 2
 # Of the best by words and by meaning, so many bring their neighbours in the session with them.
@@ -147,7 +151,8 @@ def _chosen(namespace: NamespaceView, query: SearchQuery, hits: _Hits) -> list[S
         places = places[hits.scores >= query.min_score]
     if query.order != "score":
         ordinals = hits.ordinals[places]
-        times = namespace.facets.values("event_time", ordinals, namespace.facet_rows)
+        rows = namespace.facets.rows_of(ordinals, namespace.facet_rows)
+        times = namespace.facets.values("event_time", rows)
         in_order = np.lexsort((ordinals, times))
         places = places[in_order if query.order == "oldest" else in_order[::-1]]
     places = places[: query.top_k]
@@ -208,6 +213,8 @@ def _hybrid(
         query.weights.importance,
     ).in_proportion()
     depth = max(MIN_CANDIDATES, CANDIDATES_PER_HIT * query.top_k)
+    if len(allowed) <= MAX_RANKED_WHOLE:
+        depth = max(depth, len(allowed))
     texts, nearest = NO_HITS, _NO_VECTOR_HITS
     if weights.text:
         texts = _by_text(view, namespace, query, allowed, depth, trace)
@@ -220,27 +227,32 @@ def _hybrid(
         )
         step.memories = len(candidates)
     with trace.step("rank") as step:
-        bm25 = _all_bm25(view, namespace, query, candidates, texts, is_complete=len(texts.ordinals) < depth)
         cosines = _all_cosines(namespace, query, candidates, nearest)
-        bm25_with, cosines_with = bm25, ranking.positive(cosines)
+        more_words, cosines_with = np.zeros(len(candidates)), ranking.positive(cosines)
         if conversational and (weights.text or weights.vector):
-            bm25_with, cosines_with = _with_sessions(
-                view, namespace, query, allowed, candidates, bm25, cosines
+            more_words, cosines_with = _of_sessions(
+                view, namespace, query, allowed, candidates, texts, cosines_with
             )
             step.plan = "with shares of the neighbours in the session"
-        times_us = namespace.facets.values("event_time", candidates, namespace.facet_rows)
-        vector, text, session = ranking.relevance(weights, cosines, bm25, cosines_with, bm25_with)
-        signals = ranking.Signals(
-            vector=vector,
-            text=text,
-            recency=ranking.recency(times_us, query.now_us, query.half_life_us),
-            importance=namespace.facets.values("importance", candidates, namespace.facet_rows),
-            session=session,
-        )
-        scores = signals.scores(weights)
-        places = ranking.best(candidates, scores, query.top_k, times_us)
+        rows = namespace.facets.rows_of(candidates, namespace.facet_rows)
+        times_us = namespace.facets.values("event_time", rows)
+        recency = ranking.recency(times_us, query.now_us, query.half_life_us)
+        importance = namespace.facets.values("importance", rows)
+        look_up = None
+        if len(texts.ordinals) == depth and view.text is not None:
+            look_up = partial(view.text.scores, namespace.state.number, len(namespace.live), query.text)
+        bm25 = Bm25(candidates, texts, look_up)
+        while True:
+            vector, text, session = ranking.relevance(
+                weights, cosines, bm25.scores, cosines_with, bm25.scores + more_words
+            )
+            signals = ranking.Signals(vector, text, recency, importance, session)
+            scores = signals.scores(weights)
+            places = ranking.best(candidates, scores, query.top_k, times_us)
+            if not bm25.learn(scores, scores[places[-1]], weights.text, more_words):
+                break
         step.memories = len(places)
-    explained = _explained(weights, signals, cosines, bm25, conversational=conversational)
+    explained = _explained(weights, signals, cosines, bm25.scores, conversational=conversational)
     return _Hits(
         candidates[places], scores[places], {name: values[places] for name, values in explained.items()}
     )
@@ -270,49 +282,24 @@ def _candidates(
         )
         sources.append("their neighbours in the session")
     if len(found) < len(allowed):
-        everything = ordinal_array(allowed)
         if weights.recency:
-            found |= _highest(namespace, "event_time", everything, depth)
+            found |= _highest(namespace, "event_time", allowed, depth)
             sources.append("the newest")
         if weights.importance:
-            found |= _highest(namespace, "importance", everything, depth)
+            found |= _highest(namespace, "importance", allowed, depth)
             sources.append("the most important")
         if len(found) < query.top_k:
-            found |= _highest(namespace, "event_time", everything, query.top_k)
+            found |= _highest(namespace, "event_time", allowed, query.top_k)
             sources.append("the newest to fill up")
     return ordinal_array(found), ", ".join(filter(None, sources))
 
 
-def _highest(namespace: NamespaceView, column: str, ordinals: OrdinalArray, count: int) -> OrdinalSet:
-    """The ordinals with the highest numbers or times."""
-    values = namespace.facets.values(column, ordinals, namespace.facet_rows)
+def _highest(namespace: NamespaceView, column: str, allowed: OrdinalSet, count: int) -> OrdinalSet:
+    """The allowed memories with the highest numbers or times."""
+    ordinals = ordinal_array(allowed)
+    rows = namespace.facets.rows_of(ordinals, namespace.facet_rows)
+    values = namespace.facets.values(column, rows)
     return ordinal_set(ordinals[ranking.best(ordinals, values, count)])
-
-
-def _all_bm25(
-    view: View,
-    namespace: NamespaceView,
-    query: SearchQuery,
-    candidates: OrdinalArray,
-    texts: TextHits,
-    *,
-    is_complete: bool,
-) -> Scores:
-    """The BM25 score of each candidate, float64 [n]; 0 for one that shares no word.
-
-    Args:
-        is_complete: whether ``texts`` has all that share a word.
-    """
-    bm25 = np.zeros(len(candidates))
-    if not len(texts.ordinals):
-        return bm25
-    bm25[np.searchsorted(candidates, texts.ordinals)] = texts.scores
-    if not is_complete and view.text is not None:
-        unknown = np.flatnonzero(bm25 == 0)
-        bm25[unknown] = view.text.scores(
-            namespace.state.number, len(namespace.live), query.text, candidates[unknown]
-        )
-    return bm25
 
 
 def _all_cosines(
@@ -329,26 +316,27 @@ def _all_cosines(
     return cosines
 
 
-def _with_sessions(
+def _of_sessions(
     view: View,
     namespace: NamespaceView,
     query: SearchQuery,
     allowed: OrdinalSet,
     candidates: OrdinalArray,
-    bm25: Scores,
-    cosines: FloatVector,
+    texts: TextHits,
+    cosines: Scores,
 ) -> tuple[Scores, Scores]:
-    """BM25 scores and positive cosines of the candidates with what their sessions add, float64 [n]."""
+    """The BM25 that the candidates have from their sessions, and their cosines with what these add.
+
+    Args:
+        cosines: not negative, float64 [n].
+    """
     words: list[TextHits] = []
-    if bm25.any() and view.text is not None:
+    if len(texts.ordinals) and view.text is not None:
         words = view.text.word_hits(namespace.state.number, len(namespace.live), query.text, allowed)
     placed = np.concatenate([candidates, *(hits.ordinals for hits in words)])
     where = sessions.keys(namespace.facets.session_places(placed, namespace.live, namespace.facet_rows))
     own, *spoken = np.split(where, np.cumsum([len(candidates), *(len(hits.ordinals) for hits in words)])[:-1])
-    return (
-        sessions.with_words(bm25, own, words, spoken),
-        sessions.with_likeness(ranking.positive(cosines), own),
-    )
+    return sessions.more_words(own, words, spoken), sessions.with_likeness(cosines, own)
 
 
 def _explained(

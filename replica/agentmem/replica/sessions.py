@@ -56,17 +56,16 @@ def with_likeness(cosines: Scores, candidates: _Keys) -> Scores:
     return total
 
 
-def with_words(bm25: Scores, candidates: _Keys, words: Sequence[TextHits], spoken: Sequence[_Keys]) -> Scores:
-    """The BM25 scores with shares of the words that neighbours have, float64 [n].
+def more_words(candidates: _Keys, words: Sequence[TextHits], spoken: Sequence[_Keys]) -> Scores:
+    """The BM25 that each candidate has from the words of its neighbours, float64 [n].
 
     Args:
-        bm25: of each candidate, float64 [n].
-        candidates: their places, from ``keys``.
+        candidates: the places of n memories, from ``keys``.
         words: for each word of the question the memories that have it, with its part of their scores.
         spoken: the places of these.
     """
     if not words:
-        return bm25
+        return np.zeros(len(candidates))
     known, columns = np.unique(np.concatenate(spoken), return_inverse=True)
     table = np.zeros((len(words), len(known)))
     start = 0
@@ -79,10 +78,8 @@ def with_words(bm25: Scores, candidates: _Keys, words: Sequence[TextHits], spoke
     for distance, share in enumerate(WORD_SHARES, start=1):
         for place in (candidates - distance, candidates + distance):
             np.maximum(highest, share * rows.at(place), out=highest)
-    in_session = candidates != _NOWHERE
-    total = bm25.copy()
-    total[in_session] += (highest - own)[:, in_session].sum(axis=0)
-    return total
+    more: Scores = (highest - own).sum(axis=0)
+    return np.where(candidates == _NOWHERE, 0.0, more)
 
 
 class _Rows:

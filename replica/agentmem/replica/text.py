@@ -30,7 +30,7 @@ from agentmem.replica import cjk_questions
 from agentmem.replica.cjk_questions import Piece
 from agentmem.replica.fuzziness import Fuzziness
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
-from agentmem.replica.planner import OVERFETCH, pushes_down
+from agentmem.replica.planner import OVERFETCH, push_down_hits, pushes_down
 from agentmem.replica.scripts import JOINERS, bigrams, is_cjk, runs
 from agentmem.replica.sought import (
     MAX_QUERY_TOKENS,
@@ -50,7 +50,7 @@ MIN_FETCH_HITS = 64
 MAX_NEAR_WORDS = 64
 MORE_NEAR_WORDS = 8
 # What a search reads of the hits of single words, the rarest words first, each of them whole or not at all.
-MAX_WORD_HITS = 4000
+MAX_WORD_HITS = 6000
 # As alternatives of a query ordinals take 0.2 ms per 100; as a set 0.9 ms per 100, but 4 ms per 3,000.
 MAX_ALTERNATIVE_ORDINALS = 1000
 
@@ -294,7 +294,8 @@ class TextSearcher:
     ) -> list[TextHits]:
         """For each token of the text the allowed documents that have it, with its part of their scores.
 
-        The rarest tokens come first; of those that are in many documents there is nothing.
+        The rarest tokens come first; of those that cost too much there is nothing: it would be read of each
+        document that has one, or looked up for each that is allowed, whichever is cheaper.
 
         Args: as of ``search``.
         """
@@ -303,10 +304,14 @@ class TextSearcher:
         for one in self._seeker(namespace_number, documents).tokens(query_tokens(text))[:MAX_QUERY_TOKENS]:
             ((_, term),) = one.terms
             frequency = self._searcher.doc_freq(one.field, term)
-            left -= frequency
+            is_pushed_down = pushes_down(len(allowed), documents, frequency)
+            left -= push_down_hits(len(allowed)) if is_pushed_down else frequency
             if left < 0:
                 break
-            found.append(_cut_to(self._fetch(_query(one), frequency), allowed))
+            if is_pushed_down:
+                found.append(self._search_among(_query(one), allowed, len(allowed)))
+            else:
+                found.append(_cut_to(self._fetch(_query(one), frequency), allowed))
         return found
 
     def scores(self, namespace_number: int, documents: int, text: str, ordinals: OrdinalArray) -> Scores:
