@@ -42,7 +42,7 @@ from agentmem.replica.past_views import RETRY_AFTER_S as PAST_RETRY_AFTER_S
 from agentmem.replica.past_views import PastView, PastViews
 from agentmem.replica.search import WORD_MODES, Mode, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.search_requests import explanation_of, query_of, signals_of
-from agentmem.replica.trace import Trace
+from agentmem.replica.trace import Step, Trace
 from agentmem.replica.view import View
 from agentmem.v1 import reader_pb2, replication_pb2, replication_pb2_grpc, writer_pb2, writer_pb2_grpc
 
@@ -132,12 +132,13 @@ class ReplicaReader(StoreReader):
             return await self._searches.run(search_in)
         await self._reach_moment(request.as_of, context)
         needs_text = bool(query.text) and query.mode != "semantic"
+        trace = Trace()
         for _ in range(MAX_SEARCHES_AGAIN):
-            past = await self._past_view(request.namespace, moment, context, needs_text=needs_text)
+            past = await self._past_view(request.namespace, moment, context, trace, needs_text=needs_text)
             if past is None:
                 continue
             try:
-                return await self._searches.run(search_in, past)
+                return await self._searches.run(search_in, past, trace.steps)
             except PastMovedError:
                 continue  # it is built anew, or refused
         raise Unavailable(
@@ -175,18 +176,32 @@ class ReplicaReader(StoreReader):
         namespace: str,
         moment: Moment,
         context: grpc.aio.ServicerContext[Any, Any],
+        trace: Trace,
         *,
         needs_text: bool,
     ) -> PastView | None:
         """The namespace at a moment of the past; None when it was changed as soon as it was built."""
-        found = await self._searches.run(self._past_views.find, namespace, moment, needs_text=needs_text)
-        if found is not None:
+        find = partial(self._past_views.find, namespace, moment, needs_text=needs_text)
+        with trace.step("past") as step:
+            found = await self._searches.run(find)
+            plan = "an index of that moment, kept"
+            if found is None:
+                # In time for the answer, and for those of the others in a batch.
+                wait_s = PAST_WAIT_SHARE * allowed_wait_s(context, MAX_PAST_WAIT_S)
+                await self._past_views.build(namespace, moment, needs_text=needs_text, wait_s=wait_s)
+                # The build may have begun for somebody else, before what this search has to show was there.
+                found = await self._searches.run(find)
+                plan = "an index of that moment, built for this search"
+            if found is None:
+                step.plan = "built, and changed at once: again"
+                return None
+            if not found.view.namespaces:
+                plan = "a namespace that was never written to"
+            elif found.source is None:
+                plan = "the present: nothing has changed since"
+            step.plan = plan
+            step.memories = sum(len(each.live) for each in found.view.namespaces.values())
             return found
-        # In time for the answer, and for those of the others in a batch.
-        wait_s = PAST_WAIT_SHARE * allowed_wait_s(context, MAX_PAST_WAIT_S)
-        await self._past_views.build(namespace, moment, needs_text=needs_text, wait_s=wait_s)
-        # The build may have begun for somebody else, before what this search has to show was there.
-        return await self._searches.run(self._past_views.find, namespace, moment, needs_text=needs_text)
 
     async def BatchSearchMemories(
         self, request: reader_pb2.BatchSearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -221,20 +236,27 @@ class ReplicaReader(StoreReader):
         query: SearchQuery,
         given: FloatVector | None,
         past: PastView | None = None,
+        steps: Sequence[Step] = (),
     ) -> reader_pb2.SearchMemoriesResponse:
-        """Raises PastMovedError when the store no longer has what a view of the past shows."""
+        """Raises PastMovedError when the store no longer has what a view of the past shows.
+
+        Args:
+            steps: what was done before.
+        """
         view, at_us = (self._view(), now_us()) if past is None else (past.view, past.time_us)
         response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
         namespace = view.namespaces.get(request.namespace)
         if namespace is None:
+            if request.explain:
+                response.explanation.CopyFrom(explanation_of(Trace([*steps]), ""))
             return response
         state = namespace.state
         has_question = query.mode not in WORD_MODES and (query.text or given is not None)
         vector = self._query_vector(state, query.mode, query.text, given) if has_question else None
         query = replace(query, vector=vector, now_us=at_us)
-        trace = Trace()
+        trace = Trace([*steps])
         for _ in range(MAX_SEARCHES_AGAIN):
-            trace = Trace()
+            trace = Trace([*steps])
             hits = search(view, query, trace)
             with trace.step("read") as step:
                 gone = self._fill(response, hits, request)
