@@ -15,12 +15,15 @@ from memories import NAMESPACE, Replica, by_user, make_memory, unit_vectors
 from agentmem.core.filters import Filter
 from agentmem.core.records import FloatVector
 from agentmem.replica.bm25 import Bm25
-from agentmem.replica.ordinals import OrdinalArray
+from agentmem.replica.names import MAX_NAMES, NAMED_GAIN, names_in
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
+from agentmem.replica.planner import push_down_hits
 from agentmem.replica.ranking import Scores, Signals, Weights, relevance
 from agentmem.replica.ranking import best as best_places
-from agentmem.replica.search import MAX_RANKED_WHOLE, Order, SearchQuery, search
+from agentmem.replica.search import MAX_RANKED_WHOLE, MIN_CANDIDATES, Order, SearchQuery, search
 from agentmem.replica.sessions import LIKENESS_SHARES, WORD_SHARES
-from agentmem.replica.text import TextHits
+from agentmem.replica.text import MAX_WORD_HITS, TextHits
+from agentmem.replica.trace import Trace
 from agentmem.replica.view import View
 from agentmem.v1 import memory_pb2
 
@@ -28,6 +31,8 @@ NOW_US = 1_700_000_000_000_000
 DAY_US = 24 * 3600 * 1_000_000
 WORDS = ("boat", "harbour", "blue", "tea", "garden", "train", "late", "winter")
 USERS = ("ana", "ben")
+# Words that are in no memory, some of which are a user's name.
+NAMES = ("Ana", "ben's", "Clara")
 DIMENSION = 8
 
 
@@ -114,6 +119,10 @@ def in_session(small: Small, own: Mapping[int, float], shares: Sequence[float], 
     return result
 
 
+def names(query: SearchQuery, user_id: str) -> bool:
+    return user_id in query.text.lower().replace("'", " ").split()
+
+
 def plain_scores(small: Small, query: SearchQuery, matching: Sequence[Known]) -> dict[int, float]:
     """The hybrid score of each matching memory, by the definition."""
     bm25 = small.bm25(query.text) if query.text else {}
@@ -139,6 +148,11 @@ def plain_scores(small: Small, query: SearchQuery, matching: Sequence[Known]) ->
         text=query.weights.text if query.text else 0.0,
     )
     total = weights.vector + weights.text + weights.recency + weights.importance
+    named = {known.ordinal for known in matching if names(query, known.memory.user_id)}
+    if query.conversational:
+        for signal, its_more in ((text, text_more), (vector, vector_more)):
+            for each in named:
+                its_more[each] += (NAMED_GAIN - 1) * (signal[each] + its_more[each])
     highest_text = max(text[each] + text_more[each] for each in text) or 1.0
     highest_vector = max(vector[each] + vector_more[each] for each in vector) or 1.0
     scores = {}
@@ -158,17 +172,17 @@ WEIGHT = st.sampled_from([0.0, 0.2, 1.0, 3.0])
 OFTEN_NO_WEIGHT = st.sampled_from([0.0, 0.0, 1.0, 3.0])
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
-    words=st.lists(st.sampled_from(WORDS), max_size=4, unique=True),
+    words=st.lists(st.sampled_from([*WORDS, *NAMES]), max_size=4, unique=True),
     row=st.one_of(st.none(), st.integers(0, 159)),
     weights=st.builds(Weights, WEIGHT, WEIGHT, OFTEN_NO_WEIGHT, OFTEN_NO_WEIGHT),
     half_life_days=st.sampled_from([1, 10, 400]),
-    user=st.sampled_from([None, *USERS]),
+    user=st.sampled_from([None, None, None, *USERS]),
     top_k=st.sampled_from([1, 10, 200, 200]),
     min_score=st.sampled_from([None, None, 0.3]),
     order=st.sampled_from(["score", "newest", "oldest"]),
-    conversational=st.booleans(),
+    conversational=st.sampled_from([True, True, False]),
 )
 def test_hits_are_those_of_a_plain_loop(
     small: Small,
@@ -230,6 +244,7 @@ class Large:
                 f"m{number}",
                 " ".join(random.choice(WORDS, 4).tolist()),
                 session_id=f"s{number // 20}",
+                user_id=("ana", "ben")[number % 2],
                 importance=round(float(random.random()) * 0.9, 6),
                 event_time_us=NOW_US - (10 + int(random.integers(0, 1000))) * DAY_US,
             )
@@ -277,24 +292,24 @@ def test_a_hit_that_words_did_not_find_has_its_own_bm25(large: Large, conversati
     assert below > 100
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(
-    seed=st.integers(0, 10_000),
-    found=st.integers(1, 30),
-    top_k=st.integers(1, 15),
-    weights=st.builds(Weights, WEIGHT, st.sampled_from([0.1, 1.0, 3.0]), OFTEN_NO_WEIGHT),
-    session_words=st.sampled_from([0.0, 0.5, 4.0]),
-)
-def test_what_is_not_looked_up_would_not_change_the_hits(
-    seed: int, found: int, top_k: int, weights: Weights, session_words: float
-) -> None:
-    random = np.random.default_rng(seed)
+def test_what_is_not_looked_up_would_not_change_the_hits() -> None:
+    rounds = [_rounds_of_looking_up(np.random.default_rng(seed)) for seed in range(4000)]
+    # Mostly one does; when one that was looked up changes the scale of all scores, another may be needed.
+    assert set(rounds) == {0, 1, 2}
+
+
+def _rounds_of_looking_up(random: np.random.Generator) -> int:
+    """Checks the hits among some drawn candidates, and says how often scores were looked up."""
     count = 40
-    weights = weights.in_proportion()
+    top_k, found = random.integers(1, 12, size=2).tolist()
+    vector, text = random.choice([0.1, 1.0, 3.0], size=2).tolist()
+    weights = Weights(vector, text, float(random.choice([0.0, 1.0, 3.0]))).in_proportion()
+    session_words = random.choice([0.0, 0.5, 4.0, 10.0])
     candidates = np.arange(100, 100 + count, dtype=np.uint64)
     bm25 = np.maximum(0.0, random.normal(1, 2, count))
     cosines, recency = random.random(count), random.random(count)
     more_words = session_words * np.maximum(0.0, random.normal(-1, 2, count))
+    gains = random.choice([1.0, NAMED_GAIN], count)
     # As a search by words finds them: the best, and only what shares a word.
     best = np.argsort(-bm25)[:found]
     best = best[bm25[best] > 0]
@@ -305,20 +320,61 @@ def test_what_is_not_looked_up_would_not_change_the_hits(
         return bm25[ordinals.astype(np.int64) - 100]
 
     def hits(known: Scores) -> tuple[Scores, list[int]]:
-        vector, text, session = relevance(weights, cosines, known, cosines, known + more_words)
+        vector, text, session = relevance(
+            weights, cosines, known, cosines * gains, (known + more_words) * gains
+        )
         scores = Signals(vector, text, recency, np.zeros(count), session).scores(weights)
         return scores, best_places(candidates, scores, top_k).tolist()
 
     lazily = Bm25(candidates, TextHits(candidates[best], bm25[best]), look_up)
-    while True:
+    rounds = 0
+    scores, places = hits(lazily.scores)
+    while lazily.learn(scores, scores[places[-1]], weights.text, more_words, gains):
         scores, places = hits(lazily.scores)
-        if not lazily.learn(scores, scores[places[-1]], weights.text, more_words):
-            break
+        rounds += 1
     all_scores, all_places = hits(bm25)
     assert places == all_places
     np.testing.assert_allclose(scores[places], all_scores[all_places])
     np.testing.assert_allclose(lazily.scores[places], bm25[places])
     assert len(set(asked)) == len(asked)
+    return rounds
+
+
+def test_all_that_match_are_ranked_when_they_are_not_many(large: Large) -> None:
+    """What is neither among the best by words nor among the nearest may be the best of all."""
+    question = SearchQuery(NAMESPACE, "tea garden", large.rows[3], "text", by_user("ana"), 1000, NOW_US)
+    text = {hit.ordinal: hit.score for hit in search(large.view, replace(question, vector=None))}
+    semantic = search(large.view, replace(question, mode="semantic"))
+    assert MIN_CANDIDATES < len(semantic) <= MAX_RANKED_WHOLE
+    vector = {hit.ordinal: max(0.0, hit.score) for hit in semantic}
+    most = (max(vector.values()), max(text.values()))
+    plain = {each: (vector[each] / most[0] + text.get(each, 0.0) / most[1]) / 2 for each in vector}
+    hybrid = replace(question, mode="hybrid", conversational=False)
+    found = {hit.ordinal: hit.score for hit in search(large.view, hybrid)}
+    assert found == pytest.approx(plain, abs=1e-5)
+    trace = Trace()
+    search(large.view, replace(hybrid, top_k=10), trace)
+    assert {step.name: step.memories for step in trace.steps}["candidates"] == len(plain)
+
+
+def test_the_words_of_few_are_looked_up_and_those_of_many_are_read(large: Large) -> None:
+    """With the same result, and within the bound on what is read."""
+    namespace = large.view.namespaces[NAMESPACE]
+    assert large.view.text is not None
+    question = (namespace.state.number, len(namespace.live), "tea garden boat")
+    few = OrdinalSet(sorted(namespace.live)[100:150])
+    of_all = large.view.text.word_hits(*question, namespace.live)
+    of_few = large.view.text.word_hits(*question, few)
+    assert len(of_all) == len(of_few) == 3
+    for read, looked_up in zip(of_all, of_few, strict=True):
+        assert len(read.ordinals) > push_down_hits(len(few))
+        kept = np.isin(read.ordinals, ordinal_array(few))
+        assert kept.any()
+        np.testing.assert_array_equal(looked_up.ordinals, read.ordinals[kept])
+        np.testing.assert_allclose(looked_up.scores, read.scores[kept])
+    long = " ".join(WORDS * 2)
+    many = large.view.text.word_hits(*question[:2], long, namespace.live)
+    assert 0 < sum(len(each.ordinals) for each in many) <= MAX_WORD_HITS
 
 
 def test_text_in_the_order_of_time_is_of_all_that_are_found(large: Large) -> None:
@@ -333,3 +389,23 @@ def test_text_in_the_order_of_time_is_of_all_that_are_found(large: Large) -> Non
         expected = sorted(times, key=lambda ordinal: (times[ordinal], ordinal), reverse=is_reversed)[:5]
         hits = search(large.view, replace(query, top_k=5, order=order))  # type: ignore[arg-type]
         assert [hit.ordinal for hit in hits] == expected
+
+
+def test_names_in_a_question() -> None:
+    assert names_in("") == []
+    assert names_in("What will Ana Silva say?") == [
+        *("Ana", "ana", "Silva", "silva", "say"),
+        *(
+            "What will",
+            "what will",
+            "will Ana",
+            "will ana",
+            "Ana Silva",
+            "ana silva",
+            "Silva say",
+            "silva say",
+        ),
+    ]
+    assert {"caroline", "Caroline"} <= set(names_in("Caroline's cat"))
+    assert {"小雨", "雨昨", "小雨昨"} <= set(names_in("小雨昨天"))
+    assert len(names_in(" ".join(f"word{number}" for number in range(2000)))) == MAX_NAMES

@@ -187,7 +187,8 @@ class AsyncReads(AsyncConnection):
             order: of the hits, a SearchOrder or its name.
             weights, recency_half_life, conversational: of HYBRID alone: what each signal counts for; how old
                 a memory is, by event_time, when its recency is one half, a timedelta or seconds (30 days when
-                None); whether what is around a memory in its session adds to its score (it does when None).
+                None); whether what is around a memory in its session adds to its score, and that the question
+                names its user_id (they do when None).
             explain: the result says how the search was done, and why each hit has its score.
             as_of: what the search would have found then. The first of a moment takes a while, as the replica
                 makes an index for it: seconds for 100,000 memories.

@@ -61,7 +61,8 @@ class SearchSignals:
         cosine: -1 to 1.
         bm25: above 0.
         vector, text, recency, importance: as they count in HYBRID, 0 to 1, before the weights.
-        session: the part of the score that comes from around it in its session.
+        session: the part of the score that comes from around it in its session, and from the question naming
+            its user_id.
     """
 
     cosine: float | None = None

@@ -33,7 +33,7 @@ class Bm25:
         self.scores[np.searchsorted(candidates, texts.ordinals)] = texts.scores
         self._unknown = self.scores == 0
 
-    def learn(self, scores: Scores, worst: float, weight: float, more_words: Scores) -> bool:
+    def learn(self, scores: Scores, worst: float, weight: float, more_words: Scores, gains: Scores) -> bool:
         """Looks up what may change the hits, and says whether there was any.
 
         What words did not find has no higher BM25 than the last that they found. So of the others only those
@@ -44,13 +44,15 @@ class Bm25:
             worst: the score of the last hit so far.
             weight: of words.
             more_words: BM25 that the sessions add, float64 [n].
+            gains: what the sum of both is multiplied with, float64 [n].
         """
         if self._look_up is None or not self._unknown.any():
             return False
-        with_session = self.scores + more_words
-        highest = float(with_session.max())
-        may_change = scores + weight * self._lowest / highest >= worst
-        may_change |= with_session + self._lowest > highest
+        in_all = (self.scores + more_words) * gains
+        highest = float(in_all.max())
+        unseen = self._lowest * gains
+        may_change = scores + weight * unseen / highest >= worst
+        may_change |= in_all + unseen > highest
         wanted = np.flatnonzero(self._unknown & may_change)
         if not len(wanted):
             return False

@@ -35,7 +35,7 @@ class Signals:
     """What the scores of n memories are made of: float64 [n] each, 0 to 1, before the weights.
 
     Attributes:
-        session: the part of the score that comes from the session.
+        session: the part of the score that comes from the session, and from whom the question names.
     """
 
     vector: Scores
@@ -101,7 +101,7 @@ def relevance(
         weights: with a sum of 1.
         cosines: of each candidate, float [n]; NaN for one without an embedding, which has 0.
         bm25: of each candidate, float64 [n]; 0 for one that shares no word.
-        cosines_with_session, bm25_with_session: the same with what the session adds, which is not negative.
+        cosines_with_session, bm25_with_session: the same with what session and names add, not less.
     """
     vector, likeness = _scaled(positive(cosines), cosines_with_session)
     text, wording = _scaled(bm25, bm25_with_session)

@@ -9,17 +9,19 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from agentmem.core.filters import Filter
+from agentmem.core.filters import Condition, Filter, Kind
 from agentmem.core.records import FloatVector
 from agentmem.replica import ranking, sessions
 from agentmem.replica.bm25 import Bm25
 from agentmem.replica.fuzziness import ANY_FUZZINESS, Fuzziness
+from agentmem.replica.names import NAMED_GAIN, names_in
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.ranking import Scores, Weights
 from agentmem.replica.text import NO_HITS, TextHits, phrase_tokens, query_tokens
 from agentmem.replica.trace import Trace
 from agentmem.replica.vectors import VectorHits
 from agentmem.replica.view import NamespaceView, View
+from agentmem.v1 import filter_pb2
 
 # Hybrid ranks all that match against each other when they are so few, and else the best of each signal: this
 # many of each, and more for a large top_k.
@@ -212,6 +214,7 @@ def _hybrid(
         query.weights.recency,
         query.weights.importance,
     ).in_proportion()
+    has_question = bool(weights.text or weights.vector)
     depth = max(MIN_CANDIDATES, CANDIDATES_PER_HIT * query.top_k)
     if len(allowed) <= MAX_RANKED_WHOLE:
         depth = max(depth, len(allowed))
@@ -220,20 +223,26 @@ def _hybrid(
         texts = _by_text(view, namespace, query, allowed, depth, trace)
     if weights.vector:
         nearest = _by_vector(namespace, query, allowed, depth, trace)
-    conversational = query.conversational and namespace.facets.has_sessions()
+    conversational = query.conversational and has_question and namespace.facets.has_sessions()
     with trace.step("candidates") as step:
         candidates, step.plan = _candidates(
             namespace, query, weights, allowed, texts, nearest, depth, conversational=conversational
         )
         step.memories = len(candidates)
     with trace.step("rank") as step:
+        plans = []
         cosines = _all_cosines(namespace, query, candidates, nearest)
-        more_words, cosines_with = np.zeros(len(candidates)), ranking.positive(cosines)
-        if conversational and (weights.text or weights.vector):
+        cosines_with = ranking.positive(cosines)
+        more_words, gains = np.zeros(len(candidates)), np.ones(len(candidates))
+        if conversational:
             more_words, cosines_with = _of_sessions(
                 view, namespace, query, allowed, candidates, texts, cosines_with
             )
-            step.plan = "with shares of the neighbours in the session"
+            plans.append("with shares of the neighbours in the session")
+        if query.conversational and has_question and (named := _named(namespace, query, candidates)):
+            gains[np.searchsorted(candidates, ordinal_array(named))] = NAMED_GAIN
+            plans.append("more for whom the question names")
+        step.plan = ", ".join(plans)
         rows = namespace.facets.rows_of(candidates, namespace.facet_rows)
         times_us = namespace.facets.values("event_time", rows)
         recency = ranking.recency(times_us, query.now_us, query.half_life_us)
@@ -244,15 +253,15 @@ def _hybrid(
         bm25 = Bm25(candidates, texts, look_up)
         while True:
             vector, text, session = ranking.relevance(
-                weights, cosines, bm25.scores, cosines_with, bm25.scores + more_words
+                weights, cosines, bm25.scores, cosines_with * gains, (bm25.scores + more_words) * gains
             )
             signals = ranking.Signals(vector, text, recency, importance, session)
             scores = signals.scores(weights)
             places = ranking.best(candidates, scores, query.top_k, times_us)
-            if not bm25.learn(scores, scores[places[-1]], weights.text, more_words):
+            if not bm25.learn(scores, scores[places[-1]], weights.text, more_words, gains):
                 break
         step.memories = len(places)
-    explained = _explained(weights, signals, cosines, bm25.scores, conversational=conversational)
+    explained = _explained(weights, signals, cosines, bm25.scores, conversational=bool(plans))
     return _Hits(
         candidates[places], scores[places], {name: values[places] for name, values in explained.items()}
     )
@@ -300,6 +309,16 @@ def _highest(namespace: NamespaceView, column: str, allowed: OrdinalSet, count: 
     rows = namespace.facets.rows_of(ordinals, namespace.facet_rows)
     values = namespace.facets.values(column, rows)
     return ordinal_set(ordinals[ranking.best(ordinals, values, count)])
+
+
+def _named(namespace: NamespaceView, query: SearchQuery, candidates: OrdinalArray) -> OrdinalSet:
+    """The candidates whose user_id is in the question."""
+    names = names_in(query.text)
+    if not names:
+        return OrdinalSet()
+    theirs = Condition("user_id", Kind.TEXT, filter_pb2.OPERATOR_IN, tuple(names))
+    among = ordinal_set(candidates)
+    return namespace.facets.matching(theirs, among, namespace.facet_rows, namespace.memories) & among
 
 
 def _all_cosines(
@@ -354,6 +373,6 @@ def _explained(
         explained["recency"] = signals.recency
     if weights.importance:
         explained["importance"] = signals.importance
-    if conversational and (weights.vector or weights.text):
+    if conversational:
         explained["session"] = signals.session
     return explained
