@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import grpc
+import pytest
 from calls import add, all_ids, error_of, update
 from cluster import Cluster, Stubs, wait_until
 
@@ -189,3 +190,36 @@ def test_a_purge_while_searches_run_never_breaks_or_shortens_an_answer(
             return answer.applied_revision >= revision and not hits & purged
 
         wait_until(shown, "the purge is searched around")
+
+
+@pytest.mark.parametrize("mode", ["HYBRID", "SEMANTIC", "TEXT"])
+def test_updates_that_keep_one_version_never_shorten_an_answer(
+    writer: Stubs, replica: Stubs, shared_cluster: Cluster, namespace: str, mode: str
+) -> None:
+    """The store removes the version that a view still has as soon as there is the next one."""
+    settings = writer_pb2.NamespaceSettings(max_versions=1)
+    configure = writer_pb2.UpdateNamespaceRequest(namespace=namespace, settings=settings)
+    configure.update_mask.paths.append("max_versions")
+    writer.writer.UpdateNamespace(configure)
+    memories = [Memory(id=f"m{number}", content=f"tea {number}", user_id="ana") for number in range(20)]
+    shared_cluster.wait_searchable(add(writer, namespace, *memories).revision)
+    search = reader_pb2.SearchMemoriesRequest(
+        namespace=namespace, text="tea", mode=f"SEARCH_MODE_{mode}", top_k=20
+    )
+    search.filter.CopyFrom(by_user("ana"))
+    for turn in range(3):
+        for memory in memories:
+            memory.content += f" {turn}"
+            update(writer, namespace, memory, "content")
+            answer = replica.reader.SearchMemories(search)
+            assert {hit.memory.id for hit in answer.hits} == {each.id for each in memories}
+    # What replaced a version does not match any more.
+    update(writer, namespace, Memory(id="m0", user_id="ben"), "user_id")
+
+    def left() -> bool:
+        answer = replica.reader.SearchMemories(search)
+        assert {hit.memory.id for hit in answer.hits} >= {each.id for each in memories[1:]}
+        assert {hit.memory.user_id for hit in answer.hits} == {"ana"}
+        return len(answer.hits) == 19
+
+    wait_until(left, "the memory that does not match is gone")

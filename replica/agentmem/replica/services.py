@@ -23,7 +23,7 @@ from agentmem.core.errors import (
     answerable,
     invalid_field,
 )
-from agentmem.core.history import Moment, moment_of
+from agentmem.core.history import Moment, is_expired, moment_of
 from agentmem.core.layout import NamespaceState
 from agentmem.core.reader_service import MAX_STALE_WAIT_S, StoreReader
 from agentmem.core.reading import add_embedding, checked_size
@@ -40,11 +40,19 @@ from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.past_namespace import PastMovedError
 from agentmem.replica.past_views import RETRY_AFTER_S as PAST_RETRY_AFTER_S
 from agentmem.replica.past_views import PastView, PastViews
+from agentmem.replica.replacements import replacements
 from agentmem.replica.search import WORD_MODES, Mode, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.search_requests import explanation_of, query_of, signals_of
 from agentmem.replica.trace import Step, Trace
 from agentmem.replica.view import View
-from agentmem.v1 import reader_pb2, replication_pb2, replication_pb2_grpc, writer_pb2, writer_pb2_grpc
+from agentmem.v1 import (
+    memory_pb2,
+    reader_pb2,
+    replication_pb2,
+    replication_pb2_grpc,
+    writer_pb2,
+    writer_pb2_grpc,
+)
 
 # When what a search found has been removed meanwhile, it is repeated without that.
 MAX_SEARCHES_AGAIN = 3
@@ -258,17 +266,17 @@ class ReplicaReader(StoreReader):
         for _ in range(MAX_SEARCHES_AGAIN):
             trace = Trace([*steps])
             hits = search(view, query, trace)
+            response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
             with trace.step("read") as step:
-                gone = self._fill(response, hits, request)
+                gone = self._fill(response, hits, request, query, is_past=past is not None)
                 step.memories = len(response.hits)
             if not gone:
                 break
             if past is not None and past.source is not None:
                 raise PastMovedError
-            # Retention or a purge removed what the view still had. The newest view may know.
+            # They were deleted, and removed, since the view was made. The newest view may know.
             view = self._view() if past is None else view
             query = replace(query, excluded=query.excluded | gone)
-            response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
         if request.explain:
             model = "" if vector is None or given is not None else self._embedder.model
             response.explanation.CopyFrom(explanation_of(trace, model))
@@ -279,22 +287,36 @@ class ReplicaReader(StoreReader):
         response: reader_pb2.SearchMemoriesResponse,
         hits: Sequence[ScoredOrdinal],
         request: reader_pb2.SearchMemoriesRequest,
+        query: SearchQuery,
+        *,
+        is_past: bool,
     ) -> OrdinalSet:
-        """Adds the hits' memories to the response; returns the ordinals that the store has no more."""
+        """Adds the hits' memories to the response; returns the ordinals that the store has no more.
+
+        A version that was replaced, and removed by retention, since the view was made is shown as what
+        replaced it, when that matches the filter too.
+        """
         gone = OrdinalSet()
         size_bytes = 0
         with self._store.read() as transaction:
+            found = {hit.ordinal: (hit.ordinal, transaction.record(hit.ordinal)) for hit in hits}
+            removed = [ordinal for ordinal, (_, record) in found.items() if record is None]
+            if removed and not is_past:
+                for ordinal, newest in replacements(transaction, response.applied_revision, removed).items():
+                    record = transaction.record(newest)
+                    if record is not None and _matches(query, record.memory):
+                        found[ordinal] = newest, record
             for hit in hits:
-                record = transaction.record(hit.ordinal)
+                ordinal, record = found[hit.ordinal]
                 if record is None:
-                    gone.add(hit.ordinal)
+                    gone.add(ordinal)
                     continue
                 if request.include_embedding:
-                    add_embedding(transaction, hit.ordinal, record.memory)
+                    add_embedding(transaction, ordinal, record.memory)
                 size_bytes = checked_size(size_bytes, record.memory, "top_k")
-                found = response.hits.add(score=hit.score, memory=record.memory)
+                added = response.hits.add(score=hit.score, memory=record.memory)
                 if request.explain:
-                    found.signals.CopyFrom(signals_of(hit))
+                    added.signals.CopyFrom(signals_of(hit))
         return gone
 
     def _query_vector(
@@ -320,6 +342,10 @@ class ReplicaReader(StoreReader):
         if vector is None and mode == "semantic":
             raise invalid_field("text", "has no words that the embedder knows")
         return vector
+
+
+def _matches(query: SearchQuery, memory: memory_pb2.Memory) -> bool:
+    return not is_expired(memory, query.now_us) and (query.filter is None or query.filter.matches(memory))
 
 
 class _NotWriter:
