@@ -9,6 +9,7 @@ import grpc
 import pytest
 from calls import add, all_ids, error_of, update
 from cluster import Cluster, Stubs, wait_until
+from memories import condition
 
 from agentmem.v1 import filter_pb2, memory_pb2, reader_pb2, writer_pb2
 
@@ -23,6 +24,13 @@ def by_user(user_id: str) -> filter_pb2.Filter:
             values=[filter_pb2.FilterValue(string_value=user_id)],
         )
     )
+
+
+ANAS_TEA = filter_pb2.Filter(
+    all_of=filter_pb2.FilterList(
+        filters=[by_user("ana"), condition("content", filter_pb2.OPERATOR_CONTAINS, "tea")]
+    )
+)
 
 
 def delete(stubs: Stubs, namespace: str, **fields: object) -> writer_pb2.DeleteMemoriesResponse:
@@ -192,9 +200,10 @@ def test_a_purge_while_searches_run_never_breaks_or_shortens_an_answer(
         wait_until(shown, "the purge is searched around")
 
 
+@pytest.mark.parametrize("node", [by_user("ana"), ANAS_TEA], ids=["owner", "content"])
 @pytest.mark.parametrize("mode", ["HYBRID", "SEMANTIC", "TEXT"])
 def test_updates_that_keep_one_version_never_shorten_an_answer(
-    writer: Stubs, replica: Stubs, shared_cluster: Cluster, namespace: str, mode: str
+    writer: Stubs, replica: Stubs, shared_cluster: Cluster, namespace: str, mode: str, node: filter_pb2.Filter
 ) -> None:
     """The store removes the version that a view still has as soon as there is the next one."""
     settings = writer_pb2.NamespaceSettings(max_versions=1)
@@ -206,7 +215,7 @@ def test_updates_that_keep_one_version_never_shorten_an_answer(
     search = reader_pb2.SearchMemoriesRequest(
         namespace=namespace, text="tea", mode=f"SEARCH_MODE_{mode}", top_k=20
     )
-    search.filter.CopyFrom(by_user("ana"))
+    search.filter.CopyFrom(node)
     for turn in range(3):
         for memory in memories:
             memory.content += f" {turn}"

@@ -11,6 +11,7 @@ from agentmem.replica.annoy_segment import AnnoySegment
 from agentmem.replica.facets import Facets, Memories
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
 from agentmem.replica.planner import segments_to_merge
+from agentmem.replica.replacements import replacements
 from agentmem.replica.sealing import Job, Sealed
 from agentmem.replica.vectors import NamespaceVectors
 from agentmem.replica.view import NamespaceView
@@ -22,15 +23,24 @@ MIN_COMPACTED_ROWS = 1024
 FILTER_CHUNK_RECORDS = 1000
 
 
-def memories_of(store: Store) -> Memories:
-    """Reads records for filters on the content; leaves out those that are there no more."""
+def memories_of(store: Store, *, of_the_past: bool = False) -> Memories:
+    """Reads records for filters on the content; leaves out those that are there no more.
+
+    Args:
+        of_the_past: whether a version that was replaced, and removed by retention, is left out too. Else what
+            replaced it is read in its place.
+    """
 
     def memories(ordinals: OrdinalArray) -> Iterator[tuple[int, memory_pb2.Memory]]:
         for start in range(0, len(ordinals), FILTER_CHUNK_RECORDS):
             chunk = ordinals[start : start + FILTER_CHUNK_RECORDS].tolist()
             with store.read() as transaction:
-                records = [(ordinal, transaction.record(ordinal)) for ordinal in chunk]
-            yield from ((ordinal, record.memory) for ordinal, record in records if record is not None)
+                records = {ordinal: transaction.record(ordinal) for ordinal in chunk}
+                removed = [ordinal for ordinal, record in records.items() if record is None]
+                if removed and not of_the_past:
+                    for ordinal, newest in replacements(transaction, removed).items():
+                        records[ordinal] = transaction.record(newest)
+            yield from ((ordinal, record.memory) for ordinal, record in records.items() if record is not None)
 
     return memories
 

@@ -171,7 +171,7 @@ class PastBuilder:
     def _namespace(
         self, name: str, space: NamespaceState, live: OrdinalSet, *, by_time: bool
     ) -> NamespaceView:
-        index = NamespaceIndex(name, space, memories_of(self._store))
+        index = NamespaceIndex(name, space, memories_of(self._store, of_the_past=True))
         checked: ReadTransaction | None = None
         for transaction, ordinal, record in self._records(live):
             if transaction is not checked:

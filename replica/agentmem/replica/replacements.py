@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 
-from agentmem.core.log import decode_entry
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.v1.storage_pb2 import Operation
 
@@ -12,24 +11,26 @@ from agentmem.v1.storage_pb2 import Operation
 MAX_OPERATIONS = 20_000
 
 
-def replacements(transaction: ReadTransaction, after_revision: int, removed: Iterable[int]) -> dict[int, int]:
-    """The live version that each of the removed ones was replaced by, by its ordinal.
+def replacements(transaction: ReadTransaction, removed: Collection[int]) -> dict[int, int]:
+    """The newest version of the memory of each of the removed ones, by its ordinal.
 
-    A version whose memory was deleted is left out, and one whose end is not among the first
-    MAX_OPERATIONS operations behind the revision.
-
-    Args:
-        after_revision: they were live then.
+    Of memories that were deleted there is none, nor of versions that were replaced more than MAX_OPERATIONS
+    operations ago.
     """
     successors: dict[int, int | None] = {}
-    operations = 0
-    for revision, value in transaction.log_values(after_revision + 1):
-        for operation in decode_entry(value, revision)[0].operations:
-            if operation.kind in (Operation.KIND_PUT, Operation.KIND_DELETE) and operation.replaced_ordinal:
-                is_live = operation.kind == Operation.KIND_PUT
-                successors[operation.replaced_ordinal] = operation.ordinal if is_live else None
-            operations += 1
-        if operations >= MAX_OPERATIONS:
+    unknown = set(removed)
+    for operation in _backwards(transaction):
+        if operation.kind in (Operation.KIND_PUT, Operation.KIND_DELETE):
+            ended = [operation.replaced_ordinal]
+            successor = operation.ordinal if operation.kind == Operation.KIND_PUT else None
+        elif operation.kind == Operation.KIND_PURGE:
+            ended, successor = [*operation.removed_ordinals], None
+        else:
+            continue  # retention removes what was replaced before
+        for ordinal in ended:
+            successors.setdefault(ordinal, successor)
+        unknown.difference_update(ended)
+        if not unknown:
             break
     found: dict[int, int] = {}
     for ordinal in removed:
@@ -39,3 +40,14 @@ def replacements(transaction: ReadTransaction, after_revision: int, removed: Ite
         if newest is not None and newest != ordinal:
             found[ordinal] = newest
     return found
+
+
+def _backwards(transaction: ReadTransaction) -> Iterator[Operation]:
+    """The operations of the log, the newest first."""
+    count = 0
+    for revision in range(transaction.revision, 0, -1):
+        if count >= MAX_OPERATIONS or transaction.log_value(revision) is None:
+            return
+        operations = transaction.log_entry(revision).operations
+        count += len(operations)
+        yield from reversed(operations)

@@ -302,7 +302,7 @@ class ReplicaReader(StoreReader):
             found = {hit.ordinal: (hit.ordinal, transaction.record(hit.ordinal)) for hit in hits}
             removed = [ordinal for ordinal, (_, record) in found.items() if record is None]
             if removed and not is_past:
-                for ordinal, newest in replacements(transaction, response.applied_revision, removed).items():
+                for ordinal, newest in replacements(transaction, removed).items():
                     record = transaction.record(newest)
                     if record is not None and _matches(query, record.memory):
                         found[ordinal] = newest, record
