@@ -157,6 +157,31 @@ def test_what_retention_removed_is_said_to_be_missing(
     assert contents(search(replica, namespace, AsOf(revision=revisions[2]))) == ["boat 2"]
 
 
+def test_what_retention_removes_from_the_newest_moment_is_refused_and_not_left_out(
+    writer: Stubs, replica: Stubs, shared_cluster: Cluster, namespace: str
+) -> None:
+    """The view may take itself for that moment for a while after the store has lost a version of it."""
+    configure(writer, namespace, "max_versions", max_versions=1)
+    memories = [Memory(id=f"m{number}", content=f"boat {number}") for number in range(10)]
+    revision = add(writer, namespace, *memories).revision
+    outcomes = set()
+    for turn in range(30):
+        shared_cluster.wait_searchable(revision)
+        newest = update(
+            writer, namespace, Memory(id=f"m{turn % 10}", content=f"boat {turn}"), "content"
+        ).revision
+        for _ in range(5):
+            try:
+                outcomes.add(len(search(replica, namespace, AsOf(revision=revision)).hits))
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.FAILED_PRECONDITION  # noqa: PT017
+                outcomes.add(-1)
+                break
+        revision = newest
+    assert outcomes <= {10, -1}
+    assert -1 in outcomes
+
+
 def test_moments_that_cannot_be_are_refused(writer: Stubs, replica: Stubs, namespace: str) -> None:
     newest = add(writer, namespace, Memory(id="a", content="boat")).revision
     refused = error_of(lambda: search(replica, namespace, AsOf(revision=newest + 10**9)))

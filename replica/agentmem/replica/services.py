@@ -30,9 +30,7 @@ from agentmem.core.reading import add_embedding, checked_size
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
 from agentmem.core.times import boot_time_s, now_us
-from agentmem.core.validation import (
-    check_batch,
-)
+from agentmem.core.validation import check_batch
 from agentmem.core.watching import Watches
 from agentmem.replica.consistent_reads import ConsistentReads, Part
 from agentmem.replica.index_stats import add_freshness, breakdown, index_stats
@@ -141,14 +139,17 @@ class ReplicaReader(StoreReader):
         await self._reach_moment(request.as_of, context)
         needs_text = bool(query.text) and query.mode != "semantic"
         trace = Trace()
+        has_moved = False
         for _ in range(MAX_SEARCHES_AGAIN):
-            past = await self._past_view(request.namespace, moment, context, trace, needs_text=needs_text)
+            past = await self._past_view(
+                request.namespace, moment, context, trace, needs_text=needs_text, has_moved=has_moved
+            )
             if past is None:
                 continue
             try:
                 return await self._searches.run(search_in, past, trace.steps)
             except PastMovedError:
-                continue  # it is built anew, or refused
+                has_moved = True  # it is built anew, or refused
         raise Unavailable(
             "PAST_NOT_READY",
             f"it was built {MAX_SEARCHES_AGAIN} times and then removed or changed: ask again",
@@ -187,18 +188,23 @@ class ReplicaReader(StoreReader):
         trace: Trace,
         *,
         needs_text: bool,
+        has_moved: bool,
     ) -> PastView | None:
-        """The namespace at a moment of the past; None when it was changed as soon as it was built."""
+        """The namespace at a moment of the past; None when it was changed as soon as it was built.
+
+        Args:
+            has_moved: the store lost a part of what was found before, maybe the state of the view itself.
+        """
         find = partial(self._past_views.find, namespace, moment, needs_text=needs_text)
         with trace.step("past") as step:
-            found = await self._searches.run(find)
+            found = None if has_moved else await self._searches.run(find)
             plan = "an index of that moment, kept"
             if found is None:
                 # In time for the answer, and for those of the others in a batch.
                 wait_s = PAST_WAIT_SHARE * allowed_wait_s(context, MAX_PAST_WAIT_S)
-                await self._past_views.build(namespace, moment, needs_text=needs_text, wait_s=wait_s)
+                built = await self._past_views.build(namespace, moment, needs_text=needs_text, wait_s=wait_s)
                 # The build may have begun for somebody else, before what this search has to show was there.
-                found = await self._searches.run(find)
+                found = built if has_moved else await self._searches.run(find)
                 plan = "an index of that moment, built for this search"
             if found is None:
                 step.plan = "built, and changed at once: again"
@@ -272,10 +278,10 @@ class ReplicaReader(StoreReader):
                 step.memories = len(response.hits)
             if not gone:
                 break
-            if past is not None and past.source is not None:
+            if past is not None:
                 raise PastMovedError
             # They were deleted, and removed, since the view was made. The newest view may know.
-            view = self._view() if past is None else view
+            view = self._view()
             query = replace(query, excluded=query.excluded | gone)
         if request.explain:
             model = "" if vector is None or given is not None else self._embedder.model
