@@ -468,7 +468,7 @@ class IndexStats(_message.Message):
     def __init__(self, applied_revision: _Optional[int] = ..., searchable_revision: _Optional[int] = ..., store_staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., search_staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., text_documents: _Optional[int] = ..., text_bytes: _Optional[int] = ..., facet_rows: _Optional[int] = ..., dead_facet_rows: _Optional[int] = ..., tail_rows: _Optional[int] = ..., dead_tail_rows: _Optional[int] = ..., tail_bytes: _Optional[int] = ..., segments: _Optional[int] = ..., segment_rows: _Optional[int] = ..., dead_segment_rows: _Optional[int] = ..., segment_bytes: _Optional[int] = ...) -> None: ...
 
 class NamespaceStats(_message.Message):
-    __slots__ = ("memories", "vectors", "dimension", "embedding_model", "versions", "pruned_versions", "history_start_revision", "settings")
+    __slots__ = ("memories", "vectors", "dimension", "embedding_model", "versions", "pruned_versions", "history_start_revision", "settings", "reembedding")
     MEMORIES_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
@@ -477,6 +477,7 @@ class NamespaceStats(_message.Message):
     PRUNED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     HISTORY_START_REVISION_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    REEMBEDDING_FIELD_NUMBER: _ClassVar[int]
     memories: int
     vectors: int
     dimension: int
@@ -485,7 +486,20 @@ class NamespaceStats(_message.Message):
     pruned_versions: int
     history_start_revision: int
     settings: _writer_pb2.NamespaceSettings
-    def __init__(self, memories: _Optional[int] = ..., vectors: _Optional[int] = ..., dimension: _Optional[int] = ..., embedding_model: _Optional[str] = ..., versions: _Optional[int] = ..., pruned_versions: _Optional[int] = ..., history_start_revision: _Optional[int] = ..., settings: _Optional[_Union[_writer_pb2.NamespaceSettings, _Mapping]] = ...) -> None: ...
+    reembedding: Reembedding
+    def __init__(self, memories: _Optional[int] = ..., vectors: _Optional[int] = ..., dimension: _Optional[int] = ..., embedding_model: _Optional[str] = ..., versions: _Optional[int] = ..., pruned_versions: _Optional[int] = ..., history_start_revision: _Optional[int] = ..., settings: _Optional[_Union[_writer_pb2.NamespaceSettings, _Mapping]] = ..., reembedding: _Optional[_Union[Reembedding, _Mapping]] = ...) -> None: ...
+
+class Reembedding(_message.Message):
+    __slots__ = ("embedding_model", "dimension", "done_versions", "versions")
+    EMBEDDING_MODEL_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    DONE_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    embedding_model: str
+    dimension: int
+    done_versions: int
+    versions: int
+    def __init__(self, embedding_model: _Optional[str] = ..., dimension: _Optional[int] = ..., done_versions: _Optional[int] = ..., versions: _Optional[int] = ...) -> None: ...
 
 class StoreStats(_message.Message):
     __slots__ = ("namespaces", "log_first_revision", "log_last_revision", "log_bytes", "used_bytes", "file_bytes", "max_bytes")

@@ -97,16 +97,18 @@ class ShippedEntry(_message.Message):
     def __init__(self, log_value: _Optional[bytes] = ..., records: _Optional[_Iterable[_Union[ShippedRecord, _Mapping]]] = ...) -> None: ...
 
 class ShippedRecord(_message.Message):
-    __slots__ = ("ordinal", "record", "vector", "removed")
+    __slots__ = ("ordinal", "record", "vector", "removed", "coming_vector")
     ORDINAL_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
+    COMING_VECTOR_FIELD_NUMBER: _ClassVar[int]
     ordinal: int
     record: bytes
     vector: bytes
     removed: bool
-    def __init__(self, ordinal: _Optional[int] = ..., record: _Optional[bytes] = ..., vector: _Optional[bytes] = ..., removed: _Optional[bool] = ...) -> None: ...
+    coming_vector: bytes
+    def __init__(self, ordinal: _Optional[int] = ..., record: _Optional[bytes] = ..., vector: _Optional[bytes] = ..., removed: _Optional[bool] = ..., coming_vector: _Optional[bytes] = ...) -> None: ...
 
 class ReportProgressRequest(_message.Message):
     __slots__ = ("replica_id", "applied_revision", "searchable_revision", "state", "staleness", "known_epoch")

@@ -25,23 +25,25 @@ _sym_db = _symbol_database.Default()
 from agentmem.v1 import writer_pb2 as agentmem_dot_v1_dot_writer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61gentmem/v1/storage.proto\x12\x0b\x61gentmem.v1\x1a\x18\x61gentmem/v1/writer.proto\"\x9f\x02\n\x08LogEntry\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07time_us\x18\x03 \x01(\x03\x12*\n\noperations\x18\x04 \x03(\x0b\x32\x16.agentmem.v1.Operation\x12\x30\n\nnamespaces\x18\x05 \x03(\x0b\x32\x1c.agentmem.v1.NamespaceChange\x12,\n\x07request\x18\x06 \x01(\x0b\x32\x1b.agentmem.v1.RequestOutcome\x12*\n\x07receipt\x18\x07 \x01(\x0b\x32\x19.agentmem.v1.PurgeReceipt\x12)\n\tpromotion\x18\x08 \x01(\x0b\x32\x16.agentmem.v1.Promotion\"\x1e\n\tPromotion\x12\x11\n\twriter_id\x18\x01 \x01(\t\"\xf1\x02\n\tOperation\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.agentmem.v1.Operation.Kind\x12\x0f\n\x07ordinal\x18\x02 \x01(\x04\x12\x18\n\x10replaced_ordinal\x18\x03 \x01(\x04\x12\x15\n\rrecord_crc32c\x18\x04 \x01(\x07\x12\x15\n\rvector_crc32c\x18\x05 \x01(\x07\x12\x18\n\x10namespace_number\x18\x06 \x01(\r\x12\x18\n\x10removed_ordinals\x18\x07 \x03(\x04\x12\x18\n\x10\x66orgotten_before\x18\x08 \x01(\x04\x12\x1b\n\x13\x66orgotten_before_us\x18\t \x01(\x03\x12\x18\n\x10purged_id_digest\x18\n \x01(\x0c\"[\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_PUT\x10\x01\x12\x0f\n\x0bKIND_DELETE\x10\x02\x12\x0e\n\nKIND_PRUNE\x10\x03\x12\x0e\n\nKIND_PURGE\x10\x04\"\x8d\x01\n\x0fNamespaceChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x30\n\x08settings\x18\x03 \x01(\x0b\x32\x1e.agentmem.v1.NamespaceSettings\x12\x11\n\tdimension\x18\x04 \x01(\r\x12\x17\n\x0f\x65mbedding_model\x18\x05 \x01(\t\"x\n\x0eRequestOutcome\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12\x10\n\x08response\x18\x03 \x01(\x0c\x12\x0f\n\x07ordinal\x18\x04 \x01(\x04\x12\x0f\n\x07time_us\x18\x05 \x01(\x03\x12\x10\n\x08revision\x18\x06 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61gentmem/v1/storage.proto\x12\x0b\x61gentmem.v1\x1a\x18\x61gentmem/v1/writer.proto\"\x9f\x02\n\x08LogEntry\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0f\n\x07time_us\x18\x03 \x01(\x03\x12*\n\noperations\x18\x04 \x03(\x0b\x32\x16.agentmem.v1.Operation\x12\x30\n\nnamespaces\x18\x05 \x03(\x0b\x32\x1c.agentmem.v1.NamespaceChange\x12,\n\x07request\x18\x06 \x01(\x0b\x32\x1b.agentmem.v1.RequestOutcome\x12*\n\x07receipt\x18\x07 \x01(\x0b\x32\x19.agentmem.v1.PurgeReceipt\x12)\n\tpromotion\x18\x08 \x01(\x0b\x32\x16.agentmem.v1.Promotion\"\x1e\n\tPromotion\x12\x11\n\twriter_id\x18\x01 \x01(\t\"\xee\x03\n\tOperation\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.agentmem.v1.Operation.Kind\x12\x0f\n\x07ordinal\x18\x02 \x01(\x04\x12\x18\n\x10replaced_ordinal\x18\x03 \x01(\x04\x12\x15\n\rrecord_crc32c\x18\x04 \x01(\x07\x12\x15\n\rvector_crc32c\x18\x05 \x01(\x07\x12\x18\n\x10namespace_number\x18\x06 \x01(\r\x12\x18\n\x10removed_ordinals\x18\x07 \x03(\x04\x12\x18\n\x10\x66orgotten_before\x18\x08 \x01(\x04\x12\x1b\n\x13\x66orgotten_before_us\x18\t \x01(\x03\x12\x18\n\x10purged_id_digest\x18\n \x01(\x0c\x12\x1c\n\x14\x63oming_vector_crc32c\x18\x0b \x01(\x07\x12\r\n\x05space\x18\x0c \x01(\r\x12\x14\n\x0c\x63oming_space\x18\r \x01(\r\x12\x18\n\x10\x63leared_ordinals\x18\x0e \x03(\x04\"{\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_PUT\x10\x01\x12\x0f\n\x0bKIND_DELETE\x10\x02\x12\x0e\n\nKIND_PRUNE\x10\x03\x12\x0e\n\nKIND_PURGE\x10\x04\x12\x0e\n\nKIND_EMBED\x10\x05\x12\x0e\n\nKIND_CLEAR\x10\x06\"\xc0\x01\n\x0fNamespaceChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x30\n\x08settings\x18\x03 \x01(\x0b\x32\x1e.agentmem.v1.NamespaceSettings\x12\x11\n\tdimension\x18\x04 \x01(\r\x12\x17\n\x0f\x65mbedding_model\x18\x05 \x01(\t\x12\x31\n\x0breembedding\x18\x06 \x01(\x0e\x32\x1c.agentmem.v1.ReembeddingStep\"x\n\x0eRequestOutcome\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12\x10\n\x08response\x18\x03 \x01(\x0c\x12\x0f\n\x07ordinal\x18\x04 \x01(\x04\x12\x0f\n\x07time_us\x18\x05 \x01(\x03\x12\x10\n\x08revision\x18\x06 \x01(\x04*\xac\x01\n\x0fReembeddingStep\x12 \n\x1cREEMBEDDING_STEP_UNSPECIFIED\x10\x00\x12\x1a\n\x16REEMBEDDING_STEP_BEGUN\x10\x01\x12\x1d\n\x19REEMBEDDING_STEP_SWITCHED\x10\x02\x12\x1e\n\x1aREEMBEDDING_STEP_CANCELLED\x10\x03\x12\x1c\n\x18REEMBEDDING_STEP_CLEARED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentmem.v1.storage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_REEMBEDDINGSTEP']._serialized_start=1205
+  _globals['_REEMBEDDINGSTEP']._serialized_end=1377
   _globals['_LOGENTRY']._serialized_start=69
   _globals['_LOGENTRY']._serialized_end=356
   _globals['_PROMOTION']._serialized_start=358
   _globals['_PROMOTION']._serialized_end=388
   _globals['_OPERATION']._serialized_start=391
-  _globals['_OPERATION']._serialized_end=760
-  _globals['_OPERATION_KIND']._serialized_start=669
-  _globals['_OPERATION_KIND']._serialized_end=760
-  _globals['_NAMESPACECHANGE']._serialized_start=763
-  _globals['_NAMESPACECHANGE']._serialized_end=904
-  _globals['_REQUESTOUTCOME']._serialized_start=906
-  _globals['_REQUESTOUTCOME']._serialized_end=1026
+  _globals['_OPERATION']._serialized_end=885
+  _globals['_OPERATION_KIND']._serialized_start=762
+  _globals['_OPERATION_KIND']._serialized_end=885
+  _globals['_NAMESPACECHANGE']._serialized_start=888
+  _globals['_NAMESPACECHANGE']._serialized_end=1080
+  _globals['_REQUESTOUTCOME']._serialized_start=1082
+  _globals['_REQUESTOUTCOME']._serialized_end=1202
 # @@protoc_insertion_point(module_scope)

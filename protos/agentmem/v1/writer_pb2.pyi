@@ -245,14 +245,16 @@ class ImportMemoriesResponse(_message.Message):
     def __init__(self, imported_versions: _Optional[int] = ..., skipped_versions: _Optional[int] = ..., revision: _Optional[int] = ..., epoch: _Optional[int] = ..., acknowledged: _Optional[_Union[_consistency_pb2.Acknowledged, _Mapping]] = ...) -> None: ...
 
 class NamespaceSettings(_message.Message):
-    __slots__ = ("max_versions", "max_version_age", "vector_precision")
+    __slots__ = ("max_versions", "max_version_age", "vector_precision", "embedder")
     MAX_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_VERSION_AGE_FIELD_NUMBER: _ClassVar[int]
     VECTOR_PRECISION_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
     max_versions: int
     max_version_age: _duration_pb2.Duration
     vector_precision: VectorPrecision
-    def __init__(self, max_versions: _Optional[int] = ..., max_version_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., vector_precision: _Optional[_Union[VectorPrecision, str]] = ...) -> None: ...
+    embedder: str
+    def __init__(self, max_versions: _Optional[int] = ..., max_version_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., vector_precision: _Optional[_Union[VectorPrecision, str]] = ..., embedder: _Optional[str] = ...) -> None: ...
 
 class UpdateNamespaceRequest(_message.Message):
     __slots__ = ("namespace", "settings", "update_mask", "request_id", "acknowledgement")
@@ -279,3 +281,29 @@ class UpdateNamespaceResponse(_message.Message):
     epoch: int
     acknowledged: _consistency_pb2.Acknowledged
     def __init__(self, settings: _Optional[_Union[NamespaceSettings, _Mapping]] = ..., revision: _Optional[int] = ..., epoch: _Optional[int] = ..., acknowledged: _Optional[_Union[_consistency_pb2.Acknowledged, _Mapping]] = ...) -> None: ...
+
+class ReembedNamespaceRequest(_message.Message):
+    __slots__ = ("namespace", "embedder", "request_id", "acknowledgement")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    embedder: str
+    request_id: str
+    acknowledgement: _consistency_pb2.Acknowledgement
+    def __init__(self, namespace: _Optional[str] = ..., embedder: _Optional[str] = ..., request_id: _Optional[str] = ..., acknowledgement: _Optional[_Union[_consistency_pb2.Acknowledgement, _Mapping]] = ...) -> None: ...
+
+class ReembedNamespaceResponse(_message.Message):
+    __slots__ = ("embedding_model", "coming_model", "revision", "epoch", "acknowledged")
+    EMBEDDING_MODEL_FIELD_NUMBER: _ClassVar[int]
+    COMING_MODEL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    embedding_model: str
+    coming_model: str
+    revision: int
+    epoch: int
+    acknowledged: _consistency_pb2.Acknowledged
+    def __init__(self, embedding_model: _Optional[str] = ..., coming_model: _Optional[str] = ..., revision: _Optional[int] = ..., epoch: _Optional[int] = ..., acknowledged: _Optional[_Union[_consistency_pb2.Acknowledged, _Mapping]] = ...) -> None: ...

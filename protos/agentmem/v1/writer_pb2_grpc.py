@@ -78,6 +78,11 @@ class WriterServiceStub:
                 request_serializer=agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceRequest.SerializeToString,
                 response_deserializer=agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceResponse.FromString,
                 _registered_method=True)
+        self.ReembedNamespace = channel.unary_unary(
+                '/agentmem.v1.WriterService/ReembedNamespace',
+                request_serializer=agentmem_dot_v1_dot_writer__pb2.ReembedNamespaceRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_writer__pb2.ReembedNamespaceResponse.FromString,
+                _registered_method=True)
 
 
 class WriterServiceServicer:
@@ -142,6 +147,15 @@ class WriterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReembedNamespace(self, request, context):
+        """Begins to replace the embeddings of a namespace by those of another embedder,
+        in the background, or stops that. Answers as soon as that is on disk; GetStats
+        tells how far it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WriterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +193,11 @@ def add_WriterServiceServicer_to_server(servicer, server):
                     servicer.UpdateNamespace,
                     request_deserializer=agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceRequest.FromString,
                     response_serializer=agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceResponse.SerializeToString,
+            ),
+            'ReembedNamespace': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReembedNamespace,
+                    request_deserializer=agentmem_dot_v1_dot_writer__pb2.ReembedNamespaceRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_writer__pb2.ReembedNamespaceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -379,6 +398,33 @@ class WriterService:
             '/agentmem.v1.WriterService/UpdateNamespace',
             agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceRequest.SerializeToString,
             agentmem_dot_v1_dot_writer__pb2.UpdateNamespaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReembedNamespace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.WriterService/ReembedNamespace',
+            agentmem_dot_v1_dot_writer__pb2.ReembedNamespaceRequest.SerializeToString,
+            agentmem_dot_v1_dot_writer__pb2.ReembedNamespaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,11 @@ class WriterServiceStub:
     """
     UpdateNamespace: _grpc.UnaryUnaryMultiCallable[_writer_pb2.UpdateNamespaceRequest, _writer_pb2.UpdateNamespaceResponse]
     """Changes what a namespace keeps."""
+    ReembedNamespace: _grpc.UnaryUnaryMultiCallable[_writer_pb2.ReembedNamespaceRequest, _writer_pb2.ReembedNamespaceResponse]
+    """Begins to replace the embeddings of a namespace by those of another embedder,
+    in the background, or stops that. Answers as soon as that is on disk; GetStats
+    tells how far it is.
+    """
 
 @_typing.type_check_only
 class WriterServiceAsyncStub(WriterServiceStub):
@@ -89,6 +94,11 @@ class WriterServiceAsyncStub(WriterServiceStub):
     """
     UpdateNamespace: _aio.UnaryUnaryMultiCallable[_writer_pb2.UpdateNamespaceRequest, _writer_pb2.UpdateNamespaceResponse]  # type: ignore[assignment]
     """Changes what a namespace keeps."""
+    ReembedNamespace: _aio.UnaryUnaryMultiCallable[_writer_pb2.ReembedNamespaceRequest, _writer_pb2.ReembedNamespaceResponse]  # type: ignore[assignment]
+    """Begins to replace the embeddings of a namespace by those of another embedder,
+    in the background, or stops that. Answers as soon as that is on disk; GetStats
+    tells how far it is.
+    """
 
 class WriterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Writes. Served by the writer; a replica answers NOT_WRITER with the
@@ -159,5 +169,16 @@ class WriterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_writer_pb2.UpdateNamespaceResponse, _abc.Awaitable[_writer_pb2.UpdateNamespaceResponse]]:
         """Changes what a namespace keeps."""
+
+    @_abc_1.abstractmethod
+    def ReembedNamespace(
+        self,
+        request: _writer_pb2.ReembedNamespaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_writer_pb2.ReembedNamespaceResponse, _abc.Awaitable[_writer_pb2.ReembedNamespaceResponse]]:
+        """Begins to replace the embeddings of a namespace by those of another embedder,
+        in the background, or stops that. Answers as soon as that is on disk; GetStats
+        tells how far it is.
+        """
 
 def add_WriterServiceServicer_to_server(servicer: WriterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
