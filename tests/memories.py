@@ -146,6 +146,12 @@ class Replica:
 
     def put(self, memories: Sequence[memory_pb2.Memory], vectors: FloatRows | None = None) -> int:
         """Writes memories in one commit; returns its revision and does not wait for the indexer."""
+        revision = self.write(memories, vectors)
+        self.indexer.notify()
+        return revision
+
+    def write(self, memories: Sequence[memory_pb2.Memory], vectors: FloatRows | None = None) -> int:
+        """As ``put``; the indexer hears nothing of it."""
 
         def write(transaction: WriteTransaction) -> int:
             changes = []
@@ -154,9 +160,7 @@ class Replica:
                 changes.append(Change(memory, vector))
             return transaction.append(changes, 1)
 
-        revision = self.store.commit(write)
-        self.indexer.notify()
-        return revision
+        return self.store.commit(write)
 
     def delete(self, ids: Sequence[str], namespace: str = NAMESPACE) -> int:
         def write(transaction: WriteTransaction) -> int:

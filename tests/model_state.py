@@ -20,6 +20,7 @@ from agentmem.v1 import memory_pb2, writer_pb2
 Predicate: TypeAlias = Callable[[memory_pb2.Memory], bool]
 
 WRITTEN = memory_pb2.VERSION_KIND_WRITTEN
+_NEWEST = 2**64
 
 
 class Refused(Exception):
@@ -35,9 +36,11 @@ class Version:
     """One version of a memory, or the tombstone that ended it.
 
     Attributes:
-        vector: as a read gives it: little-endian float32; None without one.
+        vector: as it was written and a read gives it: little-endian float32; None without one.
         order: of all versions, in the order of their writing.
         is_gone: removed by retention or by a purge.
+        replaced: the embeddings that took the place of ``vector``: each from a revision of the store on, with
+            its model.
     """
 
     memory: memory_pb2.Memory
@@ -46,6 +49,7 @@ class Version:
     vector: bytes | None
     order: int
     is_gone: bool = False
+    replaced: list[tuple[int, bytes | None, str]] = field(default_factory=list)
 
     @property
     def time_us(self) -> int:
@@ -55,17 +59,35 @@ class Version:
         """Whether a read sees it, if it is the newest."""
         return self.kind == WRITTEN and not has_expired(self.memory, at_us)
 
-    def shown(self) -> memory_pb2.Memory:
-        """The memory as a read with include_embedding has it."""
+    def embedding(self, revision: int = _NEWEST) -> tuple[bytes | None, str]:
+        """The vector and its model, in a store that is at a revision."""
+        found = self.vector, self.memory.embedding_model
+        for from_revision, vector, model in self.replaced:
+            if from_revision <= revision:
+                found = vector, model
+        return found
+
+    def now(self, revision: int = _NEWEST) -> tuple[memory_pb2.Memory, bytes | None]:
+        """The memory with the model of its embedding, and that, in a store that is at a revision."""
         memory = copied(self.memory)
-        if self.vector is not None:
-            memory.embedding = self.vector
+        vector, memory.embedding_model = self.embedding(revision)
+        return memory, vector
+
+    def shown(self, revision: int = _NEWEST) -> memory_pb2.Memory:
+        """The memory as a read with include_embedding has it, in a store that is at a revision."""
+        memory, vector = self.now(revision)
+        if vector is not None:
+            memory.embedding = vector
         return memory
 
 
 @dataclass(slots=True, eq=False)
 class Space:
-    """A namespace: all versions of its memories, oldest first, and what it keeps."""
+    """A namespace: all versions of its memories, oldest first, and what it keeps.
+
+    Attributes:
+        coming_model: of the embeddings that are on their way; "" when there are none.
+    """
 
     memories: dict[str, list[Version]] = field(default_factory=dict)
     max_versions: int = 0
@@ -73,6 +95,7 @@ class Space:
     precision: writer_pb2.VectorPrecision = writer_pb2.VECTOR_PRECISION_FLOAT32
     dimension: int = 0
     embedding_model: str = ""
+    coming_model: str = ""
     pruned_versions: int = 0
     history_start: int = 0
     history_start_us: int = -(2**63)

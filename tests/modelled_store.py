@@ -9,20 +9,25 @@ from typing import Any, TypeAlias
 import pytest
 from drawn_requests import IDS, NAMESPACES, NamedFilter, WriteRequest
 from google.protobuf.message import Message
-from model import Model
+from model import COMING_DIMENSION, Model, coming_vector
 from model_state import Refused, Version, in_order
 
 from agentmem.core.errors import AgentMemError
 from agentmem.core.exporting import ExportPlace, ExportQuery, export_frame
 from agentmem.core.filters import compile_filter
 from agentmem.core.history import Moment
+from agentmem.core.layout import NamespaceState
 from agentmem.core.reading import get_history, get_memories, get_stats, list_memories
+from agentmem.core.records import NO_VECTOR
 from agentmem.core.store import Store, WriteTransaction
 from agentmem.core.validation import decode_embedding
 from agentmem.server.commands import AddMemories, Command, UpdateMemory
 from agentmem.server.deletion import DeleteById, _DeleteMatching, _EndDeletion, _find_matching, _Tally
+from agentmem.server.embedding import Made
 from agentmem.server.importing import Imported, ImportVersions, _changes
 from agentmem.server.namespaces import UpdateNamespace
+from agentmem.server.reembedder import _of_no_use, _Place, _without_vector
+from agentmem.server.reembedding import ClearVectors, EmbedVersions, ReembedNamespace, SwitchSpace
 from agentmem.server.requests import request_key_of
 from agentmem.server.retention import PruneByAge, PruneByCount, SweepExpired, TrimLog
 from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2
@@ -88,9 +93,10 @@ class ModelledStore:
         size = request.ByteSize()
         if isinstance(request, writer_pb2.AddMemoriesRequest):
             add, vectors = self._prepared(request)
+            made = [self._made(request.namespace, memory) for memory in add.memories]
             policy = request.on_duplicate or writer_pb2.DUPLICATE_POLICY_ADD
             return (
-                AddMemories(request.namespace, add.memories, vectors, policy, key, size),
+                AddMemories(request.namespace, add.memories, vectors, policy, key, size, made),
                 self._expectation(request, lambda: self.model.add(add, vectors, self.now_us)),
             )
         if isinstance(request, writer_pb2.UpdateMemoryRequest):
@@ -137,11 +143,59 @@ class ModelledStore:
         memory.ClearField("embedding")
         expected = request.expected_version if request.HasField("expected_version") else None
         key = request_key_of("UpdateMemory", request.namespace, request.request_id, request)
-        command = UpdateMemory(request.namespace, memory, fields, expected, vector, key, request.ByteSize())
+        made = self._made(request.namespace, memory)
+        command = UpdateMemory(
+            request.namespace, memory, fields, expected, vector, key, request.ByteSize(), made
+        )
         return (
             command,
             self._expectation(request, lambda: self.model.update(prepared, vector, self.now_us)),
         )
+
+    def _made(self, namespace: str, memory: memory_pb2.Memory) -> Made:
+        """What an embedder of the coming embeddings makes beside a write; nothing when it is not there."""
+        with self.store.read() as transaction:
+            space = transaction.namespace(namespace) or NamespaceState(number=0)
+        is_there = bool(space.coming_model) and not memory.tags
+        vectors = {space.coming_model: coming_vector(space.coming_model, memory.content)} if is_there else {}
+        return Made(vectors=vectors, space=space.space)
+
+    def reembed(self, namespace: str, model: str) -> None:
+        """Asks for the embeddings of a model."""
+        dimension = COMING_DIMENSION if model else 0
+        self._commit(
+            (
+                ReembedNamespace(namespace, model, dimension, None),
+                lambda: self.model.reembed(namespace, model, self.now_us),
+            )
+        )
+
+    def work_on_embeddings(self, namespace: str, most: int) -> None:
+        """One step of the work in the background, on so many versions at the most."""
+        with self.store.read() as transaction:
+            space = transaction.namespace(namespace)
+        command: Command[int]
+        is_switch = False
+        if space is not None and space.is_clearing:
+            ordinals, _ = _of_no_use(self.store, namespace, _Place())
+            command = ClearVectors(namespace, ordinals[:most])
+        elif space is not None and space.coming_space:
+            is_switch = space.coming_versions == space.versions
+            found, _ = _without_vector(self.store, namespace, _Place())
+            assert bool(found) != is_switch
+            vectors = [
+                (ordinal, NO_VECTOR if content is None else coming_vector(space.coming_model, content))
+                for ordinal, content in found[:most]
+            ]
+            command = EmbedVersions(namespace, space.coming_space, vectors)
+            if is_switch:
+                command = SwitchSpace(namespace, space.coming_space, "")
+        else:
+            return
+        self.store.commit(lambda transaction: command.run(transaction, self.now_us))
+        if is_switch:
+            self.model.switch_embeddings(namespace)
+        self.model.end_entry(self.now_us)
 
     def _expectation(self, request: WriteRequest, act: Callable[[], Message]) -> Expectation:
         def expected() -> Message:
@@ -256,7 +310,7 @@ class ModelledStore:
             newest = [versions[-1] for versions in space.memories.values()]
             undeleted = [each for each in newest if each.kind == memory_pb2.VERSION_KIND_WRITTEN]
             assert stats.memories == len(undeleted)
-            assert stats.vectors == sum(each.vector is not None for each in undeleted)
+            assert stats.vectors == sum(each.embedding()[0] is not None for each in undeleted)
             assert (stats.dimension, stats.embedding_model) == (space.dimension, space.embedding_model)
             assert stats.versions == sum(len(space.kept(memory_id)) for memory_id in space.memories)
             assert stats.pruned_versions == space.pruned_versions

@@ -10,6 +10,7 @@ from agentmem.core.layout import (
     COUNTERS,
     DATABASES,
     KEY,
+    VECTORS,
     IdState,
     NamespaceState,
     decode_id_state,
@@ -129,23 +130,38 @@ def _check_lists(found: Scan) -> None:
 
 
 def _check_counts(found: Scan) -> None:
-    vectors = {KEY.unpack(key)[0]: value for key, value in found.rows[b"vectors"].items()}
-    assert set(vectors) <= set(found.records)
-    for ordinal, value in vectors.items():
-        dimension = len(decode_vector(value, ordinal))
-        space = found.spaces[found.records[ordinal].memory.namespace]
-        assert dimension == space.dimension
-        assert found.records[ordinal].memory.embedding_model == space.model
+    vectors, coming, coming_vectors = set(), set(), set()
+    for database in VECTORS:
+        for key, value in found.rows[database].items():
+            ordinal = KEY.unpack(key)[0]
+            memory = found.records[ordinal].memory
+            space = found.spaces[memory.namespace]
+            dimension = len(decode_vector(value, ordinal))
+            if database == space.vectors:
+                # Versions that are older than the embeddings tell of those before.
+                assert space.space or memory.embedding_model == space.model
+                assert dimension == space.dimension or (space.space and not dimension)
+                if dimension:
+                    vectors.add(ordinal)
+            elif space.is_filling:
+                assert dimension in (0, space.coming_dimension)
+                coming.add(ordinal)
+                if dimension:
+                    coming_vectors.add(ordinal)
+            else:
+                assert space.is_clearing
     for name, space in found.spaces.items():
         live = [
             state.ordinal
             for (namespace, _), state in found.ids.items()
             if namespace == name and not state.deleted
         ]
-        versions = [record for record in found.records.values() if record.memory.namespace == name]
+        versions = {ordinal for ordinal, record in found.records.items() if record.memory.namespace == name}
         assert space.live_memories == len(live)
-        assert space.live_vectors == len(vectors.keys() & set(live))
+        assert space.live_vectors == len(vectors & set(live))
         assert space.versions == len(versions)
+        assert space.coming_versions == len(coming & versions)
+        assert space.coming_vectors == len(coming_vectors & set(live))
     numbers = sorted(space.number for space in found.spaces.values())
     assert numbers == list(range(1, len(numbers) + 1))
 
@@ -185,6 +201,8 @@ def _check_operations(found: Scan) -> None:
     removed: set[int] = set()
     for revision in sorted(found.entries, reverse=True):
         for operation in reversed(found.entries[revision].operations):
+            if operation.kind == Operation.KIND_CLEAR:
+                continue
             if operation.kind in (Operation.KIND_PRUNE, Operation.KIND_PURGE):
                 assert list(operation.removed_ordinals) == sorted(operation.removed_ordinals, reverse=True)
                 removed.update(operation.removed_ordinals)
@@ -193,9 +211,19 @@ def _check_operations(found: Scan) -> None:
             assert (operation.ordinal in removed) == (key not in found.rows[b"docs"])
             if operation.ordinal in removed:
                 continue
-            assert found.records[operation.ordinal].revision == revision
-            assert stored_checksum(found.rows[b"docs"][key]) == operation.record_crc32c
-            assert stored_checksum(found.rows[b"vectors"].get(key, b"")) == operation.vector_crc32c
+            if operation.kind != Operation.KIND_EMBED:
+                assert found.records[operation.ordinal].revision == revision
+                assert stored_checksum(found.rows[b"docs"][key]) == operation.record_crc32c
+            space = found.spaces[found.records[operation.ordinal].memory.namespace]
+            named = []
+            if operation.coming_space:
+                named.append((operation.coming_space, operation.coming_vector_crc32c))
+            if operation.kind != Operation.KIND_EMBED:
+                named.append((operation.space, operation.vector_crc32c))
+            for number, checksum in named:
+                stored = space.database_of(number)
+                if stored is not None and (checksum or number == space.space == operation.space):
+                    assert stored_checksum(found.rows[stored].get(key, b"")) == checksum
     assert removed.isdisjoint(found.records)
 
 
@@ -223,8 +251,8 @@ def live_memories(found: Scan) -> dict[tuple[str, str], tuple[memory_pb2.Memory,
     live = {}
     for place, state in found.ids.items():
         if not state.deleted:
-            vector = found.rows[b"vectors"].get(KEY.pack(state.ordinal))
-            given = None if vector is None else decode_vector(vector, 0).astype("<f4").tobytes()
+            vector = found.rows[found.spaces[place[0]].vectors].get(KEY.pack(state.ordinal))
+            given = None if not vector else decode_vector(vector, 0).astype("<f4").tobytes() or None
             live[place] = found.records[state.ordinal].memory, given
     return live
 

@@ -18,10 +18,10 @@ from calls import Memory, add, all_ids, error_of, floats, get
 from cluster import Cluster, Stubs, wait_until
 
 from agentmem.core.bounded_threads import BoundedThreads
-from agentmem.core.embedders import OpenAIEmbedder
+from agentmem.core.embedders import Embedders
 from agentmem.core.errors import AgentMemError
 from agentmem.core.store import Store
-from agentmem.server.embedding import TextEmbedder
+from agentmem.server.embedding import TextEmbedder, Wish
 from agentmem.v1 import consistency_pb2, failure_pb2, reader_pb2, reader_pb2_grpc, writer_pb2
 
 MIB = 1024**2
@@ -322,10 +322,17 @@ def test_texts_are_embedded_in_one_go_and_one_that_is_refused_harms_no_other(
 ) -> None:
     store = Store(tmp_path / "store", map_size_bytes=16 * MIB, max_map_size_bytes=16 * MIB)
     threads = BoundedThreads("tests", threads=1, max_calls=10)
-    embedder = TextEmbedder(store, OpenAIEmbedder(endpoint, "lengths", ""), threads)
+    embedders = Embedders(["openai"], openai_url=endpoint, openai_model="lengths")
+    embedder = TextEmbedder(store, embedders, threads)
 
     def embedded(*wishes: list[str]) -> list[Any]:
-        return asyncio.run(embedder.embed_each([("ns", wish) for wish in wishes]))
+        outcomes = asyncio.run(
+            embedder.embed_each([Wish("ns", wish, [False] * len(wish)) for wish in wishes])
+        )
+        return [
+            outcome if isinstance(outcome, AgentMemError) else [made.vectors["lengths"] for made in outcome]
+            for outcome in outcomes
+        ]
 
     first, nothing, second = embedded(["a", "aaa"], [], ["aa"])
     assert PickyEndpoint.calls == 1

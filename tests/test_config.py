@@ -52,6 +52,17 @@ def test_each_process_reads_its_own(tmp_path: Path) -> None:
     assert (replica.listen, replica.seal_rows) == ("127.0.0.1:2", 7)
 
 
+def test_a_list_from_everywhere(tmp_path: Path) -> None:
+    file = config_file(tmp_path, '[writer]\nembedder = ["wordllama", "none"]\n')
+    environment = {"AGENTMEM_WRITER_EMBEDDER": "none,wordllama"}
+    assert load(*REQUIRED, *file).embedder_names == ("wordllama", "none")
+    assert load(*REQUIRED, *file, environment=environment).embedder_names == ("none", "wordllama")
+    assert load(*REQUIRED, "--embedder", "none", "--embedder", "wordllama").embedder_names == (
+        "none",
+        "wordllama",
+    )
+
+
 def test_booleans_from_everywhere(tmp_path: Path) -> None:
     assert load("--data-dir", "/d", environment={"AGENTMEM_WRITER_INSECURE": "true"}).insecure
     assert load("--data-dir", "/d", *config_file(tmp_path, "[writer]\ninsecure = true\n")).insecure
@@ -68,6 +79,11 @@ def test_booleans_from_everywhere(tmp_path: Path) -> None:
         ((*REQUIRED, "--listen", "localhost:70000"), {}, "", "host:port"),
         ((*REQUIRED, "--embedder", "magic"), {}, "", "none, wordllama, openai"),
         ((*REQUIRED, "--embedder", "openai"), {}, "", "--openai-url"),
+        ((*REQUIRED, "--embedder", "none", "--embedder", "openai"), {}, "", "--openai-url"),
+        ((*REQUIRED, "--embedder", "none,magic"), {}, "", "not 'magic'"),
+        ((*REQUIRED, "--embedder", "none,none"), {}, "", "--embedder has an item twice: 'none,none'"),
+        (REQUIRED, {}, "[writer]\nembedder = ['none', 1]\n", "must be of type str"),
+        (REQUIRED, {}, "[writer]\nnode_id = ['a']\n", "must be of type str"),
         ((*REQUIRED, "--drain-s", "soon"), {}, "", "--drain-s must be of type float"),
         ((*REQUIRED, "--drain-s", "0"), {}, "", "--drain-s must be above 0"),
         ((*REQUIRED, "--drain-s", "nan"), {}, "", "--drain-s must be above 0"),

@@ -56,7 +56,9 @@ def test_a_merge_that_brings_only_an_embedding_is_a_new_version(store: Store) ->
     with store.read() as transaction:
         state = transaction.id_state("ns", "a")
         assert state is not None
-        vector = transaction.vector(state.ordinal)
+        space = transaction.namespace("ns")
+        assert space is not None
+        vector = transaction.vector(space, state.ordinal)
     assert vector is not None
     assert (vector == unit(3)).all()
     # And one that brings nothing is none.

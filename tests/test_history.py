@@ -13,12 +13,13 @@ from calls import add, error_of, get, update
 from cluster import Cluster, Stubs, wait_until
 
 from agentmem.core import history as history_module
-from agentmem.core.embedders import make_embedder
+from agentmem.core.embedders import Embedders
 from agentmem.core.errors import AgentMemError
 from agentmem.core.reading import get_memories
 from agentmem.core.store import Change, Store
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.membership import Membership
+from agentmem.server.reembedder import Reembedder
 from agentmem.server.services import WriterService
 from agentmem.server.sweeper import Sweeper
 from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2
@@ -301,7 +302,9 @@ def test_retention_holds_when_the_caller_has_gone(tmp_path: Path, monkeypatch: p
         watched: list[str] = []
         monkeypatch.setattr(sweeper, "watch", watched.append)
         membership = Membership("writer", "localhost:1", store.position, on_join=lambda address: None)
-        service = WriterService(store, queue, make_embedder("none", "", "", ""), membership, sweeper)
+        embedders = Embedders(["none"])
+        reembedder = Reembedder(store, queue, embedders)
+        service = WriterService(store, queue, embedders, membership, sweeper, reembedder)
         request = writer_pb2.UpdateNamespaceRequest(
             namespace="ns", settings=writer_pb2.NamespaceSettings(max_versions=2)
         )

@@ -40,6 +40,7 @@ from drawn_requests import (
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from model import COMING_MODELS
 from modelled_replica import ModelledReplica
 from modelled_store import ModelledStore, exported, import_command, open_store
 from store_scan import check_scan, scan
@@ -182,6 +183,23 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(request=namespace_updates())
     def update_namespace(self, request: writer_pb2.UpdateNamespaceRequest) -> None:
         self.writer.send(request)
+
+    @rule(
+        namespace=namespaces,
+        model=st.sampled_from(("", *COMING_MODELS, *COMING_MODELS)),
+        steps=st.sampled_from((0, 1, 2, 4, 8)),
+        most=st.sampled_from((1, 100)),
+    )
+    def reembed(self, namespace: str, model: str, steps: int, most: int) -> None:
+        """Asks for other embeddings, or stops that, and works on it."""
+        self.writer.reembed(namespace, model)
+        self.work_on_embeddings(namespace, steps, most)
+
+    @rule(namespace=namespaces, steps=st.sampled_from((1, 2, 4, 8)), most=st.sampled_from((1, 100)))
+    def work_on_embeddings(self, namespace: str, steps: int, most: int) -> None:
+        for _ in range(steps):
+            self.writer.work_on_embeddings(namespace, most)
+            self.everything_agrees()
 
     @rule(requests=st.lists(adds() | updates() | deletes(), min_size=2, max_size=3))
     def write_together(self, requests: list[WriteRequest]) -> None:

@@ -78,10 +78,12 @@ class Small:
     def _read(self) -> list[Known]:
         with self.replica.store.read() as transaction:
             found = []
+            space = transaction.namespace(NAMESPACE)
+            assert space is not None
             for ordinal in sorted(transaction.live_ordinals()):
                 record = transaction.record(ordinal)
                 assert record is not None
-                found.append(Known(ordinal, record.memory, transaction.vector(ordinal)))
+                found.append(Known(ordinal, record.memory, transaction.vector(space, ordinal)))
         return found
 
     def bm25(self, text: str) -> dict[int, float]:

@@ -14,9 +14,10 @@ import pytest
 from agentmem.core.errors import AgentMemError, DataLoss
 from agentmem.core.layout import NamespaceState
 from agentmem.core.log import LOG_HEADER_BYTES, decode_entry, next_chain_hash
-from agentmem.core.records import IdSource
+from agentmem.core.records import FloatVector, IdSource
 from agentmem.core.store import Change, Removal, Store, StoreCorruptError, StoreFormatError, WriteTransaction
 from agentmem.core.verification import verify
+from agentmem.server.reembedding import ReembedNamespace
 from agentmem.v1 import memory_pb2, replication_pb2
 
 MIB = 1024**2
@@ -33,16 +34,26 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def put(store: Store, memory_id: str, content: str = "text", time_us: int = 1, dimension: int = 4) -> int:
+def put(
+    store: Store,
+    memory_id: str,
+    content: str = "text",
+    time_us: int = 1,
+    dimension: int = 4,
+    coming_dimension: int = 0,
+) -> int:
     """Adds or updates one memory; returns the revision."""
+
+    def unit(dimension: int) -> FloatVector | None:
+        return np.full(dimension, dimension**-0.5, dtype=np.float32) if dimension else None
 
     def work(transaction):  # type: ignore[no-untyped-def]
         state = transaction.id_state("ns", memory_id)
         memory = memory_pb2.Memory(
             namespace="ns", id=memory_id, content=content, version=state.version + 1 if state else 1
         )
-        vector = np.full(dimension, dimension**-0.5, dtype=np.float32) if dimension else None
-        return transaction.append([Change(memory, vector)], time_us)
+        change = Change(memory, unit(dimension), coming_vector=unit(coming_dimension))
+        return transaction.append([change], time_us)
 
     return int(store.commit(work))
 
@@ -293,6 +304,18 @@ def _lose_vector(entry: replication_pb2.ShippedEntry) -> None:
     entry.records[0].vector = b""
 
 
+def _damage_coming_vector(entry: replication_pb2.ShippedEntry) -> None:
+    entry.records[0].coming_vector = entry.records[0].coming_vector[:-1] + b"x"
+
+
+def _lose_coming_vector(entry: replication_pb2.ShippedEntry) -> None:
+    entry.records[0].coming_vector = b""
+
+
+def _other_coming_vector(entry: replication_pb2.ShippedEntry) -> None:
+    entry.records[0].coming_vector = entry.records[0].vector
+
+
 def _lose_record(entry: replication_pb2.ShippedEntry) -> None:
     del entry.records[0]
 
@@ -313,14 +336,19 @@ def _other_record(entry: replication_pb2.ShippedEntry) -> None:
         (_lose_vector, "RECORD_MISMATCH"),
         (_lose_record, "RECORDS_MISSING"),
         (_other_record, "RECORD_MISMATCH"),
+        (_damage_coming_vector, "CORRUPT_VECTOR"),
+        (_lose_coming_vector, "RECORD_MISMATCH"),
+        (_other_coming_vector, "RECORD_MISMATCH"),
     ],
 )
 def test_a_damaged_entry_is_not_applied(store: Store, tmp_path: Path, damage, reason: str) -> None:  # type: ignore[no-untyped-def]
     put(store, "a")
-    put(store, "b")
+    store.commit(lambda transaction: ReembedNamespace("ns", "coming", 2, None).run(transaction, 1))
+    put(store, "b", coming_dimension=2)
     follower = follower_of(store, tmp_path / "replica")
-    first, second = ship(store)
+    first, begun, second = ship(store)
     follower.commit(lambda transaction: transaction.apply(first))
+    follower.commit(lambda transaction: transaction.apply(begun))
     before = follower.position()
     damage(second)
     with pytest.raises(DataLoss) as refused:

@@ -56,8 +56,10 @@ from agentmem.client.errors import (
 from agentmem.client.filters import Field, Filter
 from agentmem.client.models import Memory, MemoryType, NewMemory
 from agentmem.client.namespaces import (
+    BegunReembedding,
     NamespaceSettings,
     NamespaceStats,
+    Reembedding,
     Stats,
     StoreStats,
     UpdatedSettings,
@@ -88,6 +90,7 @@ __all__ = [
     "AsyncSession",
     "AsyncWatch",
     "Backup",
+    "BegunReembedding",
     "Breakdown",
     "ChangeKind",
     "Client",
@@ -131,6 +134,7 @@ __all__ = [
     "PurgeProgress",
     "PurgeReceipt",
     "PurgeStatus",
+    "Reembedding",
     "ResourceExhausted",
     "RevisionLost",
     "SearchExplanation",

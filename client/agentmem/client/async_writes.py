@@ -19,7 +19,7 @@ from agentmem.client.consistency import Position
 from agentmem.client.errors import invalid_field
 from agentmem.client.filters import Field, FilterInput, Scope, scoped
 from agentmem.client.models import AddFields, NewMemory, UpdateFields
-from agentmem.client.namespaces import SettingsFields, UpdatedSettings
+from agentmem.client.namespaces import BegunReembedding, SettingsFields, UpdatedSettings
 from agentmem.client.selection import Route
 from agentmem.v1 import writer_pb2
 
@@ -247,6 +247,33 @@ class AsyncWrites(AsyncConnection):
         )
         return namespaces.updated_settings_from_proto(response)
 
+    async def reembed(
+        self,
+        namespace: str,
+        embedder: str,
+        *,
+        acknowledgement: AcknowledgementInput | None = None,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> BegunReembedding:
+        """Begins to replace the embeddings of a namespace by those of another embedder of the server.
+
+        That goes on in the background, and ``stats`` tells how far it is; until all are there, searches use
+        the present ones. Embeddings that callers brought are replaced by those of the content, too. Naming
+        the embedder of the present ones, or "none", stops what was begun.
+
+        May raise, besides what every write may:
+            NotFound: NAMESPACE_NOT_FOUND.
+            FailedPrecondition: REEMBEDDING, those of a third embedder are on their way.
+        """
+        request = writer_pb2.ReembedNamespaceRequest(
+            namespace=values.text("namespace", namespace), embedder=values.text("embedder", embedder)
+        )
+        response = await self._write(
+            lambda endpoint: endpoint.writer.ReembedNamespace, request, acknowledgement, request_id, timeout_s
+        )
+        return namespaces.begun_from_proto(response)
+
     async def _delete(
         self,
         request: writer_pb2.DeleteMemoriesRequest,
@@ -292,6 +319,7 @@ WriteRequest = TypeVar(
     writer_pb2.UpdateMemoryRequest,
     writer_pb2.DeleteMemoriesRequest,
     writer_pb2.UpdateNamespaceRequest,
+    writer_pb2.ReembedNamespaceRequest,
 )
 
 

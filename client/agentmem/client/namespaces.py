@@ -37,11 +37,13 @@ class NamespaceSettings:
         max_versions: how many versions of a memory are kept, the newest included; 0 for all.
         max_version_age: how long a version is kept after it was replaced or deleted; for ever when None.
         vector_precision: of embeddings written from now on.
+        embedder: the name of the one that makes the embeddings, or "none"; the server's first when "".
     """
 
     max_versions: int
     max_version_age: timedelta | None
     vector_precision: VectorPrecision
+    embedder: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,11 +65,44 @@ class SettingsFields(TypedDict, total=False):
 
     max_versions: 1 to 1,000, or 0 for all.
     max_version_age: a timedelta, or seconds; None for ever.
+    embedder: after the first embedding only ``reembed`` changes it.
     """
 
     max_versions: int
     max_version_age: timedelta | float | None
     vector_precision: VectorPrecision | str
+    embedder: str
+
+
+@dataclass(frozen=True)
+class Reembedding:
+    """How far the replacement of a namespace's embeddings is.
+
+    Attributes:
+        embedding_model, dimension: of the embeddings to come.
+        done_versions: that have theirs, of all the ``versions`` that are stored.
+    """
+
+    embedding_model: str
+    dimension: int
+    done_versions: int
+    versions: int
+
+
+@dataclass(frozen=True)
+class BegunReembedding:
+    """What became of a wish for other embeddings.
+
+    Attributes:
+        embedding_model: of the present embeddings; "" when there are none.
+        coming_model: of those that will take their place; "" when there is nothing to be done.
+    """
+
+    embedding_model: str
+    coming_model: str
+    revision: int
+    epoch: int = 0
+    acknowledged: Acknowledged | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +118,7 @@ class NamespaceStats:
         pruned_versions: those that retention has removed.
         history_start_revision: retention forgot deleted memories: ``as_of`` answers from here on. 0: all is
             kept.
+        reembedding: when its embeddings are being replaced.
     """
 
     memories: int
@@ -93,6 +129,7 @@ class NamespaceStats:
     pruned_versions: int
     history_start_revision: int
     settings: NamespaceSettings
+    reembedding: Reembedding | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +191,8 @@ def settings_to_proto(given: Mapping[str, object]) -> writer_pb2.NamespaceSettin
                 message.max_version_age.CopyFrom(values.duration(name, value))
         elif name == "vector_precision":
             message.vector_precision = _PRECISION_TO_PROTO[values.choice(name, value, VectorPrecision)]
+        elif name == "embedder":
+            message.embedder = values.text(name, value)
         else:
             raise invalid_field(
                 name, f"is not a setting; there are {', '.join(SettingsFields.__annotations__)}"
@@ -169,7 +208,7 @@ def settings_from_proto(message: writer_pb2.NamespaceSettings) -> NamespaceSetti
             f"the namespace has vector_precision {message.vector_precision}, which this client does not know"
         )
     age = values.to_timedelta(message.max_version_age) if message.HasField("max_version_age") else None
-    return NamespaceSettings(message.max_versions, age, precision)
+    return NamespaceSettings(message.max_versions, age, precision, message.embedder)
 
 
 def updated_settings_from_proto(message: writer_pb2.UpdateNamespaceResponse) -> UpdatedSettings:
@@ -180,6 +219,24 @@ def updated_settings_from_proto(message: writer_pb2.UpdateNamespaceResponse) -> 
         epoch=message.epoch,
         acknowledged=acknowledged_from_proto(message),
     )
+
+
+def begun_from_proto(message: writer_pb2.ReembedNamespaceResponse) -> BegunReembedding:
+    """The answer to a wish for other embeddings."""
+    return BegunReembedding(
+        message.embedding_model,
+        message.coming_model,
+        message.revision,
+        message.epoch,
+        acknowledged_from_proto(message),
+    )
+
+
+def _reembedding_from_proto(space: reader_pb2.NamespaceStats) -> Reembedding | None:
+    if not space.HasField("reembedding"):
+        return None
+    coming = space.reembedding
+    return Reembedding(coming.embedding_model, coming.dimension, coming.done_versions, coming.versions)
 
 
 def stats_from_proto(message: reader_pb2.GetStatsResponse) -> Stats:
@@ -195,6 +252,7 @@ def stats_from_proto(message: reader_pb2.GetStatsResponse) -> Stats:
             pruned_versions=space.pruned_versions,
             history_start_revision=space.history_start_revision,
             settings=settings_from_proto(space.settings),
+            reembedding=_reembedding_from_proto(space),
         ),
         StoreStats(
             namespaces=store.namespaces,

@@ -9,7 +9,7 @@ from agentmem.client.acknowledgement import AcknowledgementInput
 from agentmem.client.answers import AddResult, DeleteResult, DuplicatePolicy, PurgeStatus, UpdatedMemory
 from agentmem.client.filters import FilterInput, Scope
 from agentmem.client.models import AddFields, NewMemory, UpdateFields
-from agentmem.client.namespaces import SettingsFields, UpdatedSettings
+from agentmem.client.namespaces import BegunReembedding, SettingsFields, UpdatedSettings
 from agentmem.client.sync_connection import SyncConnection
 
 
@@ -158,5 +158,25 @@ class SyncWrites(SyncConnection):
                 request_id=request_id,
                 timeout_s=timeout_s,
                 **settings,
+            )
+        )
+
+    def reembed(
+        self,
+        namespace: str,
+        embedder: str,
+        *,
+        acknowledgement: AcknowledgementInput | None = None,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> BegunReembedding:
+        """Begins to replace the embeddings of a namespace; see AsyncClient.reembed."""
+        return self._run(
+            self._client.reembed(
+                namespace,
+                embedder,
+                acknowledgement=acknowledgement,
+                request_id=request_id,
+                timeout_s=timeout_s,
             )
         )

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from agentmem.core.errors import DataLoss, FailedPrecondition, invalid_field
 from agentmem.core.filters import Filter
-from agentmem.core.log import FIRST_EPOCH, LogEntry, Operation, decode_entry
+from agentmem.core.log import FIRST_EPOCH, RECORD_KINDS, LogEntry, Operation, decode_entry
 from agentmem.core.purged_ordinals import PurgedOrdinals, prune_of
-from agentmem.core.read_transaction import RECORD_KINDS, ReadTransaction
+from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.reading import add_embedding
 from agentmem.core.store import Store
 from agentmem.v1 import memory_pb2, reader_pb2

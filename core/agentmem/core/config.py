@@ -26,9 +26,20 @@ class SettingsError(Exception):
     """A setting is missing, unknown, or has a value that it cannot have."""
 
 
-def setting(help: str, *, default: Any = dataclasses.MISSING, choices: Sequence[str] = ()) -> Any:
-    """A field of a settings dataclass; without a default it must be given."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": tuple(choices)})
+def setting(
+    help: str,
+    *,
+    default: Any = dataclasses.MISSING,
+    choices: Sequence[str] = (),
+    is_list: bool = False,
+) -> Any:
+    """A field of a settings dataclass; without a default it must be given.
+
+    A list is a str with commas between different items. Its flag may be repeated instead; in a file it may be
+    an array.
+    """
+    metadata = {"help": help, "choices": tuple(choices), "is_list": is_list}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def load_settings(
@@ -56,15 +67,26 @@ def load_settings(
         _check_known(name, fields, lambda name: f"the environment variable {prefix}{name.upper()}")
         values[name] = _parse(text, types[name], f"the environment variable {prefix}{name.upper()}")
     for name, text in flags.items():
+        if isinstance(text, list):
+            text = ",".join(text)
         value = text if isinstance(text, bool) else _parse(text, types[name], _flag(name))
         values[name] = value
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING:
             raise SettingsError(f"{_flag(name)} is required: {field.metadata['help']}")
-        choices = field.metadata["choices"]
-        if choices and values.get(name, field.default) not in choices:
-            raise SettingsError(f"{_flag(name)} must be one of {', '.join(choices)}, not {values[name]!r}")
+        if field.metadata["choices"]:
+            _check_choices(name, values.get(name, field.default), field)
     return kind(**values)
+
+
+def _check_choices(name: str, value: str, field: dataclasses.Field[Any]) -> None:
+    choices = field.metadata["choices"]
+    items = value.split(",") if field.metadata["is_list"] else [value]
+    for item in items:
+        if item not in choices:
+            raise SettingsError(f"{_flag(name)} must be one of {', '.join(choices)}, not {item!r}")
+    if len(set(items)) < len(items):
+        raise SettingsError(f"{_flag(name)} has an item twice: {value!r}")
 
 
 def config_path(section: str, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
@@ -108,7 +130,8 @@ def _parser(
         else:
             choices = field.metadata["choices"]
             metavar = "{" + ",".join(choices) + "}" if choices else types[name].__name__.upper()
-            parser.add_argument(_flag(name), metavar=metavar, help=text)
+            action = "append" if field.metadata["is_list"] else "store"
+            parser.add_argument(_flag(name), metavar=metavar, help=text, action=action)
     return parser
 
 
@@ -129,6 +152,9 @@ def _read_file(
     for name, value in table.items():
         where = f"{name} under [{section}] in {path}"
         _check_known(name, fields, lambda _, where=where: where)
+        is_array = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if fields[name].metadata["is_list"] and is_array:
+            value = ",".join(value)
         is_bool = isinstance(value, bool)
         if is_bool != (types[name] is bool) or not isinstance(value, str | int | float):
             raise SettingsError(f"{where} must be of type {types[name].__name__}")

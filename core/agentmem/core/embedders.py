@@ -3,13 +3,15 @@
     none        makes no embeddings; callers bring their own, or search by words
     wordllama   256 dimensions, ships its own weights, runs on the CPU (default)
     openai      any endpoint that speaks OpenAI's embeddings API
+    multilingual   512 dimensions, one space for 16 languages, ships its own weights; see multilingual.py
 
-This is the only module that imports wordllama.
+A server has one or several of them. This is the only module that imports wordllama.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -18,10 +20,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from agentmem.core.errors import FailedPrecondition, Unavailable
+from agentmem.core.errors import FailedPrecondition, Unavailable, invalid_field
+from agentmem.core.layout import NamespaceState
+from agentmem.core.multilingual import MULTILINGUAL_MODEL, MultilingualEmbedder
 from agentmem.core.records import FloatVector
+from agentmem.core.unit_vectors import unit_vectors
 
-EMBEDDER_NAMES = ("none", "wordllama", "openai")
+NO_EMBEDDER = "none"
+EMBEDDER_NAMES = (NO_EMBEDDER, "wordllama", "openai", "multilingual")
 WORDLLAMA_MODEL = "wordllama-l2-supercat-256"
 OPENAI_TIMEOUT_S = 20.0
 OPENAI_MAX_TEXTS = 256
@@ -66,7 +72,7 @@ class WordLlamaEmbedder:
 
     def embed(self, texts: Sequence[str]) -> list[FloatVector | None]:
         # Scaled here: wordllama's own scaling makes NaN of a text without known tokens.
-        return _unit_vectors(self._model.embed(list(texts), norm=False))
+        return unit_vectors(self._model.embed(list(texts), norm=False))
 
 
 class OpenAIEmbedder:
@@ -96,32 +102,108 @@ class OpenAIEmbedder:
             rows = sorted(answer["data"], key=lambda row: row["index"])
             if len(rows) != len(texts):
                 raise ValueError(f"{len(rows)} embeddings for {len(texts)} texts")
-            return _unit_vectors(np.array([row["embedding"] for row in rows], dtype=np.float64))
+            return unit_vectors(np.array([row["embedding"] for row in rows], dtype=np.float64))
         except (urllib.error.URLError, TimeoutError, ValueError, KeyError, TypeError) as error:
             raise Unavailable("EMBEDDER_FAILED", f"the embedder at {self._url} failed: {error}") from error
 
 
-def _unit_vectors(rows: np.typing.NDArray[Any]) -> list[FloatVector | None]:
-    lengths = np.linalg.norm(rows, axis=1)
-    return [
-        np.asarray(row / length, dtype=np.float32) if np.isfinite(length) and length > 0 else None
-        for row, length in zip(rows, lengths, strict=True)
-    ]
+class Embedders:
+    """The embedders of a server, each loaded when it is first used. Any thread may use them.
+
+    A namespace with embeddings is of the embedder whose model made them. One without is of the embedder that
+    was chosen for it, or of the server's first.
+    """
+
+    def __init__(
+        self, names: Sequence[str], *, openai_url: str = "", openai_model: str = "", openai_api_key: str = ""
+    ) -> None:
+        """The first of the names, each one of EMBEDDER_NAMES, is for namespaces that chose none."""
+        self.names = tuple(names)
+        self._openai = openai_url, openai_model, openai_api_key
+        models = {"wordllama": WORDLLAMA_MODEL, "multilingual": MULTILINGUAL_MODEL, "openai": openai_model}
+        self._models = {name: models.get(name, "") for name in names}
+        self._lock = threading.Lock()
+        self._loaded: dict[str, Embedder] = {}
+
+    def load_first(self) -> None:
+        """Loads the one that most writes will need."""
+        self.named(self.names[0])
+
+    def named(self, name: str) -> Embedder:
+        """The embedder of that name; "" stands for the first.
+
+        Raises FailedPrecondition (``EMBEDDER_MISSING``) when this server does not have it.
+        """
+        name = name or self.names[0]
+        if name == NO_EMBEDDER:
+            return NoEmbedder()
+        if name not in self.names:
+            raise self.missing(name)
+        loaded = self._loaded.get(name)
+        if loaded is not None:
+            return loaded  # without waiting while another is loaded
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = make_embedder(name, *self._openai)
+            return self._loaded[name]
+
+    def check_name(self, name: str, field: str) -> None:
+        """Raises InvalidArgument unless it is "none" or the name of one of them."""
+        if name not in (NO_EMBEDDER, *self.names):
+            raise invalid_field(field, f"is {name!r}; this server has {', '.join(self.names)}")
+
+    def name_of(self, model: str) -> str:
+        """The name of the embedder that embeds with a model; "" when there is none here."""
+        return next((name for name, known in self._models.items() if model and known == model), "")
+
+    def model_of(self, name: str) -> str:
+        """The model that an embedder of this server embeds with, "" stands for the first; "" for "none"."""
+        return self._models.get(name or self.names[0], "")
+
+    def name_for(self, space: NamespaceState, advice: str) -> str:
+        """The name of the embedder of a namespace.
+
+        Args:
+            advice: what to do when this server does not have it; for the error.
+
+        Raises:
+            FailedPrecondition: ``EMBEDDING_REQUIRED``, none here makes embeddings like the namespace's;
+                ``EMBEDDER_MISSING``, the one that was chosen for it is not here.
+        """
+        chosen = space.embedder or self.names[0]
+        name = self.name_of(space.model) if space.dimension else chosen
+        if space.dimension and not name:
+            if chosen != NO_EMBEDDER:
+                raise self.required(space, advice)
+            name = chosen
+        if name not in (NO_EMBEDDER, *self.names):
+            raise self.missing(name)
+        return name
+
+    def missing(self, name: str) -> FailedPrecondition:
+        """The error for an embedder that this server does not have."""
+        return FailedPrecondition(
+            "EMBEDDER_MISSING",
+            f"this server does not have the embedder {name!r}; it has {', '.join(self.names)}",
+            embedder=name,
+        )
+
+    def required(self, space: NamespaceState, advice: str) -> FailedPrecondition:
+        """The error for a text without an embedding that cannot be embedded in the namespace's space."""
+        own = ", ".join(repr(model) for model in self._models.values() if model)
+        return FailedPrecondition(
+            "EMBEDDING_REQUIRED",
+            f"the namespace's embeddings were made by {space.model or 'a model of the caller'!r} and this "
+            f"server embeds with {own or 'none'}: {advice}",
+            field="embedding",
+            namespace_model=space.model,
+        )
 
 
 def make_embedder(name: str, openai_url: str, openai_model: str, openai_api_key: str) -> Embedder:
     """The embedder of that name, one of EMBEDDER_NAMES."""
     if name == "openai":
         return OpenAIEmbedder(openai_url, openai_model, openai_api_key)
+    if name == "multilingual":
+        return MultilingualEmbedder()
     return WordLlamaEmbedder() if name == "wordllama" else NoEmbedder()
-
-
-def embedding_required(namespace_model: str, own_model: str, advice: str) -> FailedPrecondition:
-    """The error for a text without an embedding that this server cannot embed in the namespace's space."""
-    return FailedPrecondition(
-        "EMBEDDING_REQUIRED",
-        f"the namespace's embeddings were made by {namespace_model or 'a model of the caller'!r} and this "
-        f"server embeds with {own_model or 'none'!r}: {advice}",
-        field="embedding",
-        namespace_model=namespace_model,
-    )

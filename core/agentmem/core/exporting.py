@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from agentmem.core.errors import Unavailable
 from agentmem.core.filters import Filter
 from agentmem.core.history import Moment, Walk, is_expired, version_at
 from agentmem.core.layout import IdState
@@ -27,6 +28,7 @@ class ExportQuery:
         epoch: of the history that leads to the revision.
         matcher: on the newest version; None for all memories, deleted ones too.
         newest_only: leaves out older versions and deleted memories.
+        space: the embedding space of the namespace when the export began; None when there was no namespace.
     """
 
     namespace: str
@@ -34,6 +36,7 @@ class ExportQuery:
     matcher: Filter | None
     newest_only: bool
     epoch: int = 0
+    space: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,20 @@ class ExportPlace:
 def export_frame(
     store: Store, query: ExportQuery, place: ExportPlace
 ) -> tuple[reader_pb2.ExportMemoriesResponse, ExportPlace | None]:
-    """The versions behind a place, and the place behind them; None at the end."""
+    """The versions behind a place, and the place behind them; None at the end.
+
+    Raises Unavailable (``EMBEDDINGS_REPLACED``) when the namespace has other embeddings than when it began.
+    """
     response = reader_pb2.ExportMemoriesResponse(applied_revision=query.moment.revision, epoch=query.epoch)
     size_bytes = 0
     reached = place.memory_id
     with store.read() as transaction:
+        state = transaction.namespace(query.namespace)
+        if state is not None and query.space is not None and state.space != query.space:
+            raise Unavailable(
+                "EMBEDDINGS_REPLACED",
+                f"the embeddings of namespace {query.namespace!r} were replaced meanwhile: export again",
+            )
         following = list(islice(transaction.ids(query.namespace, place.memory_id), SCAN_CHUNK_RECORDS))
         # The versions of a memory are looked up once, however many frames they take.
         begun = [(place.memory_id, place.left)] if place.left else []

@@ -10,6 +10,8 @@
     ids           namespace | 0x00 | id             ordinal u64 | version u64 | deleted u8, sealed
     docs          ordinal u64                       record, see records.py
     vectors       ordinal u64                       vector, see records.py
+    vectors2      ordinal u64                       the same: a namespace's embeddings are in one of the two,
+                                                    see NamespaceState
     superseded    number u32 | time i64 | ordinal   empty: a version that ended, by when it did
     hashes        number u32 | digest 16 | ordinal  empty: a live memory, by owner and content
     expiry        time i64 | ordinal u64            empty: a live memory that has an expire_time
@@ -29,20 +31,24 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentmem.core.checksums import crc32c
 from agentmem.core.errors import DataLoss
 from agentmem.v1 import memory_pb2, writer_pb2
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+# What can be made one of this format where it is: it had one database of vectors.
+UPGRADABLE_FORMAT = 3
+# The two places for the vectors of a namespace.
+VECTORS = (b"vectors", b"vectors2")
 DATABASES = (
     b"meta",
     b"namespaces",
     b"numbers",
     b"ids",
     b"docs",
-    b"vectors",
+    *VECTORS,
     b"superseded",
     b"hashes",
     b"expiry",
@@ -62,7 +68,10 @@ COUNTERS = struct.Struct("<QQ")
 POSITION = struct.Struct("<QQ32s")
 _SEAL = struct.Struct("<I")
 _ID_STATE = struct.Struct("<QQB")
-_NAMESPACE = struct.Struct("<IIQQQQQqIQB")
+_NAMESPACE = struct.Struct("<IIQQQQQqIQBBIIIBIQQHH")
+_NAMESPACE_OF_FORMAT_3 = struct.Struct("<IIQQQQQqIQB")
+# Where among these numbers a boolean stands.
+_IS_CLEARING = 15
 _TIME_BIAS = 1 << 63
 _NUMBER = struct.Struct(">I")
 _SUPERSEDED = struct.Struct(">IQQ")
@@ -83,9 +92,13 @@ class IdState:
 class NamespaceState:
     """What the store knows of a namespace.
 
+    Its vectors are of one embedding space: those of one model. When they are replaced, those of the coming
+    space gather in the other database. When every version has its vector there, the databases change their
+    parts, and what is in the other one is cleared.
+
     Attributes:
         number: from 1, in the order of the first writes; never changes.
-        dimension, model: those of the first embedding; 0 and "" before it.
+        dimension, model: those of the embeddings; 0 and "" before the first.
         live_memories, live_vectors: of undeleted memories.
         versions: that are stored, tombstones included.
         pruned_versions: that retention has removed.
@@ -94,6 +107,16 @@ class NamespaceState:
         max_versions: that are kept of a memory; 0 for all.
         max_version_age_us: how long one is kept that was replaced or deleted; 0 for ever.
         precision: VectorPrecision of embeddings to come.
+        slot: which of VECTORS has the embeddings: 0 or 1.
+        space: the number of their embedding space; 0 for the first of the namespace.
+        spaces: how many spaces were begun after the first; the last one's number.
+        coming_space: the number of the space that will take their place; 0 for none.
+        is_clearing: there may be vectors in the other database that are of no use any more. Until they are
+            gone, no others come there.
+        coming_dimension, coming_model: of the coming space.
+        coming_versions: that have their vector, or the word that they get none, in the coming space.
+        coming_vectors: of live memories, in the coming space.
+        embedder: the name of the one chosen for the namespace; "" for the server's first.
     """
 
     number: int
@@ -107,12 +130,43 @@ class NamespaceState:
     max_versions: int = 0
     max_version_age_us: int = 0
     precision: writer_pb2.VectorPrecision = writer_pb2.VECTOR_PRECISION_FLOAT32
+    slot: int = 0
+    space: int = 0
+    spaces: int = 0
+    coming_space: int = 0
+    is_clearing: bool = False
+    coming_dimension: int = 0
+    coming_versions: int = 0
+    coming_vectors: int = 0
     model: str = ""
+    coming_model: str = ""
+    embedder: str = ""
+
+    @property
+    def vectors(self) -> bytes:
+        """The database that has the embeddings."""
+        return VECTORS[self.slot]
+
+    @property
+    def other_vectors(self) -> bytes:
+        """The database for the coming embeddings, or with those that are of no use any more."""
+        return VECTORS[1 - self.slot]
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether vectors of the coming space are being written."""
+        return bool(self.coming_space) and not self.is_clearing
+
+    def database_of(self, space: int) -> bytes | None:
+        """Where all vectors of an embedding space are; None when they are gone, or may be."""
+        if space == self.space:
+            return self.vectors
+        return self.other_vectors if space == self.coming_space and self.is_filling else None
 
     def settings(self) -> writer_pb2.NamespaceSettings:
         """What the namespace keeps, as the API has it."""
         settings = writer_pb2.NamespaceSettings(
-            max_versions=self.max_versions, vector_precision=self.precision
+            max_versions=self.max_versions, vector_precision=self.precision, embedder=self.embedder
         )
         if self.max_version_age_us:
             settings.max_version_age.FromMicroseconds(self.max_version_age_us)
@@ -146,6 +200,7 @@ def decode_id_state(value: bytes, memory_id: str) -> IdState:
 
 
 def encode_namespace(state: NamespaceState) -> bytes:
+    model, coming_model = state.model.encode(), state.coming_model.encode()
     numbers = _NAMESPACE.pack(
         state.number,
         state.dimension,
@@ -158,14 +213,38 @@ def encode_namespace(state: NamespaceState) -> bytes:
         state.max_versions,
         state.max_version_age_us,
         state.precision,
+        state.slot,
+        state.space,
+        state.spaces,
+        state.coming_space,
+        state.is_clearing,
+        state.coming_dimension,
+        state.coming_versions,
+        state.coming_vectors,
+        len(model),
+        len(coming_model),
     )
-    return seal(numbers + state.model.encode())
+    return seal(numbers + model + coming_model + state.embedder.encode())
 
 
 def decode_namespace(value: bytes, namespace: str) -> NamespaceState:
     """Raises DataLoss when the value fails its checksum."""
     rest = unseal(value, f"the entry of namespace {namespace!r}")
-    return NamespaceState(*(*_NAMESPACE.unpack_from(rest), rest[_NAMESPACE.size :].decode()))
+    *numbers, model_bytes, coming_bytes = _NAMESPACE.unpack_from(rest)
+    numbers[_IS_CLEARING] = bool(numbers[_IS_CLEARING])
+    texts = rest[_NAMESPACE.size :]
+    behind = model_bytes + coming_bytes
+    model, coming_model = texts[:model_bytes].decode(), texts[model_bytes:behind].decode()
+    return replace(
+        NamespaceState(*numbers), model=model, coming_model=coming_model, embedder=texts[behind:].decode()
+    )
+
+
+def upgraded_namespace(value: bytes, namespace: str) -> bytes:
+    """The value of a store of UPGRADABLE_FORMAT, in this format. Raises DataLoss as ``decode_namespace``."""
+    rest = unseal(value, f"the entry of namespace {namespace!r}")
+    numbers, model = _NAMESPACE_OF_FORMAT_3.unpack_from(rest), rest[_NAMESPACE_OF_FORMAT_3.size :].decode()
+    return encode_namespace(replace(NamespaceState(*numbers), model=model))
 
 
 def superseded_key(number: int, ended_us: int, ordinal: int) -> bytes:

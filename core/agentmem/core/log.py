@@ -35,6 +35,10 @@ MAX_EPOCHS = 1000
 
 LogEntry = storage_pb2.LogEntry
 Operation = storage_pb2.Operation
+# Operations that write a record.
+RECORD_KINDS = (Operation.KIND_PUT, Operation.KIND_DELETE)
+# Those that come to a replica with what they wrote.
+SHIPPED_KINDS = (*RECORD_KINDS, Operation.KIND_EMBED)
 
 
 @dataclass(frozen=True, slots=True)

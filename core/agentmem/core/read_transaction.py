@@ -14,6 +14,7 @@ from agentmem.core.layout import (
     COUNTERS,
     KEY,
     POSITION,
+    VECTORS,
     IdState,
     NamespaceState,
     decode_expiry_key,
@@ -27,12 +28,18 @@ from agentmem.core.layout import (
     superseded_key,
     unseal,
 )
-from agentmem.core.log import FIRST_EPOCH, LogEntry, Operation, Position, decode_entry
+from agentmem.core.log import (
+    FIRST_EPOCH,
+    RECORD_KINDS,
+    SHIPPED_KINDS,
+    LogEntry,
+    Operation,
+    Position,
+    decode_entry,
+)
 from agentmem.core.records import FloatVector, Record
+from agentmem.core.shipping import VectorsReplacedError
 from agentmem.v1 import replication_pb2, storage_pb2, writer_pb2
-
-# Operations that write a record.
-RECORD_KINDS = (Operation.KIND_PUT, Operation.KIND_DELETE)
 
 
 class ReadTransaction:
@@ -44,6 +51,8 @@ class ReadTransaction:
     def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
         self._transaction = transaction
         self._dictionaries = dictionaries
+        # Asked for with every record.
+        self._read_namespaces: dict[str, NamespaceState | None] = {}
 
     def dictionary(self, dictionary_id: int) -> Dictionary | None:
         """None when the store does not have it."""
@@ -123,8 +132,11 @@ class ReadTransaction:
     # Namespaces and ids
 
     def namespace(self, namespace: str) -> NamespaceState | None:
-        value = self._transaction.get(b"namespaces", namespace.encode())
-        return None if value is None else decode_namespace(value, namespace)
+        if namespace not in self._read_namespaces:
+            value = self._transaction.get(b"namespaces", namespace.encode())
+            state = None if value is None else decode_namespace(value, namespace)
+            self._read_namespaces[namespace] = state
+        return self._read_namespaces[namespace]
 
     def namespaces(self) -> Iterator[tuple[str, NamespaceState]]:
         for key, value in self._transaction.scan(b"namespaces"):
@@ -167,8 +179,16 @@ class ReadTransaction:
     # Versions
 
     def record(self, ordinal: int) -> Record | None:
+        """The record; its memory's embedding_model is that of the embedding that it has now."""
         value = self._transaction.get(b"docs", KEY.pack(ordinal))
-        return None if value is None else records.decode_record(value, ordinal, self.dictionary)
+        if value is None:
+            return None
+        record = records.decode_record(value, ordinal, self.dictionary)
+        space = self.namespace(record.memory.namespace)
+        if space is not None and space.space and not record.is_tombstone:
+            has_vector = records.has_components(self._transaction.get(space.vectors, KEY.pack(ordinal)))
+            record.memory.embedding_model = space.model if has_vector else ""
+        return record
 
     def next_record(self, from_ordinal: int) -> tuple[int, Record] | None:
         """The first record at an ordinal or behind it, with its ordinal; None when there is none."""
@@ -209,9 +229,31 @@ class ReadTransaction:
             yield ordinal, record
             ordinal = record.previous_ordinal
 
-    def vector(self, ordinal: int) -> FloatVector | None:
-        """float32 [dimension], of unit length: to the bit what is stored, of half precision only about."""
-        value = self._transaction.get(b"vectors", KEY.pack(ordinal))
+    def vector(self, space: NamespaceState, ordinal: int) -> FloatVector | None:
+        """The embedding of a version of the namespace, float32 [dimension], None when it has none.
+
+        Of unit length: to the bit what is stored, of half precision only about.
+        """
+        vector = self.stored_vector(space.vectors, ordinal)
+        return vector if vector is not None and len(vector) else None
+
+    def coming_vector(self, space: NamespaceState, ordinal: int) -> FloatVector | None:
+        """As ``vector``, in the coming space: None when the version lacks it, empty when it gets none."""
+        return self.stored_vector(space.other_vectors, ordinal) if space.is_filling else None
+
+    def vector_of_space(self, name: str, number: int, ordinal: int) -> FloatVector | None:
+        """As ``coming_vector``, in the embedding space with this number; None when that is gone, too."""
+        state = self.namespace(name)
+        database = None if state is None else state.database_of(number)
+        return None if database is None else self.stored_vector(database, ordinal)
+
+    def has_other_vector(self, space: NamespaceState, ordinal: int) -> bool:
+        """Whether there is anything in the database that the namespace's embeddings are not in."""
+        return self._transaction.get(space.other_vectors, KEY.pack(ordinal)) is not None
+
+    def stored_vector(self, database: bytes, ordinal: int) -> FloatVector | None:
+        """What one of VECTORS has at an ordinal."""
+        value = self._transaction.get(database, KEY.pack(ordinal))
         return None if value is None else records.decode_vector(value, ordinal)
 
     def duplicates(self, number: int, digest: bytes) -> Iterator[int]:
@@ -293,11 +335,19 @@ class ReadTransaction:
         return decode_entry(value, revision)[0]
 
     def shipped_entries(self, after_revision: int, max_bytes: int) -> list[replication_pb2.ShippedEntry]:
-        """Entries behind ``after_revision`` with their records: at most ``max_bytes``, at least one."""
+        """Entries behind ``after_revision`` with their records: at most ``max_bytes``, at least one.
+
+        Raises VectorsReplacedError when the first of them cannot be shipped any more.
+        """
         shipped: list[replication_pb2.ShippedEntry] = []
         size_bytes = 0
         for revision, value in self.log_values(after_revision + 1):
-            entry = self._ship(revision, value)
+            try:
+                entry = self._ship(revision, value)
+            except VectorsReplacedError:
+                if shipped:
+                    break
+                raise
             size_bytes += entry.ByteSize()
             if shipped and size_bytes > max_bytes:
                 break
@@ -307,17 +357,46 @@ class ReadTransaction:
     def _ship(self, revision: int, value: bytes) -> replication_pb2.ShippedEntry:
         shipped = replication_pb2.ShippedEntry(log_value=value)
         for operation in decode_entry(value, revision)[0].operations:
-            if operation.kind not in RECORD_KINDS:
+            if operation.kind not in SHIPPED_KINDS:
                 continue
-            key = KEY.pack(operation.ordinal)
-            record = self._transaction.get(b"docs", key)
+            record = self._transaction.get(b"docs", KEY.pack(operation.ordinal))
             if record is None:
                 shipped.records.add(ordinal=operation.ordinal, removed=True)
                 continue
             # Damage is named where it is, and not by each replica.
             record = records.expand_record(record, operation.ordinal, self.dictionary)
-            vector = self._transaction.get(b"vectors", key) or b""
-            if operation.vector_crc32c:
-                records.check_vector(vector, operation.ordinal)
-            shipped.records.add(ordinal=operation.ordinal, record=record, vector=vector)
+            sent = shipped.records.add(ordinal=operation.ordinal)
+            if operation.kind in RECORD_KINDS:
+                sent.record = record
+                sent.vector = self._named_vector(operation, operation.space, operation.vector_crc32c)
+            sent.coming_vector = self._named_vector(
+                operation, operation.coming_space, operation.coming_vector_crc32c
+            )
         return shipped
+
+    def _named_vector(self, operation: Operation, number: int, checksum: int) -> bytes:
+        """A vector that an operation names, as stored.
+
+        Args:
+            number: of its embedding space.
+            checksum: 0 when it has none.
+
+        Raises:
+            DataLoss: it is damaged, or missing.
+            VectorsReplacedError: it is gone with its embedding space.
+        """
+        if not checksum:
+            return b""
+        state = self.namespace(self.namespace_name(operation.namespace_number))
+        databases = VECTORS if state is None else (state.vectors, state.other_vectors)
+        for database in databases:
+            # Those that are being cleared are good as long as they are there.
+            value = self._transaction.get(database, KEY.pack(operation.ordinal))
+            if value is not None and records.stored_checksum(value) == checksum:
+                records.check_vector(value, operation.ordinal)
+                return value
+        if state is not None and state.database_of(number) is None:
+            raise VectorsReplacedError(
+                f"the embeddings of namespace number {operation.namespace_number} were replaced"
+            )
+        raise DataLoss("CORRUPT_VECTOR", f"the vector at ordinal {operation.ordinal} fails its checksum")

@@ -110,13 +110,15 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
         check_namespace(request.namespace)
         matcher = compile_filter(request.filter)
         await self._reached(request.consistency, context)
-        position = self._store.position()
+        with self._store.read() as transaction:
+            position, space = transaction.position, transaction.namespace(request.namespace)
         query = ExportQuery(
             namespace=request.namespace,
             moment=Moment(now_us(), revision=position.revision),
             matcher=matcher,
             newest_only=request.newest_only,
             epoch=position.epoch,
+            space=None if space is None else space.space,
         )
         place: ExportPlace | None = ExportPlace()
         is_first = True

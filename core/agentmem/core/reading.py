@@ -7,7 +7,7 @@ from itertools import islice
 from agentmem.core.errors import NotFound, ResourceExhausted
 from agentmem.core.filters import compile_filter
 from agentmem.core.history import Walk, check_history, moment_of, version_at
-from agentmem.core.layout import KEY
+from agentmem.core.layout import KEY, NamespaceState
 from agentmem.core.page_tokens import decode_page_token, encode_page_token, foreign_token, query_hash
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.store import Store
@@ -58,7 +58,8 @@ def get_memories(
 
 def add_embedding(transaction: ReadTransaction, ordinal: int, memory: memory_pb2.Memory) -> None:
     """Sets the memory's embedding, if it has one, as the API has it: little-endian float32."""
-    vector = transaction.vector(ordinal)
+    space = transaction.namespace(memory.namespace)
+    vector = None if space is None else transaction.vector(space, ordinal)
     if vector is not None:
         memory.embedding = vector.astype("<f4", copy=False).tobytes()
 
@@ -195,6 +196,18 @@ def get_stats(store: Store, request: reader_pb2.GetStatsRequest) -> reader_pb2.G
                 pruned_versions=space.pruned_versions,
                 history_start_revision=space.history_start,
                 settings=space.settings(),
+                reembedding=_reembedding(space),
             )
         )
     return response
+
+
+def _reembedding(space: NamespaceState) -> reader_pb2.Reembedding | None:
+    if not space.coming_space:
+        return None
+    return reader_pb2.Reembedding(
+        embedding_model=space.coming_model,
+        dimension=space.coming_dimension,
+        done_versions=space.coming_versions,
+        versions=space.versions,
+    )

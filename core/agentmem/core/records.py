@@ -21,8 +21,8 @@ A vector is the unit-length embedding of the version at the same ordinal:
     | crc32c | dtype | components ...
     | u32    | u8    |
 
-``dtype`` is 0 for float32 and 1 for float16. Its crc32c covers everything behind it. Integers and floats are
-little-endian.
+``dtype`` is 0 for float32 and 1 for float16. Its crc32c covers everything behind it. A vector without
+components stands for content that means nothing to the model. Integers and floats are little-endian.
 """
 
 from __future__ import annotations
@@ -173,6 +173,15 @@ def encode_vector(vector: FloatVector, precision: writer_pb2.VectorPrecision) ->
     dtype = DTYPE_FLOAT16 if precision == writer_pb2.VECTOR_PRECISION_FLOAT16 else DTYPE_FLOAT32
     body = struct.pack("<B", dtype) + vector.astype(_DTYPES[dtype], copy=False).tobytes()
     return struct.pack("<I", crc32c(body)) + body
+
+
+# Of content that means nothing to the model.
+NO_VECTOR: FloatVector = np.empty(0, dtype=np.float32)
+
+
+def has_components(value: bytes | None) -> bool:
+    """Whether an encoded vector is one, and not the word that there is none."""
+    return value is not None and len(value) > VECTOR_HEADER.size
 
 
 def decode_vector(value: bytes, ordinal: int) -> FloatVector:

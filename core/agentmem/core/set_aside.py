@@ -10,6 +10,7 @@ The others, in the order of the log, are one of
     {"revision", "kind": "put" | "delete", "memory": {...}}      the version as in the API, bytes in base64
     {"revision", "kind": "purge", "namespace", "versions", "id_digest"}
     {"revision", "kind": "settings", "namespace", "settings"}
+    {"revision", "kind": "reembed", "namespace", "embedding_model"}      embeddings began to be replaced
 
 What retention removed is not among them: nobody asked for it.
 """
@@ -30,6 +31,7 @@ from agentmem.core.log import LogEntry, Operation
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.reading import add_embedding
 from agentmem.core.store import Store
+from agentmem.v1 import storage_pb2
 
 FOLDER = "set-aside"
 _NAME = re.compile(r"epoch-[0-9]+-revisions-([0-9]+)-([0-9]+)\.jsonl")
@@ -91,6 +93,15 @@ def _lines_behind(transaction: ReadTransaction, common_revision: int) -> Iterato
 
 def _lines(transaction: ReadTransaction, entry: LogEntry) -> Iterator[dict[str, Any]]:
     for change in entry.namespaces:
+        if change.reembedding:
+            if change.reembedding == storage_pb2.REEMBEDDING_STEP_BEGUN:
+                yield {
+                    "revision": entry.revision,
+                    "kind": "reembed",
+                    "namespace": change.name,
+                    "embedding_model": change.embedding_model,
+                }
+            continue
         settings = MessageToDict(change.settings, preserving_proto_field_name=True)
         yield {
             "revision": entry.revision,

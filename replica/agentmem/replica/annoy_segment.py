@@ -75,6 +75,7 @@ class Sidecar:
     Attributes:
         share: how many rows a search should look at, as a share of ``count``.
         replaces: names of the segments whose rows this one took over.
+        space: the number of the embedding space that the vectors are of.
     """
 
     format: int
@@ -86,6 +87,7 @@ class Sidecar:
     share: float
     replaces: list[str]
     sha256: dict[str, str]
+    space: int = 0
 
 
 class AnnoySegment:
@@ -158,7 +160,9 @@ class AnnoySegment:
             raise SegmentError(f"segment {self.name} finds {found} of {len(sample)} of its own rows")
 
 
-def write_segment(folder: Path, *, dimension: int, trees: int, seed: int, replaces: list[str]) -> None:
+def write_segment(
+    folder: Path, *, dimension: int, trees: int, seed: int, replaces: list[str], space: int = 0
+) -> None:
     """Builds index and sidecar beside the ordinals and rows in the folder, and syncs all of it.
 
     Raises:
@@ -187,6 +191,7 @@ def write_segment(folder: Path, *, dimension: int, trees: int, seed: int, replac
         share=share,
         replaces=replaces,
         sha256={name: file_sha256(folder / name) for name in (ORDINALS_FILE, ROWS_FILE, INDEX_FILE)},
+        space=space,
     )
     (folder / SIDECAR_FILE).write_text(json.dumps(asdict(sidecar), indent=1), encoding="utf-8")
     for name in (ORDINALS_FILE, ROWS_FILE, INDEX_FILE, SIDECAR_FILE):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -348,6 +349,21 @@ class Facets:
         mask = np.isin(self._ordinals.rows(rows), ordinal_array(live), assume_unique=True)
         times: npt.NDArray[np.int64] = self._columns[field].rows(rows)[mask]
         return int(times.min()), int(times.max())
+
+    def with_embedding_model(self, model: str, ordinals: OrdinalArray) -> Facets:
+        """The same, to be added to instead; these ordinals have the model, and no others have one.
+
+        This one serves older views on.
+        """
+        changed = copy(self)
+        changed._postings = dict(self._postings)
+        postings = changed._postings["embedding_model"] = _Postings()
+        if model and len(ordinals):
+            postings.present = ordinal_set(ordinals)
+            # As a value that only one has is kept.
+            one = int(ordinals[0]) if len(ordinals) == 1 else None
+            postings.by_value[(False, model)] = postings.present.copy() if one is None else one
+        return changed
 
     def cut_to(self, live: OrdinalSet) -> Facets:
         """A copy without the memories that are not in ``live``; this one serves older views on."""

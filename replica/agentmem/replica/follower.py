@@ -225,7 +225,7 @@ class Follower:
             self._on_applied()
         elif kind == "snapshot_required":
             raise SnapshotRequiredError(
-                f"the writer's log begins at revision {frame.snapshot_required.first_revision}"
+                f"the writer can go on from revision {frame.snapshot_required.first_revision} only"
             )
         elif kind == "diverged" and frame.diverged.HasField("common_revision"):
             raise SupersededError(frame.diverged.detail, frame.diverged.common_revision)

@@ -10,7 +10,7 @@ from agentmem.core.filters import TYPE_NAMES
 from agentmem.core.times import boot_time_s
 from agentmem.replica.consistent_reads import Part
 from agentmem.replica.facets import Facets
-from agentmem.replica.indexer import SEGMENTS_FOLDER, TEXT_FOLDER
+from agentmem.replica.index_directory import SEGMENTS_FOLDER, TEXT_FOLDER
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.view import NamespaceView, View
 from agentmem.v1 import reader_pb2

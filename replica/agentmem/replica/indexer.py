@@ -4,43 +4,35 @@ One thread. At the start it builds a view of the store at its newest revision, f
 far as they are good and from the store for the rest; then it follows the store's log from there. A view
 holds all indexes at the same revision. The folder holds nothing that the store does not: it may be deleted
 at any time while the process is not running.
-
-    <directory>/index.json   which store and which format the folder is for
-    <directory>/text/        see text.py
-    <directory>/segments/    see sealing.py
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from agentmem.core.data_directory import sync
+from agentmem.core.embedding_spaces import after_step
 from agentmem.core.errors import DataLoss
 from agentmem.core.layout import NamespaceState
 from agentmem.core.log import Operation
-from agentmem.core.records import unit_vector
+from agentmem.core.records import FloatVector, unit_vector
 from agentmem.core.store import ReadTransaction, Store
 from agentmem.replica.annoy_segment import AnnoySegment
+from agentmem.replica.index_directory import IndexDirectory
 from agentmem.replica.namespace_index import NamespaceIndex, memories_of
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
-from agentmem.replica.sealing import Sealer, remove_path
+from agentmem.replica.sealing import Sealed, Sealer
 from agentmem.replica.text import TextIndex
 from agentmem.replica.view import View
+from agentmem.v1 import storage_pb2
 
-# Raise it when text analysis, the schema or the meaning of a file changes.
-INDEX_FORMAT = 2
-IDENTITY_FILE = "index.json"
-TEXT_FOLDER = "text"
-SEGMENTS_FOLDER = "segments"
 DEFAULT_SEAL_ROWS = 20_000
 # About 25 ms of work: what a write waits when it comes just behind a large import.
 MAX_BATCH_OPERATIONS = 256
@@ -75,7 +67,7 @@ class Indexer:
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._store = store
-        self._directory = directory
+        self._directory = IndexDirectory(directory)
         self._seal_rows = seal_rows
         self._on_publish = on_publish
         self._on_failure = on_failure
@@ -87,12 +79,14 @@ class Indexer:
         self._is_stopping = False
         # From here on for the indexer's thread alone.
         self._text: TextIndex | None = None
-        self._sealer = Sealer(directory / SEGMENTS_FOLDER, self.notify)
-        self._cluster_id = b""
+        self._sealer = Sealer(self._directory.segments, self.notify)
         self._revision = 0
         self._epoch = 0
         self._namespaces: dict[str, NamespaceIndex] = {}
         self._changed: set[str] = set()  # not yet in the view
+        # Namespaces with embeddings that were replaced in the store before they came here: nothing is
+        # published until their replacement has come, too.
+        self._incomplete: set[str] = set()
         self._sealable: set[str] = set()  # changed since they were last asked for a sealing job
         self._next_commit_at_s = 0.0
 
@@ -148,7 +142,7 @@ class Indexer:
 
     def _wait_s(self) -> float | None:
         waits_s = []
-        if self._has_changes():
+        if self._has_changes() and not self._incomplete:
             waits_s.append(max(0.0, self._next_commit_at_s - time.monotonic()))
         if self._sealable and not self._sealer.is_busy:
             waits_s.append(self._sealer.wait_s())
@@ -165,56 +159,17 @@ class Indexer:
             newest_ordinal = transaction.newest_ordinal
         live.sort()
         self._revision, self._epoch = position.revision, position.epoch
-        self._prepare_directory(position.cluster_id if position.revision else b"")
-        text = self._text = TextIndex(self._directory / TEXT_FOLDER)
+        self._directory.prepare(position.cluster_id if position.revision else b"")
+        text = self._text = TextIndex(self._directory.text)
         segments = self._open_segments(states, newest_ordinal)
         self._load_memories(text, states, live, segments)
         for name, opened in segments.items():
             for segment in opened:
                 self._namespaces[name].add_segment(segment)
         self._sealable.update(self._namespaces)
-        if not self._is_stopping:  # else not everything was loaded
+        if not self._is_stopping and not self._incomplete:  # else not everything was loaded
             self._publish(text)
         return text
-
-    def _prepare_directory(self, cluster_id: bytes) -> None:
-        """Empties the folder, unless it was made for this store, by this release, and can be read."""
-        problem = self._directory_problem(cluster_id)
-        if not problem:
-            self._cluster_id = cluster_id
-            return
-        if self._directory.is_dir():
-            stale = list(self._directory.iterdir())
-        else:
-            stale = [self._directory] if os.path.lexists(self._directory) else []
-        if cluster_id and stale:
-            _logger.warning("the indexes in %s are built again from the store: %s", self._directory, problem)
-        for path in stale:
-            remove_path(path)
-        self._directory.mkdir(parents=True, exist_ok=True)
-        if cluster_id:
-            self._write_identity(cluster_id)
-
-    def _directory_problem(self, cluster_id: bytes) -> str:
-        """Why the folder cannot be used as it is; empty when it can."""
-        try:
-            found = (self._directory / IDENTITY_FILE).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            return f"{IDENTITY_FILE} cannot be read: {error}"
-        if not cluster_id or found != _identity(cluster_id):
-            return "they were made for another store or by another release"
-        for name in (TEXT_FOLDER, SEGMENTS_FOLDER):
-            path = self._directory / name
-            if os.path.lexists(path) and not path.is_dir():
-                return f"{name} is not a folder"
-        return ""
-
-    def _write_identity(self, cluster_id: bytes) -> None:
-        path = self._directory / IDENTITY_FILE
-        path.write_text(_identity(cluster_id), encoding="utf-8")
-        sync(path)
-        sync(self._directory)
-        self._cluster_id = cluster_id
 
     def _open_segments(
         self, states: dict[str, NamespaceState], newest_ordinal: int
@@ -230,6 +185,7 @@ class Indexer:
                     name is None
                     or segment.ordinals[-1] > newest_ordinal
                     or segment.sidecar.dimension != states[name].dimension
+                    or segment.sidecar.space != states[name].space
                 ):
                     self._sealer.remove([segment.name])
                 else:
@@ -278,10 +234,12 @@ class Indexer:
         operations = 0
         with self._store.read() as transaction:
             position = transaction.position
-            if position.cluster_id != self._cluster_id and position.revision:
-                self._write_identity(position.cluster_id)
+            if position.revision:
+                self._directory.claim(position.cluster_id)
             while self._revision < position.revision and operations < MAX_BATCH_OPERATIONS:
                 entry = transaction.log_entry(self._revision + 1)
+                for change in entry.namespaces:
+                    self._change_namespace(transaction, change)
                 for operation in entry.operations:
                     self._apply(transaction, operation, text)
                 operations += len(entry.operations)
@@ -292,49 +250,124 @@ class Indexer:
         if operation.kind not in Operation.Kind.values() or not operation.kind:
             raise DataLoss("UNKNOWN_OPERATION", f"the log has an operation of kind {operation.kind}")
         if operation.kind == Operation.KIND_PUT:
-            self._put(transaction, operation.ordinal, text, with_vector=True)
+            self._put(transaction, operation.ordinal, text, with_vector=True, operation=operation)
         name = transaction.namespace_name(operation.namespace_number)
-        namespace = self._namespace(transaction, name)
+        namespace = self._namespace(name)
+        if operation.kind == Operation.KIND_EMBED:
+            self._put_coming(transaction, namespace, operation.ordinal)
+        if operation.kind in (Operation.KIND_EMBED, Operation.KIND_CLEAR):
+            return
+        self._changed.add(name)
+        self._sealable.add(name)
         namespace.changed_revision = self._revision + 1  # of the entry that is being applied
         for ordinal in (operation.replaced_ordinal, *operation.removed_ordinals):
             if ordinal and namespace.drop(ordinal):
                 text.delete(ordinal)
 
     def _put(
-        self, transaction: ReadTransaction, ordinal: int, text: TextIndex | None, *, with_vector: bool
+        self,
+        transaction: ReadTransaction,
+        ordinal: int,
+        text: TextIndex | None,
+        *,
+        with_vector: bool,
+        operation: Operation | None = None,
     ) -> None:
+        """``operation`` is that of the log; None for what the store had at the start."""
         record = transaction.record(ordinal)
         if record is None:
             return  # removed since, as a later entry says
-        namespace = self._namespace(transaction, record.memory.namespace)
-        vector = transaction.vector(ordinal) if with_vector else None
-        namespace.put(ordinal, record.memory, None if vector is None else unit_vector(vector))
+        memory = record.memory
+        namespace = self._namespace(memory.namespace)
+        vector = self._vector(transaction, namespace, ordinal, operation) if with_vector else None
+        if operation is not None and namespace.state.space:
+            # The store may have the next embeddings already.
+            memory.embedding_model = "" if vector is None else namespace.state.model
+        namespace.put(ordinal, memory, vector)
+        if namespace.state.coming_space:
+            self._put_coming(transaction, namespace, ordinal)
         if text is not None:
-            text.add(namespace.state.number, ordinal, record.memory.content)
+            text.add(namespace.state.number, ordinal, memory.content)
 
-    def _namespace(self, transaction: ReadTransaction, name: str) -> NamespaceIndex:
-        """The namespace's index, made when it is new, noted as changed."""
+    def _vector(
+        self,
+        transaction: ReadTransaction,
+        namespace: NamespaceIndex,
+        ordinal: int,
+        operation: Operation | None,
+    ) -> FloatVector | None:
+        """The embedding of a memory in the space that the index is of; None when it has none.
+
+        When the store has other embeddings by now, a later entry of the log says so.
+        """
+        vector = transaction.vector_of_space(namespace.name, namespace.state.space, ordinal)
+        if vector is not None:
+            return unit_vector(vector) if len(vector) else None
+        now = transaction.namespace(namespace.name)
+        is_replaced = now is not None and now.space != namespace.state.space
+        if operation is None or operation.vector_crc32c:
+            if is_replaced:
+                self._incomplete.add(namespace.name)
+            elif operation is not None:
+                raise DataLoss("CORRUPT_VECTOR", f"the store has no vector at ordinal {ordinal}")
+        return None
+
+    @staticmethod
+    def _put_coming(transaction: ReadTransaction, namespace: NamespaceIndex, ordinal: int) -> None:
+        vector = transaction.vector_of_space(namespace.name, namespace.state.coming_space, ordinal)
+        if vector is not None:
+            namespace.put_coming(ordinal, unit_vector(vector))
+
+    def _change_namespace(self, transaction: ReadTransaction, change: storage_pb2.NamespaceChange) -> None:
+        known = self._namespaces.get(change.name)
+        if known is None:
+            state = NamespaceState(number=change.number)
+            known = self._namespaces[change.name] = NamespaceIndex(
+                change.name, state, memories_of(self._store)
+            )
+        self._changed.add(change.name)
+        if change.reembedding == storage_pb2.REEMBEDDING_STEP_SWITCHED:
+            self._switch_space(transaction, known, change)
+        elif change.reembedding:
+            known.state = after_step(known.state, change)
+            if known.state.coming_space and change.reembedding == storage_pb2.REEMBEDDING_STEP_BEGUN:
+                known.begin_space()
+            elif not known.state.coming_space:
+                known.end_space()
+        elif change.dimension:
+            known.state = replace(known.state, dimension=change.dimension, model=change.embedding_model)
+
+    def _switch_space(
+        self,
+        transaction: ReadTransaction,
+        namespace: NamespaceIndex,
+        change: storage_pb2.NamespaceChange,
+    ) -> None:
+        state = after_step(namespace.state, change)
+        now = transaction.namespace(namespace.name)
+        self._incomplete.discard(namespace.name)
+        if now is not None and now.space != state.space:
+            # The store has even later ones. Else, what is missing was removed, as a later entry says.
+            for ordinal in namespace.missing_coming():
+                if transaction.record_checksum(ordinal) is not None:
+                    self._incomplete.add(namespace.name)
+                    break
+        self._sealer.remove(namespace.switch_space(state))
+        namespace.changed_revision = self._revision + 1
+        self._sealable.add(namespace.name)
+
+    def _namespace(self, name: str) -> NamespaceIndex:
+        """Raises DataLoss when the log has no beginning of it."""
         known = self._namespaces.get(name)
-        if known is None or not known.state.dimension:
-            state = transaction.namespace(name)
-            if state is None:
-                raise DataLoss("CORRUPT_NAMESPACES", f"the store does not know the namespace {name!r}")
-            if known is None:
-                known = self._namespaces[name] = NamespaceIndex(name, state, memories_of(self._store))
-            known.state = state
-        self._changed.add(name)
-        self._sealable.add(name)
+        if known is None:
+            raise DataLoss("CORRUPT_NAMESPACES", f"the log has no beginning of the namespace {name!r}")
         return known
 
     def _seal(self) -> None:
         """Takes up a finished segment; begins the next when one is due."""
         sealed = self._sealer.collect()
         if sealed is not None:
-            name = sealed.job.namespace
-            self._namespaces[name].take_up(sealed)
-            self._sealer.remove(sealed.job.replaced)
-            self._changed.add(name)
-            self._sealable.add(name)
+            self._take_up(sealed)
         if self._sealer.is_busy or self._sealer.wait_s() > 0:
             return
         while self._sealable:
@@ -345,12 +378,27 @@ class Indexer:
                 self._sealer.start(job)
                 return
 
+    def _take_up(self, sealed: Sealed) -> None:
+        name = sealed.job.namespace
+        namespace = self._namespaces[name]
+        self._sealable.add(name)
+        if sealed.job.space != namespace.state.space:
+            # Of embeddings that were replaced meanwhile.
+            if sealed.segment is not None:
+                self._sealer.remove([sealed.segment.name])
+            return
+        namespace.take_up(sealed)
+        self._sealer.remove(sealed.job.replaced)
+        self._changed.add(name)
+
     # Publishing
 
     def _has_changes(self) -> bool:
         return bool(self._changed) or self._revision != self._view.revision
 
     def _is_due(self) -> bool:
+        if self._incomplete:
+            return False
         return self._has_changes() and (self._is_hurried or time.monotonic() >= self._next_commit_at_s)
 
     def _publish(self, text: TextIndex) -> None:
@@ -367,7 +415,3 @@ class Indexer:
         self._changed.clear()
         self._view = View(self._revision, self._epoch, MappingProxyType(namespaces), text.searcher())
         self._on_publish(self._view)
-
-
-def _identity(cluster_id: bytes) -> str:
-    return json.dumps({"format": INDEX_FORMAT, "cluster_id": cluster_id.hex()})

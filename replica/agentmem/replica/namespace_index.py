@@ -8,8 +8,9 @@ from agentmem.core.layout import NamespaceState
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
 from agentmem.replica.annoy_segment import AnnoySegment
+from agentmem.replica.coming_vectors import ComingVectors
 from agentmem.replica.facets import Facets, Memories
-from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
 from agentmem.replica.planner import segments_to_merge
 from agentmem.replica.replacements import replacements
 from agentmem.replica.sealing import Job, Sealed
@@ -61,6 +62,9 @@ class NamespaceIndex:
         self._facets = Facets()
         self._live = OrdinalSet()
         self._vectors: NamespaceVectors | None = None
+        self._coming: ComingVectors | None = None
+        if state.coming_space:
+            self.begin_space()
 
     def put(self, ordinal: int, memory: memory_pb2.Memory, vector: FloatVector | None) -> None:
         """Adds a memory; its ordinal is larger than all before.
@@ -86,6 +90,37 @@ class NamespaceIndex:
             self._facets = self._facets.cut_to(self._live)
         return True
 
+    def begin_space(self) -> None:
+        """Gathers vectors of the coming embedding space of ``state`` from now on."""
+        self._coming = ComingVectors(self.state.coming_dimension)
+
+    def put_coming(self, ordinal: int, vector: FloatVector) -> None:
+        """Adds the vector of a memory that was put, in the coming space; empty when it gets none."""
+        if self._coming is not None and ordinal in self._live:
+            self._coming.add(ordinal, vector)
+
+    def missing_coming(self) -> OrdinalSet:
+        """The memories whose vector in the coming space did not come."""
+        return OrdinalSet() if self._coming is None else self._coming.missing(self._live)
+
+    def end_space(self) -> None:
+        """Forgets what was gathered of the coming space."""
+        self._coming = None
+
+    def switch_space(self, state: NamespaceState) -> list[str]:
+        """Puts what was gathered in the place of the vectors; returns the names of segments that end.
+
+        Args:
+            state: the namespace's, with the embedding space that is in use from now on.
+        """
+        ended = [] if self._vectors is None else self._vectors.segment_names
+        vectors, ordinals = None, ordinal_array(OrdinalSet())
+        if self._coming is not None:
+            vectors, ordinals = self._coming.gathered(self._live)
+        self._vectors, self._coming, self.state = vectors, None, state
+        self._facets = self._facets.with_embedding_model(state.model, ordinals)
+        return ended
+
     def add_segment(self, segment: AnnoySegment) -> None:
         """Takes up a segment from disk, after all live memories were put."""
         self._vectors_of(segment.sidecar.dimension).add_segment(segment, self._live)
@@ -107,6 +142,7 @@ class NamespaceIndex:
             namespace=self.name,
             number=self.state.number,
             dimension=self._vectors.dimension,
+            space=self.state.space,
             parts=(*(view.segments[place] for place in sorted(chosen)), view.tail),
             live=self._live.copy(),
             last_ordinal=int(view.tail.ordinals[-1]) if len(view.tail.ordinals) else 0,

@@ -176,9 +176,10 @@ class PastBuilder:
         for transaction, ordinal, record in self._records(live):
             if transaction is not checked:
                 now, checked = transaction.namespace(name), transaction
-                if now is None or (now.dimension, now.model) != (space.dimension, space.model):
+                known = space.space, space.dimension, space.model
+                if now is None or (now.space, now.dimension, now.model) != known:
                     raise PastMovedError
-            vector = transaction.vector(ordinal)
+            vector = transaction.vector(space, ordinal)
             index.put(ordinal, record.memory, None if vector is None else unit_vector(vector))
         return replace(index.view(), keeps_expired=not by_time)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agentmem.core.data_directory import DataDirectory
-from agentmem.core.embedders import make_embedder
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
 from agentmem.core.process import Successor, cancel_all, first_of, report_failure
@@ -109,9 +108,8 @@ async def _serve(
     server = GrpcServer(settings.listen)
     address = settings.advertise or server.address
     node_id = settings.node_id or f"replica-{address}"
-    embedder = make_embedder(
-        settings.embedder, settings.openai_url, settings.openai_model, settings.openai_api_key
-    )
+    embedders = settings.embedders()
+    embedders.load_first()
     indexer = Indexer(
         store,
         directory.path / INDEXES_FOLDER,
@@ -165,7 +163,7 @@ async def _serve(
     reader = ReplicaReader(
         store,
         watches,
-        embedder,
+        embedders,
         view=lambda: indexer.view,
         consistent_reads=ConsistentReads(store, follower, reporter),
         store_part=store_part,

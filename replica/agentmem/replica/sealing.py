@@ -47,6 +47,7 @@ class Job:
     """What is to be written into one segment.
 
     Attributes:
+        space: the number of the embedding space of the vectors.
         parts: the tail and the segments that end, as of one view.
         live: the live ordinals of that view; no other row is written.
         last_ordinal: the newest of the tail; 0 when it is empty.
@@ -55,6 +56,7 @@ class Job:
     namespace: str
     number: int
     dimension: int
+    space: int
     parts: tuple[Part, ...]
     live: OrdinalSet
     last_ordinal: int
@@ -196,7 +198,8 @@ class Sealer:
 
     def _build(self, job: Job, folder: Path) -> None:
         command = [sys.executable, "-m", "agentmem.replica.segment_builder", str(folder)]
-        command += ["--dimension", str(job.dimension), "--replaces", *job.replaced]
+        command += ["--dimension", str(job.dimension), "--space", str(job.space)]
+        command += ["--replaces", *job.replaced]
         # The builder has to find the same code as this process, however that was started.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         with subprocess.Popen(

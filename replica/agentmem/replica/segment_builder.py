@@ -19,6 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Builds the index of one vector segment.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dimension", type=int, required=True)
+    parser.add_argument("--space", type=int, default=0)
     parser.add_argument("--trees", type=int, default=TREES)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--replaces", nargs="*", default=[])
@@ -30,6 +31,7 @@ def main() -> None:
         trees=arguments.trees,
         seed=arguments.seed,
         replaces=arguments.replaces,
+        space=arguments.space,
     )
 
 

@@ -14,7 +14,7 @@ import grpc
 from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.consistency import Demand, demand_of
 from agentmem.core.deadlines import allowed_wait_s
-from agentmem.core.embedders import Embedder, embedding_required
+from agentmem.core.embedders import Embedders
 from agentmem.core.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -70,7 +70,7 @@ class ReplicaReader(StoreReader):
         self,
         store: Store,
         watches: Watches,
-        embedder: Embedder,
+        embedders: Embedders,
         *,
         view: Callable[[], View],
         consistent_reads: ConsistentReads,
@@ -84,7 +84,7 @@ class ReplicaReader(StoreReader):
         self._searches = BoundedThreads(
             "searches", threads=search_threads, max_calls=search_threads + MAX_WAITING_SEARCHES
         )
-        self._embedder = embedder
+        self._embedders = embedders
         self._view = view
         self._consistent_reads = consistent_reads
         self._store_part = store_part
@@ -284,7 +284,7 @@ class ReplicaReader(StoreReader):
             view = self._view()
             query = replace(query, excluded=query.excluded | gone)
         if request.explain:
-            model = "" if vector is None or given is not None else self._embedder.model
+            model = "" if vector is None or given is not None else state.model
             response.explanation.CopyFrom(explanation_of(trace, model))
         return response
 
@@ -340,11 +340,12 @@ class ReplicaReader(StoreReader):
                     dimension=str(space.dimension),
                 )
             return given
-        if not self._embedder.model or self._embedder.model != space.model:
-            raise embedding_required(space.model, self._embedder.model, "send one, or search with mode TEXT")
-        (vector,) = self._embedder.embed([text])
+        name = self._embedders.name_of(space.model)
+        if not name:
+            raise self._embedders.required(space, "send one, or search with mode TEXT")
+        (vector,) = self._embedders.named(name).embed([text])
         if vector is not None and len(vector) != space.dimension:
-            raise embedding_required(space.model, self._embedder.model, "send one, or search with mode TEXT")
+            raise self._embedders.required(space, "send one, or search with mode TEXT")
         if vector is None and mode == "semantic":
             raise invalid_field("text", "has no words that the embedder knows")
         return vector
@@ -414,4 +415,9 @@ class NotWriterService(_NotWriter, writer_pb2_grpc.WriterServiceServicer):
         self._refuse()
 
     async def UpdateNamespace(self, request: writer_pb2.UpdateNamespaceRequest, context: object) -> NoReturn:
+        self._refuse()
+
+    async def ReembedNamespace(
+        self, request: writer_pb2.ReembedNamespaceRequest, context: object
+    ) -> NoReturn:
         self._refuse()

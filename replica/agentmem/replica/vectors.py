@@ -188,10 +188,21 @@ class NamespaceVectors:
         self._tail = _Tail(dimension)
         self._sealed: list[_Sealed] = []
 
+    @classmethod
+    def of(cls, ordinals: OrdinalArray, rows: FloatRows) -> NamespaceVectors:
+        """Begins with unit vectors, float32 [n, dimension], of ordinals, uint64 [n], ascending."""
+        vectors = cls(rows.shape[1])
+        vectors._tail.ordinals, vectors._tail.rows = Column.of(ordinals), Column.of(rows)
+        return vectors
+
     @property
     def tail_rows(self) -> int:
         """Live rows of the tail."""
         return self._tail.ordinals.count - self._tail.dead.count
+
+    @property
+    def segment_names(self) -> list[str]:
+        return [sealed.segment.name for sealed in self._sealed]
 
     @property
     def segment_sizes(self) -> list[SegmentSize]:

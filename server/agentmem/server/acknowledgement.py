@@ -35,6 +35,7 @@ AcknowledgedRequest: TypeAlias = (
     | writer_pb2.DeleteMemoriesRequest
     | writer_pb2.ImportMemoriesRequest
     | writer_pb2.UpdateNamespaceRequest
+    | writer_pb2.ReembedNamespaceRequest
 )
 R = TypeVar(
     "R",
@@ -43,6 +44,7 @@ R = TypeVar(
     writer_pb2.DeleteMemoriesResponse,
     writer_pb2.ImportMemoriesResponse,
     writer_pb2.UpdateNamespaceResponse,
+    writer_pb2.ReembedNamespaceResponse,
 )
 
 

@@ -25,7 +25,13 @@ from agentmem.core.validation import (
 from agentmem.server.acknowledgement import Acknowledgements, LocalAcknowledgement
 from agentmem.server.commands import AddMemories
 from agentmem.server.commit_queue import CommitQueue
-from agentmem.server.embedding import Embeddings, TextEmbedder
+from agentmem.server.embedding import (
+    MAX_EMBEDDINGS_AGAIN,
+    EmbeddingOutdated,
+    Made,
+    TextEmbedder,
+    Wish,
+)
 from agentmem.server.requests import RequestKey, request_key_of
 from agentmem.v1 import memory_pb2, writer_pb2
 
@@ -38,7 +44,8 @@ class _Add:
     """A request on its way.
 
     Attributes:
-        vectors: one entry for each memory; None as long as it has no embedding.
+        vectors: for each memory, the embedding that it came with.
+        made: for each memory, what was made of its content.
     """
 
     request: writer_pb2.AddMemoriesRequest
@@ -47,20 +54,16 @@ class _Add:
     key: RequestKey | None
     size_bytes: int
     vectors: list[FloatVector | None]
+    made: Sequence[Made] = ()
 
     @property
-    def texts(self) -> list[str]:
-        """The contents that have no embedding."""
-        pairs = zip(self.request.memories, self.vectors, strict=True)
-        return [memory.content for memory, vector in pairs if vector is None]
-
-    def take_embeddings(self, made: Embeddings, model: str) -> None:
-        """The embeddings of ``texts``."""
-        missing = [index for index, vector in enumerate(self.vectors) if vector is None]
-        for index, vector in zip(missing, made, strict=True):
-            if vector is not None:
-                self.vectors[index] = vector
-                self.request.memories[index].embedding_model = model
+    def wish(self) -> Wish:
+        """What is to be embedded."""
+        return Wish(
+            self.request.namespace,
+            [memory.content for memory in self.request.memories],
+            [vector is not None for vector in self.vectors],
+        )
 
 
 class Adding:
@@ -85,8 +88,7 @@ class Adding:
         with self._acknowledgements.begin(request, context) as acknowledgement:
             in_thread = request.ByteSize() > MAX_INLINE_BYTES
             add = await self._prepared(request, acknowledgement, in_thread=in_thread)
-            made = await self._embedder.embed(request.namespace, add.texts)
-            add.take_embeddings(made, self._embedder.model)
+            add.made = await self._embedder.embed(add.wish)
             return await self._committed(add)
 
     async def add_batch(
@@ -115,12 +117,12 @@ class Adding:
         """Gives the adds their embeddings; an error takes the place of one that gets none."""
         places = [index for index, add in enumerate(adds) if isinstance(add, _Add)]
         prepared = [add for add in adds if isinstance(add, _Add)]
-        outcomes = await self._embedder.embed_each([(add.request.namespace, add.texts) for add in prepared])
+        outcomes = await self._embedder.embed_each([add.wish for add in prepared])
         for place, add, made in zip(places, prepared, outcomes, strict=True):
             if isinstance(made, AgentMemError):
                 adds[place] = made
             else:
-                add.take_embeddings(made, self._embedder.model)
+                add.made = made
 
     async def _result(self, add: _Add | AgentMemError) -> writer_pb2.BatchAddResult:
         try:
@@ -133,10 +135,19 @@ class Adding:
     async def _committed(self, add: _Add) -> writer_pb2.AddMemoriesResponse:
         """The answer, once it may be sent."""
         request = add.request
-        command = AddMemories(
-            request.namespace, request.memories, add.vectors, add.policy, add.key, add.size_bytes
-        )
-        return await add.acknowledgement.complete(await self._queue.submit(command))
+        attempts = 0
+        while True:
+            command = AddMemories(
+                *(request.namespace, request.memories, add.vectors, add.policy, add.key, add.size_bytes),
+                add.made,
+            )
+            try:
+                return await add.acknowledgement.complete(await self._queue.submit(command))
+            except EmbeddingOutdated:
+                attempts += 1
+                if attempts > MAX_EMBEDDINGS_AGAIN:
+                    raise
+                add.made = await self._embedder.embed(add.wish)
 
     async def _prepared(
         self,

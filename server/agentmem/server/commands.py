@@ -25,6 +25,7 @@ from agentmem.core.records import FloatVector
 from agentmem.core.store import Change, Removal, WriteTransaction
 from agentmem.core.times import duration_us
 from agentmem.server.duplicates import find_duplicate, merged, merged_vector
+from agentmem.server.embedding import NOTHING_MADE, Made
 from agentmem.server.requests import RequestKey, first_outcome, outcome_of
 from agentmem.server.retention import pruned
 from agentmem.v1 import memory_pb2, writer_pb2
@@ -68,7 +69,12 @@ class Command(Protocol, Generic[A]):
 
 @dataclass(frozen=True, slots=True)
 class AddMemories:
-    """Adds memories, all or none. Their ids are set; ``vectors`` has one entry for each."""
+    """Adds memories, all or none. Their ids are set.
+
+    Attributes:
+        vectors: for each memory, the one that it came with.
+        made: for each memory, what was made of its content; empty when nothing was.
+    """
 
     namespace: str
     memories: Sequence[memory_pb2.Memory]
@@ -76,16 +82,20 @@ class AddMemories:
     on_duplicate: writer_pb2.DuplicatePolicy
     request: RequestKey | None
     size_bytes: int
+    made: Sequence[Made] = ()
 
     def run(self, transaction: WriteTransaction, time_us: int) -> writer_pb2.AddMemoriesResponse:
         first = first_outcome(self.request, transaction, time_us)
         if first:
             return writer_pb2.AddMemoriesResponse.FromString(first.response)
         batch = _Batch(transaction, self.namespace, self.on_duplicate, time_us)
+        made_of_each = self.made or [NOTHING_MADE] * len(self.memories)
         response = writer_pb2.AddMemoriesResponse(
             memories=[
-                batch.add(memory, vector, f"memories[{index}]")
-                for index, (memory, vector) in enumerate(zip(self.memories, self.vectors, strict=True))
+                batch.add(memory, vector, made, f"memories[{index}]")
+                for index, (memory, vector, made) in enumerate(
+                    zip(self.memories, self.vectors, made_of_each, strict=True)
+                )
             ]
         )
         batch.check_size()
@@ -121,22 +131,31 @@ class _Batch:
         # Where in ``changes`` an owner's content is.
         self._places: dict[bytes, int] = {}
 
-    def add(self, memory: memory_pb2.Memory, vector: FloatVector | None, path: str) -> writer_pb2.AddedMemory:
+    def add(
+        self, memory: memory_pb2.Memory, vector: FloatVector | None, made: Made, path: str
+    ) -> writer_pb2.AddedMemory:
+        """``vector`` is the one that the memory came with, ``made`` what was made of its content."""
         check_expire_time(memory, self._time_us, path)
+        if vector is None:
+            vector, memory.embedding_model = made.for_space(self._space, self._namespace)
+        coming_vector = made.for_coming(self._space)
         if vector is not None:
             check_vector(vector, memory.embedding_model, self._dimension, self._model, path)
         if self._on_duplicate == writer_pb2.DUPLICATE_POLICY_ADD:
-            return self._add_new(memory, vector, path)
+            return self._add_new(memory, vector, coming_vector, path)
         digest = content_digest(memory)
         place = self._places.get(digest)
         if place is None:
             found = find_duplicate(self._transaction, self._space.number, digest, memory, self._time_us)
             if found is None:
-                added = self._add_new(memory, vector, path)
+                added = self._add_new(memory, vector, coming_vector, path)
                 self._places[digest] = len(self.changes) - 1
                 return added
-            known_vector = self._transaction.vector(found[0])
-            known = Change(found[1], known_vector)
+            known = Change(
+                found[1],
+                self._transaction.vector(self._space, found[0]),
+                coming_vector=self._transaction.coming_vector(self._space, found[0]),
+            )
         else:
             known = self.changes[place]
         if self._on_duplicate == writer_pb2.DUPLICATE_POLICY_SKIP:
@@ -145,10 +164,14 @@ class _Batch:
                 version=known.memory.version,
                 outcome=writer_pb2.ADD_OUTCOME_SKIPPED,
             )
-        return self._merge(known, place, digest, memory, vector, path)
+        return self._merge(known, place, digest, Change(memory, vector, coming_vector=coming_vector), path)
 
     def _add_new(
-        self, memory: memory_pb2.Memory, vector: FloatVector | None, path: str
+        self,
+        memory: memory_pb2.Memory,
+        vector: FloatVector | None,
+        coming_vector: FloatVector | None,
+        path: str,
     ) -> writer_pb2.AddedMemory:
         state = self._transaction.id_state(self._namespace, memory.id)
         update_us = self._time_us
@@ -173,7 +196,7 @@ class _Batch:
         set_expire_time(stamped, self._time_us)
         if vector is not None:
             self._dimension, self._model = len(vector), memory.embedding_model
-        self.changes.append(Change(stamped, vector))
+        self.changes.append(Change(stamped, vector, coming_vector=coming_vector))
         self.removals += pruned(self._transaction, self._namespace, state)
         return writer_pb2.AddedMemory(
             id=stamped.id, version=stamped.version, outcome=writer_pb2.ADD_OUTCOME_ADDED
@@ -182,7 +205,8 @@ class _Batch:
     def check_size(self) -> None:
         """Refuses what no message to a replica could hold: a small memory may merge into a large one."""
         size_bytes = sum(
-            change.memory.ByteSize() + (0 if change.vector is None else change.vector.nbytes)
+            change.memory.ByteSize()
+            + sum(vector.nbytes for vector in (change.vector, change.coming_vector) if vector is not None)
             for change in self.changes
         )
         if size_bytes > MAX_BATCH_BYTES:
@@ -197,26 +221,27 @@ class _Batch:
         known: Change,
         place: int | None,
         digest: bytes,
-        added: memory_pb2.Memory,
-        added_vector: FloatVector | None,
+        added: Change,
         path: str,
     ) -> writer_pb2.AddedMemory:
         brought = memory_pb2.Memory()
-        brought.CopyFrom(added)
+        brought.CopyFrom(added.memory)
         set_expire_time(brought, self._time_us)
         memory = merged(known.memory, brought, path)
-        vector = merged_vector(memory, known.vector, added_vector, added.embedding_model)
+        vector = merged_vector(memory, known.vector, added.vector, added.memory.embedding_model)
+        # Both have the same content.
+        coming_vector = added.coming_vector if known.coming_vector is None else known.coming_vector
         if vector is not None:
             # It may be the first of the namespace.
             self._dimension, self._model = len(vector), memory.embedding_model
         if place is not None:
-            self.changes[place] = Change(memory, vector)
+            self.changes[place] = Change(memory, vector, coming_vector=coming_vector)
         elif memory != known.memory or vector is not known.vector:
             state = self._transaction.id_state(self._namespace, memory.id)
             memory.version += 1
             memory.update_time.FromMicroseconds(next_update_us(known.memory, self._time_us))
             self._places[digest] = len(self.changes)
-            self.changes.append(Change(memory, vector))
+            self.changes.append(Change(memory, vector, coming_vector=coming_vector))
             self.removals += pruned(self._transaction, self._namespace, state)
         return writer_pb2.AddedMemory(
             id=memory.id, version=memory.version, outcome=writer_pb2.ADD_OUTCOME_MERGED
@@ -227,7 +252,9 @@ class _Batch:
 class UpdateMemory:
     """Writes the next version of a memory, with the masked fields of ``memory``.
 
-    ``vector`` is the new embedding, made for the new content or given; None when the mask has neither.
+    Attributes:
+        vector: the embedding that was given; None when the mask has none.
+        made: what was made of the new content.
     """
 
     namespace: str
@@ -237,6 +264,7 @@ class UpdateMemory:
     vector: FloatVector | None
     request: RequestKey | None
     size_bytes: int
+    made: Made = NOTHING_MADE
 
     def run(self, transaction: WriteTransaction, time_us: int) -> writer_pb2.UpdateMemoryResponse:
         first = first_outcome(self.request, transaction, time_us)
@@ -259,7 +287,7 @@ class UpdateMemory:
         if "ttl" in self.fields:
             updated.ClearField("expire_time")
         set_expire_time(updated, time_us)
-        vector = self._vector(transaction, state, updated)
+        vector, coming_vector = self._vectors(transaction, state, updated)
         updated.version = state.version + 1
         updated.update_time.FromMicroseconds(next_update_us(updated, time_us))
         response = writer_pb2.UpdateMemoryResponse(
@@ -268,27 +296,36 @@ class UpdateMemory:
             epoch=transaction.position.epoch,
         )
         transaction.append(
-            [Change(updated, vector), *pruned(transaction, self.namespace, state)],
+            [
+                Change(updated, vector, coming_vector=coming_vector),
+                *pruned(transaction, self.namespace, state),
+            ],
             time_us,
             request=outcome_of(self.request, response, transaction.newest_ordinal + 1),
         )
         response.memory.CopyFrom(updated)
         return response
 
-    def _vector(
+    def _vectors(
         self, transaction: WriteTransaction, state: IdState, updated: memory_pb2.Memory
-    ) -> FloatVector | None:
-        """The new version's vector; also sets its model."""
+    ) -> tuple[FloatVector | None, FloatVector | None]:
+        """The new version's vector, whose model it sets, and that in the coming space."""
+        space = transaction.namespace(self.namespace) or NamespaceState(number=0)
+        if "content" in self.fields:
+            # The old vectors speak of the old content.
+            coming_vector = self.made.for_coming(space)
+        else:
+            coming_vector = transaction.coming_vector(space, state.ordinal)
         if self.vector is not None:
             updated.embedding_model = self.memory.embedding_model
-            space = transaction.namespace(self.namespace) or NamespaceState(number=0)
             check_vector(self.vector, updated.embedding_model, space.dimension, space.model, "memory")
-            return self.vector
+            return self.vector, coming_vector
         if "content" in self.fields:
-            # The old vector speaks of the old content.
-            updated.embedding_model = ""
-            return None
-        return transaction.vector(state.ordinal)
+            vector, updated.embedding_model = self.made.for_space(space, self.namespace)
+            if vector is not None:
+                check_vector(vector, updated.embedding_model, space.dimension, space.model, "memory")
+            return vector, coming_vector
+        return transaction.vector(space, state.ordinal), coming_vector
 
 
 def current_memory(

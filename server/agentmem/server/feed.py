@@ -14,6 +14,7 @@ from itertools import zip_longest
 
 from agentmem.core.errors import FailedPrecondition, NotFound, Unavailable, invalid_field
 from agentmem.core.log import FIRST_EPOCH, MAX_EPOCHS, decode_entry
+from agentmem.core.shipping import VectorsReplacedError
 from agentmem.core.signals import Signal
 from agentmem.core.store import ReadTransaction, Store
 from agentmem.core.validation import check_id
@@ -85,11 +86,16 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
             seen = self.committed.count
             with self._store.read() as transaction:
                 head = transaction.revision
-                shipped = transaction.shipped_entries(cursor, self._max_frame_bytes) if head > cursor else []
                 heartbeat = _heartbeat(transaction)
                 trimmed = head > cursor and transaction.first_log_revision > cursor + 1
+                shipped, replaced = self._shipped(transaction, cursor) if head > cursor else ([], None)
             if trimmed:
                 return  # the replica comes again, and is told
+            if replaced is not None:
+                _logger.info("entry %d cannot be shipped any more: %s", cursor + 1, replaced)
+                required = replication_pb2.SnapshotRequired(first_revision=cursor + 2)
+                yield replication_pb2.SubscribeResponse(snapshot_required=required)
+                return
             if shipped:
                 # Entries are without gaps, so counting them is knowing where the last one stands.
                 cursor += len(shipped)
@@ -109,6 +115,15 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
                 yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
             else:
                 await self.committed.wait_beyond(seen, wait_s)
+
+    def _shipped(
+        self, transaction: ReadTransaction, cursor: int
+    ) -> tuple[list[replication_pb2.ShippedEntry], VectorsReplacedError | None]:
+        """The next entries, or why there are none."""
+        try:
+            return transaction.shipped_entries(cursor, self._max_frame_bytes), None
+        except VectorsReplacedError as error:
+            return [], error
 
     async def ReportProgress(
         self, request: replication_pb2.ReportProgressRequest, context: object

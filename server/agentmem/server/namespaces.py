@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass
 
-from agentmem.core.errors import InvalidArgument, invalid_field
+from agentmem.core.embedders import Embedders
+from agentmem.core.errors import FailedPrecondition, InvalidArgument, invalid_field
 from agentmem.core.layout import NamespaceState
 from agentmem.core.store import WriteTransaction
 from agentmem.core.times import duration_us
@@ -24,13 +25,18 @@ class UpdateNamespace:
     settings: writer_pb2.NamespaceSettings
     fields: Set[str]
     request: RequestKey | None
+    # Of the embedder that is asked for.
+    model: str = ""
     size_bytes: int = 0
 
     def run(self, transaction: WriteTransaction, time_us: int) -> writer_pb2.UpdateNamespaceResponse:
         first = first_outcome(self.request, transaction, time_us)
         if first:
             return writer_pb2.UpdateNamespaceResponse.FromString(first.response)
-        settings = (transaction.namespace(self.namespace) or NamespaceState(number=0)).settings()
+        space = transaction.namespace(self.namespace) or NamespaceState(number=0)
+        if "embedder" in self.fields:
+            self._check_embedder(space)
+        settings = space.settings()
         for field in self.fields:
             settings.ClearField(field)
         wanted = writer_pb2.NamespaceSettings()
@@ -51,8 +57,20 @@ class UpdateNamespace:
         )
         return response
 
+    def _check_embedder(self, space: NamespaceState) -> None:
+        """Raises FailedPrecondition when the namespace has embeddings of another embedder, or gets them."""
+        known = space.coming_model or space.model
+        if (space.dimension or space.coming_space) and known != self.model:
+            raise FailedPrecondition(
+                "EMBEDDINGS_EXIST",
+                f"settings.embedder: the embeddings of {self.namespace!r} are of {known!r}: "
+                "ReembedNamespace (agentmem reembed) replaces them",
+                field="settings.embedder",
+                namespace_model=known,
+            )
 
-def checked_fields(request: writer_pb2.UpdateNamespaceRequest) -> frozenset[str]:
+
+def checked_fields(request: writer_pb2.UpdateNamespaceRequest, embedders: Embedders) -> frozenset[str]:
     """The fields of the mask, their values checked. Raises InvalidArgument."""
     paths, settings = request.update_mask.paths, request.settings
     if not paths:
@@ -70,4 +88,6 @@ def checked_fields(request: writer_pb2.UpdateNamespaceRequest) -> frozenset[str]
         raise invalid_field("settings.max_version_age", "must be above 0 and at most 100 years")
     if settings.vector_precision not in writer_pb2.VectorPrecision.values():
         raise invalid_field("settings.vector_precision", f"has no meaning for {settings.vector_precision}")
+    if settings.embedder:
+        embedders.check_name(settings.embedder, "settings.embedder")
     return frozenset(paths)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 
 from agentmem.core.data_directory import DataDirectory
-from agentmem.core.embedders import make_embedder
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
 from agentmem.core.process import Successor, cancel_all, first_of, report_failure
@@ -19,6 +18,7 @@ from agentmem.server.cluster_service import ClusterService
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.feed import ReplicationService
 from agentmem.server.membership import Membership
+from agentmem.server.reembedder import Reembedder
 from agentmem.server.services import WriterReader, WriterService
 from agentmem.server.settings import WriterSettings
 from agentmem.server.snapshots import Snapshots
@@ -85,9 +85,8 @@ async def _serve(
 
     server = GrpcServer(settings.listen, lambda method, metadata: succession.check_call(method, metadata))
     address = settings.advertise or server.address
-    embedder = make_embedder(
-        settings.embedder, settings.openai_url, settings.openai_model, settings.openai_api_key
-    )
+    embedders = settings.embedders()
+    embedders.load_first()
 
     node_id = settings.node_id or f"writer-{address}"
     if standing.now.known_epoch > store.position().epoch:
@@ -127,7 +126,13 @@ async def _serve(
         max_log_age_s=settings.max_log_age_s,
         needed_revision=snapshots.needed_revision,
     )
-    writer = WriterService(store, queue, embedder, membership, sweeper)
+    reembedder = Reembedder(
+        store,
+        queue,
+        embedders,
+        searchable_revisions=lambda: [searchable for _, searchable in membership.progress()],
+    )
+    writer = WriterService(store, queue, embedders, membership, sweeper, reembedder)
     watches = Watches(store, replication.committed, is_writer=True)
     reader = WriterReader(store, watches)
     writer_pb2_grpc.add_WriterServiceServicer_to_server(writer, server.grpc)
@@ -145,6 +150,7 @@ async def _serve(
         asyncio.create_task(maintain(store)),
         asyncio.create_task(membership.monitor_silence()),
         asyncio.create_task(sweeper.run()),
+        asyncio.create_task(reembedder.run()),
         asyncio.create_task(snapshots.run()),
         asyncio.create_task(succession.announce()),
     ]

@@ -10,7 +10,7 @@ import grpc
 
 from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.consistency import Demand, check_not_lost, revision_lost
-from agentmem.core.embedders import Embedder
+from agentmem.core.embedders import Embedders
 from agentmem.core.errors import (
     AgentMemError,
     FailedPrecondition,
@@ -39,10 +39,18 @@ from agentmem.server.commands import (
 )
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.deletion import DeleteById, delete_by_filter
-from agentmem.server.embedding import TextEmbedder
+from agentmem.server.embedding import (
+    MAX_EMBEDDINGS_AGAIN,
+    NOTHING_MADE,
+    EmbeddingOutdated,
+    TextEmbedder,
+    Wish,
+)
 from agentmem.server.importing import import_memories
 from agentmem.server.membership import Membership
 from agentmem.server.namespaces import UpdateNamespace, checked_fields
+from agentmem.server.reembedder import Reembedder
+from agentmem.server.reembedding import ReembedNamespace
 from agentmem.server.requests import request_key_of
 from agentmem.server.sweeper import Sweeper
 from agentmem.v1 import cluster_pb2, memory_pb2, reader_pb2, writer_pb2, writer_pb2_grpc
@@ -58,17 +66,20 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         self,
         store: Store,
         queue: CommitQueue,
-        embedder: Embedder,
+        embedders: Embedders,
         membership: Membership,
         sweeper: Sweeper,
+        reembedder: Reembedder,
     ) -> None:
         self._store = store
         self._queue = queue
         self._membership = membership
         self._sweeper = sweeper
+        self._embedders = embedders
+        self._reembedder = reembedder
         self._acknowledgements = Acknowledgements(membership)
         self._threads = BoundedThreads("writes", threads=MAX_THREADS, max_calls=MAX_WAITING_CALLS)
-        self._embedder = TextEmbedder(store, embedder, self._threads)
+        self._embedder = TextEmbedder(store, embedders, self._threads)
         self._adding = Adding(queue, self._embedder, self._threads, self._acknowledgements)
 
     def close(self) -> None:
@@ -109,27 +120,33 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         check_memory(masked, "memory")
         if "type" in fields and not memory.type:
             memory.type = memory_pb2.MEMORY_TYPE_EPISODIC
-        vector = await self._updated_vector(request.namespace, memory, fields)
+        vector = self._given_vector(request.namespace, memory, fields)
         memory.ClearField("embedding")
         expected = request.expected_version if request.HasField("expected_version") else None
-        return await self._queue.submit(
-            UpdateMemory(request.namespace, memory, fields, expected, vector, key, request.ByteSize())
-        )
+        wish = Wish(request.namespace, [memory.content], [vector is not None])
+        attempts = 0
+        while True:
+            made = (await self._embedder.embed(wish))[0] if "content" in fields else NOTHING_MADE
+            command = UpdateMemory(
+                *(request.namespace, memory, fields, expected, vector, key, request.ByteSize()), made
+            )
+            try:
+                return await self._queue.submit(command)
+            except EmbeddingOutdated:
+                attempts += 1
+                if attempts > MAX_EMBEDDINGS_AGAIN:
+                    raise
 
-    async def _updated_vector(
+    def _given_vector(
         self, namespace: str, memory: memory_pb2.Memory, fields: frozenset[str]
     ) -> FloatVector | None:
-        """The embedding that the update brings or needs; sets ``memory.embedding_model`` to its model."""
-        if "embedding" in fields:
-            vector = decode_embedding(memory.embedding, "memory.embedding")
-            if "embedding_model" not in fields:
-                memory.embedding_model = self._embedder.namespace(namespace).model
-            return vector
-        if "content" in fields:
-            (made,) = await self._embedder.embed(namespace, [memory.content])
-            memory.embedding_model = self._embedder.model if made is not None else ""
-            return made
-        return None
+        """The embedding that the update brings; sets ``memory.embedding_model`` to its model."""
+        if "embedding" not in fields:
+            return None
+        vector = decode_embedding(memory.embedding, "memory.embedding")
+        if "embedding_model" not in fields:
+            memory.embedding_model = self._embedder.namespace(namespace).model
+        return vector
 
     async def DeleteMemories(
         self, request: writer_pb2.DeleteMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -211,8 +228,9 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
     ) -> writer_pb2.UpdateNamespaceResponse:
         check_namespace(request.namespace)
         key = request_key_of("UpdateNamespace", request.namespace, request.request_id, request)
-        fields = checked_fields(request)
-        command = UpdateNamespace(request.namespace, request.settings, fields, key)
+        fields = checked_fields(request, self._embedders)
+        model = self._embedders.model_of(request.settings.embedder)
+        command = UpdateNamespace(request.namespace, request.settings, fields, key, model)
 
         async def change() -> writer_pb2.UpdateNamespaceResponse:
             response = await self._queue.submit(command)
@@ -220,6 +238,27 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
             return response
 
         # A caller that goes away takes neither the change back, nor what has to follow it.
+        return await asyncio.shield(change())
+
+    async def ReembedNamespace(
+        self, request: writer_pb2.ReembedNamespaceRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> writer_pb2.ReembedNamespaceResponse:
+        with self._acknowledgements.begin(request, context) as acknowledgement:
+            return await acknowledgement.complete(await self._reembed_namespace(request))
+
+    async def _reembed_namespace(
+        self, request: writer_pb2.ReembedNamespaceRequest
+    ) -> writer_pb2.ReembedNamespaceResponse:
+        check_namespace(request.namespace)
+        key = request_key_of("ReembedNamespace", request.namespace, request.request_id, request)
+        model, dimension = await self._reembedder.probed(request.embedder)
+        command = ReembedNamespace(request.namespace, model, dimension, key)
+
+        async def change() -> writer_pb2.ReembedNamespaceResponse:
+            response = await self._queue.submit(command)
+            self._reembedder.watch(request.namespace, response.revision)
+            return response
+
         return await asyncio.shield(change())
 
 
