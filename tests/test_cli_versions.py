@@ -136,12 +136,18 @@ def test_stats_and_settings(shared_cluster: Cluster, cli: Cli) -> None:
     changed = cli.json(
         "namespace", "set", "--max-versions", "3", "--max-version-age", "7d", "--vector-precision", "float16"
     )
-    assert changed == {"max_versions": 3, "max_version_age_s": 604800.0, "vector_precision": "float16"}
+    assert changed == {
+        "max_versions": 3,
+        "max_version_age_s": 604800.0,
+        "vector_precision": "float16",
+        "embedder": None,
+    }
     cleared = cli("namespace", "set", "--max-version-age", "never").stdout
     assert [line.split() for line in cleared.splitlines()] == [
         ["max_versions", "3"],
         ["max_version_age_s", "-"],
         ["vector_precision", "float16"],
+        ["embedder", "-"],
     ]
     cli("add", "text")
     shared_cluster.wait_settled()

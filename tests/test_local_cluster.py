@@ -18,7 +18,7 @@ from cluster import wait_until
 from agentmem.cli import bundled, conversations, processes
 from agentmem.cli.cluster import LocalCluster
 from agentmem.cli.processes import NodeFolder
-from agentmem.client import Client
+from agentmem.client import Client, InvalidArgument
 
 COMMAND_TIMEOUT_S = 60.0
 SEARCHED = "sample/ana-ben"
@@ -138,7 +138,8 @@ def test_up_with_the_sample_then_scale_then_ctrl_c(tmp_path: Path) -> None:
 
 
 def test_what_crashes_is_named_and_scale_brings_it_back(tmp_path: Path) -> None:
-    with up(tmp_path, "--replicas", "1") as running:
+    embedders = ("--embedder", "none", "--embedder", "wordllama")
+    with up(tmp_path, "--replicas", "1", *embedders) as running:
         data_dir = str(running.cluster.data_dir)
         target = running.cluster.writer_address()
         with Client(target) as client:
@@ -158,6 +159,9 @@ def test_what_crashes_is_named_and_scale_brings_it_back(tmp_path: Path) -> None:
         assert running.cluster.writer_address() == target
         with Client(target) as client:
             assert client.get("n", "m1") is not None
+            # It has the embedders of before.
+            with pytest.raises(InvalidArgument, match="this server has none, wordllama"):
+                client.reembed("n", "magic")
         assert running.end(signal.SIGTERM) == 0
         assert running.cluster.owned() == []
 

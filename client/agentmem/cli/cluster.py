@@ -3,6 +3,7 @@
 writer/ replica-1/ replica-2/ ...   a folder for each node, named after what it was first; a replica may
                                     have been promoted since
 logs/<name>.log                     what each of them printed
+EMBEDDER                            what they embed with, as of `up --embedder`; without it they choose
 LOCK                                held while a command starts or stops nodes
 """
 
@@ -21,6 +22,7 @@ from agentmem.cli.processes import Child, NodeFolder
 from agentmem.client import Client, NodeState, Topology
 
 HOST = "127.0.0.1"
+EMBEDDER_FILE = "EMBEDDER"
 MAX_REPLICAS = 64
 TOPOLOGY_TIMEOUT_S = 120.0
 _LOCK_TIMEOUT_S = 30.0
@@ -102,7 +104,14 @@ class LocalCluster:
         options = {"listen": f"{HOST}:{port}", "writer": writer_address, "node-id": folder.name}
         return self._start("agentmem.replica", folder, options)
 
+    def keep_embedders(self, names: Sequence[str]) -> None:
+        """Lets nodes that are started from now on have these embedders."""
+        (self.data_dir / EMBEDDER_FILE).write_text(",".join(names), encoding="utf-8")
+
     def _start(self, module: str, folder: NodeFolder, options: dict[str, str]) -> Child:
+        path = self.data_dir / EMBEDDER_FILE
+        if path.exists():
+            options["embedder"] = path.read_text(encoding="utf-8")
         return processes.start(module, options, folder, self.log_path(folder.name))
 
     def free_ports(self, replicas: int, port: int) -> list[int]:

@@ -105,10 +105,16 @@ def up(
     with_sample: Annotated[
         bool, Option("--sample", help="Import bundled conversations on the first start.")
     ] = False,
+    embedder: Annotated[
+        list[str] | None,
+        Option(help="What embeds texts; the first is for new namespaces. Repeatable. Default: as last time."),
+    ] = None,
 ) -> None:
     """Runs a cluster on this machine until Ctrl-C. The processes log to <data-dir>/logs."""
     prepare = bundled.show if with_sample else None
-    raise SystemExit(supervisor.serve(data_dir, local.check_replicas(replicas), port, prepare))
+    raise SystemExit(
+        supervisor.serve(data_dir, local.check_replicas(replicas), port, prepare, embedders=embedder or ())
+    )
 
 
 def scale(

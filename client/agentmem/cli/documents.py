@@ -168,6 +168,7 @@ def from_settings(settings: NamespaceSettings) -> dict[str, Any]:
         "max_versions": settings.max_versions,
         "max_version_age_s": None if age is None else age.total_seconds(),
         "vector_precision": str(settings.vector_precision),
+        "embedder": settings.embedder or None,
     }
 
 
@@ -175,6 +176,10 @@ def from_stats(stats: Stats) -> dict[str, Any]:
     """What a namespace and a store hold."""
     space = asdict(stats.namespace)
     space.pop("settings")
+    space.pop("reembedding")
+    coming = stats.namespace.reembedding
+    space["coming_embedding_model"] = coming.embedding_model if coming else ""
+    space["coming_versions"] = coming.done_versions if coming else 0
     document = {
         "namespace": space | from_settings(stats.namespace.settings),
         "store": asdict(stats.store),

@@ -37,6 +37,7 @@ app = application(
         "backup": transfer_commands.backup,
         "watch": watch_commands.watch,
         "stats": namespace_commands.stats,
+        "reembed": namespace_commands.reembed,
         "status": cluster_commands.status,
         "promote": cluster_commands.promote,
         "up": cluster_commands.up,

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,14 +76,26 @@ class Watch:
 
 
 def serve(
-    data_dir: Path, replicas: int, port: int, prepare: Callable[[LocalCluster], None] | None = None
+    data_dir: Path,
+    replicas: int,
+    port: int,
+    prepare: Callable[[LocalCluster], None] | None = None,
+    *,
+    embedders: Sequence[str] = (),
 ) -> ExitCode:
-    """Runs a cluster until a signal or until nothing is left of it; `prepare` is called once it is ready."""
+    """Runs a cluster until a signal or until nothing is left of it.
+
+    Args:
+        prepare: called once it is ready.
+        embedders: of all its nodes, also those that are started later; those of the last time when empty.
+    """
     cluster = LocalCluster(data_dir)
     stop_asked = threading.Event()
     with _stop_signals_set(stop_asked):
         with cluster.changing():
             ports = cluster.free_ports(replicas, port)
+            if embedders:
+                cluster.keep_embedders(embedders)
             terminal.say(f"starting one writer and {replicas} {_noun(replicas)} in {data_dir}")
             children = cluster.start(ports, stop_asked.is_set)
         watch = Watch(cluster, {child.process.pid: child for child in children}, replicas=replicas)

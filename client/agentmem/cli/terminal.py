@@ -108,6 +108,14 @@ def byte_progress(description: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def count_progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """As ``progress``; the value is called with how many there are and all of them."""
+    with _bar(MofNCompleteColumn()) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _bar(amounts: ProgressColumn) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), amounts, TimeElapsedColumn())
     return Progress(*columns, console=_err, transient=True, disable=not sys.stderr.isatty())
