@@ -16,7 +16,7 @@ from agentmem.core.data_directory import sync
 from agentmem.replica.sealing import remove_path
 
 # Raise it when text analysis, the schema or the meaning of a file changes.
-INDEX_FORMAT = 2
+INDEX_FORMAT = 3
 IDENTITY_FILE = "index.json"
 TEXT_FOLDER = "text"
 SEGMENTS_FOLDER = "segments"
