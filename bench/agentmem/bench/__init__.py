@@ -1,0 +1,1 @@
+"""Measuring: a load generator for any gRPC server, and the suite for this one."""

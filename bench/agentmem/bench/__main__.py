@@ -1,0 +1,23 @@
+"""``python -m agentmem.bench COMMAND``."""
+
+import importlib
+import sys
+
+# The module of each command, which has ``main(words) -> exit code``; loaded only when it is asked for.
+COMMANDS: dict[str, tuple[str, str]] = {}
+
+
+def main(words: list[str]) -> int:
+    """Runs a command. Exit code 2 when there is none of that name."""
+    if not words or words[0] not in COMMANDS:
+        print("usage: python -m agentmem.bench COMMAND [...]\n", file=sys.stderr)
+        for name, (_, text) in COMMANDS.items():
+            print(f"  {name:10} {text}", file=sys.stderr)
+        return 2
+    module, _ = COMMANDS[words[0]]
+    code: int = importlib.import_module(module).main(words[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
