@@ -112,7 +112,13 @@ BREAKAGES: Mapping[str, Breakage] = {
     ),
     "watch": Breakage(
         "a watch that goes on at another node begins where it first began",
-        (("client/agentmem/client/change_stream.py", "after = self._reached\n", "after = self._after\n"),),
+        (
+            (
+                "client/agentmem/client/change_stream.py",
+                "after = self._reached\n",
+                'after = self.__dict__.setdefault("first", self._reached)\n',
+            ),
+        ),
     ),
     "behind": Breakage(
         "a replica is promoted though another has more",
