@@ -22,6 +22,8 @@ ONE_MODULE = {
     "annoy",
     "google_crc32c",
     "lmdb",
+    "opentelemetry",
+    "prometheus_client",
     "pyroaring",
     "rich",
     "tantivy",

@@ -18,6 +18,7 @@ from cluster import Cluster, Node, Stubs, wait_until
 from memories import condition, make_memory
 
 from agentmem.core import watching
+from agentmem.core.call_metrics import CallMetrics
 from agentmem.core.layout import KEY
 from agentmem.core.serving import GrpcServer
 from agentmem.core.signals import Signal
@@ -310,7 +311,7 @@ class LocalServer:
     async def __aenter__(self) -> LocalServer:
         self.watches = Watches(self.store, self.news, is_writer=True)
         self.reader = WriterReader(self.store, self.watches)
-        self.server = GrpcServer("127.0.0.1:0")
+        self.server = GrpcServer("127.0.0.1:0", CallMetrics(slow_s=1.0))
         reader_pb2_grpc.add_ReaderServiceServicer_to_server(self.reader, self.server.grpc)
         await self.server.start(())
         self.channel = grpc.aio.insecure_channel(self.server.address)

@@ -24,6 +24,11 @@ class BoundedThreads:
         self._max_calls = max_calls
         self._calls = 0
 
+    @property
+    def calls(self) -> int:
+        """How many run or wait."""
+        return self._calls
+
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The outcome of ``work`` in a thread. Work that has begun goes on when the caller is cancelled.
 

@@ -88,8 +88,8 @@ class DataDirectory:
         shutil.rmtree(self.snapshot_path, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
 
-    def announce(self, *, role: str, node_id: str, address: str) -> None:
-        """Says that the process is ready, for whoever started it."""
+    def announce(self, *, role: str, node_id: str, address: str, metrics_address: str) -> None:
+        """Says that the process is ready, for whoever started it. ``metrics_address`` may be empty."""
         temporary = self.path / "process.json.tmp"
         temporary.write_text(
             json.dumps(
@@ -98,6 +98,7 @@ class DataDirectory:
                     "role": role,
                     "node_id": node_id,
                     "address": address,
+                    "metrics_address": metrics_address,
                     "start_time": time.time(),
                 }
             )

@@ -25,6 +25,7 @@ from agentmem.core.compression import TRAINING_SAMPLES, CompressionError, Dictio
 from agentmem.core.environment import Transaction
 from agentmem.core.errors import DataLoss
 from agentmem.core.layout import decode_number_key, number_prefix, seal, unseal
+from agentmem.core.measurements import Lookups
 
 # Each takes about half a megabyte when it is in use.
 MAX_CACHED_DICTIONARIES = 64
@@ -65,11 +66,15 @@ class Dictionaries:
     """What a process knows of its store's dictionaries. Any thread may use it.
 
     It may lag behind a commit, and be ahead of one that failed: then less is compressed for a while.
+
+    Attributes:
+        lookups: of dictionaries that are ready for use.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ready: OrderedDict[int, Dictionary] = OrderedDict()
+        self.lookups = Lookups()
         # By namespace number: the dictionary for new records.
         self._newest: dict[int, int] = {}
         # By namespace number: every dictionary that the store has, or is about to have.
@@ -101,6 +106,7 @@ class Dictionaries:
         """The dictionary that a record names; None when the store does not have it."""
         with self._lock:
             known = self._ready.get(dictionary_id)
+            self.lookups.count(known is not None)
             if known is not None:
                 self._ready.move_to_end(dictionary_id)
                 return known

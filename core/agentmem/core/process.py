@@ -17,6 +17,7 @@ from typing import NoReturn, TypeVar
 from agentmem.core.config import SettingsError, as_environment, config_path, load_settings
 from agentmem.core.data_directory import DataDirectoryInUse
 from agentmem.core.errors import AgentMemError
+from agentmem.core.metrics_endpoint import MetricsListenError
 from agentmem.core.serving import ListenError
 from agentmem.core.settings import NodeSettings
 from agentmem.core.standing import Role, StandingError
@@ -108,6 +109,7 @@ def run_process(
         StoreFormatError,
         StandingError,
         ListenError,
+        MetricsListenError,
         SettingsError,
         AgentMemError,
     ) as error:

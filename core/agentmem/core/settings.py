@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentmem.core import multilingual
-from agentmem.core.config import SettingsError, check_positive, check_transport, setting
+from agentmem.core.config import SettingsError, check_positive, check_transport, setting, split_address
 from agentmem.core.embedders import EMBEDDER_NAMES, Embedders
 
 GIB = 1024**3
@@ -36,11 +36,27 @@ class NodeSettings:
     max_map_size_bytes: int = setting("memory map, and so store, at the most, in bytes", default=1024 * GIB)
     max_log_bytes: int = setting("log that is kept, in bytes, for those who follow it", default=GIB)
     max_log_age_s: float = setting("seconds for which the log is kept", default=24 * 3600.0)
+    metrics_listen: str = setting(
+        "address of /metrics for Prometheus, host:port; port 0 takes a free one, empty: none",
+        default="127.0.0.1:0",
+    )
+    otlp_endpoint: str = setting(
+        "OpenTelemetry collector to send metrics and traces to (OTLP over gRPC, without TLS), host:port; "
+        "empty: none",
+        default="",
+    )
+    slow_query_ms: float = setting("milliseconds from which on a call is slow, and is logged", default=100.0)
     drain_s: float = setting("seconds that calls in flight get at shutdown", default=5.0)
 
     def __post_init__(self) -> None:
         check_transport(self.listen, self.insecure)
         check_positive(self, "drain_s", "max_log_bytes", "max_log_age_s")
+        if not self.slow_query_ms >= 0:
+            raise SettingsError(f"--slow-query-ms must be at least 0, not {self.slow_query_ms}")
+        if self.metrics_listen:
+            split_address(self.metrics_listen, "--metrics-listen")
+        if self.otlp_endpoint:
+            split_address(self.otlp_endpoint, "--otlp-endpoint")
         if not MIN_MAP_SIZE_BYTES <= self.map_size_bytes <= self.max_map_size_bytes:
             raise SettingsError(
                 f"--map-size-bytes must be {MIN_MAP_SIZE_BYTES} to --max-map-size-bytes, "

@@ -18,6 +18,7 @@ import grpc
 
 from agentmem.core.errors import DataLoss, ResourceExhausted
 from agentmem.core.log import MAX_EPOCHS
+from agentmem.core.measurements import SIZE_BOUNDS, Histogram
 from agentmem.core.signals import Signal
 from agentmem.core.store import Store, WriteTransaction
 from agentmem.replica.writer_link import WriterLink
@@ -67,6 +68,7 @@ class Follower:
         streams: how many were begun.
         awaited_revision: up to here somebody waits to hear that this replica has it.
         is_superseded: a promotion seems to have left entries behind that the store has.
+        apply_durations, apply_sizes: of frames of entries; see the table of metrics.
     """
 
     def __init__(
@@ -87,6 +89,8 @@ class Follower:
         self.awaited_revision = 0
         self.streams = 0
         self.is_superseded = False
+        self.apply_durations = Histogram()
+        self.apply_sizes = Histogram(SIZE_BOUNDS)
         self._store = store
         self._link = link
         self._replica_id = replica_id
@@ -214,9 +218,12 @@ class Follower:
                 )
         elif kind == "entries" and frame.entries.entries:
             self.head_revision = frame.entries.head_revision
+            began_s = time.perf_counter()
             await asyncio.to_thread(
                 self._store.commit, functools.partial(_apply_entries, entries=frame.entries.entries)
             )
+            self.apply_durations.record(time.perf_counter() - began_s)
+            self.apply_sizes.record(len(frame.entries.entries))
             self.applied_revision = self._store.position().revision
             if frame.entries.is_awaited:
                 self.awaited_revision = self.applied_revision

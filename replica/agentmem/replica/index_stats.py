@@ -60,7 +60,7 @@ def index_stats(view: View, name: str, folder: Path) -> reader_pb2.IndexStats:
     result = reader_pb2.IndexStats(
         searchable_revision=view.revision,
         text_documents=0 if view.text is None else view.text.documents,
-        text_bytes=_folder_bytes(folder / TEXT_FOLDER),
+        text_bytes=folder_bytes(folder / TEXT_FOLDER),
     )
     namespace = view.namespaces.get(name)
     if namespace is not None:
@@ -81,7 +81,7 @@ def _add_vectors(result: reader_pb2.IndexStats, namespace: NamespaceView, folder
         result.segments += 1
         result.segment_rows += len(part.rows)
         result.dead_segment_rows += len(part.dead)
-        result.segment_bytes += _folder_bytes(folder / part.segment.name)
+        result.segment_bytes += folder_bytes(folder / part.segment.name)
 
 
 def add_freshness(result: reader_pb2.IndexStats, store_part: Part, view_part: Part) -> None:
@@ -93,7 +93,7 @@ def add_freshness(result: reader_pb2.IndexStats, store_part: Part, view_part: Pa
             message.FromMicroseconds(max(0, int((boot_time_s() - as_of_s) * 1_000_000)))
 
 
-def _folder_bytes(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """The size of the files in a folder. Those that are replaced meanwhile may count or not."""
     size_bytes = 0
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:

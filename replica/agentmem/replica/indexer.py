@@ -22,6 +22,7 @@ from agentmem.core.embedding_spaces import after_step
 from agentmem.core.errors import DataLoss
 from agentmem.core.layout import NamespaceState
 from agentmem.core.log import Operation
+from agentmem.core.measurements import Histogram
 from agentmem.core.records import FloatVector, unit_vector
 from agentmem.core.store import ReadTransaction, Store
 from agentmem.replica.annoy_segment import AnnoySegment
@@ -55,6 +56,10 @@ class Indexer:
         on_publish: called in the indexer's thread with each new view.
         on_failure: called in the indexer's thread, once, with the error that ended it. ``view`` stays as it
             is and no longer moves.
+
+    Attributes:
+        publish_durations: see the table of metrics.
+        builds: of segments.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Indexer:
         self._on_publish = on_publish
         self._on_failure = on_failure
         self._view = View()
+        self.publish_durations = Histogram()
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
         self._wake = threading.Condition()
         self._is_notified = False
@@ -80,6 +86,7 @@ class Indexer:
         # From here on for the indexer's thread alone.
         self._text: TextIndex | None = None
         self._sealer = Sealer(self._directory.segments, self.notify)
+        self.builds = self._sealer.builds
         self._revision = 0
         self._epoch = 0
         self._namespaces: dict[str, NamespaceIndex] = {}
@@ -414,4 +421,5 @@ class Indexer:
             namespaces[name] = self._namespaces[name].view()
         self._changed.clear()
         self._view = View(self._revision, self._epoch, MappingProxyType(namespaces), text.searcher())
+        self.publish_durations.record(time.monotonic() - began_s)
         self._on_publish(self._view)

@@ -21,6 +21,7 @@ from agentmem.core.errors import ResourceExhausted, Unavailable
 from agentmem.core.filters import Condition, Kind
 from agentmem.core.history import Moment, check_history, commit_time_us
 from agentmem.core.log import Operation, decode_entry
+from agentmem.core.measurements import Lookups
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.store import Store
 from agentmem.core.times import timestamp_us
@@ -88,6 +89,7 @@ class PastViews:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="past")
         # Held while the log is compared. The least recently used come first.
         self._kept_lock = threading.Lock()
+        self.lookups = Lookups()
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         # Held for moments, by the event loop too. Reentrant: a build may be done before it has its callback.
         self._builds_lock = threading.RLock()
@@ -116,6 +118,7 @@ class PastViews:
                 return PastView(replace(view, namespaces=MappingProxyType({name: now})), time_us, None)
             with self._kept_lock:
                 kept = self._find_kept(transaction, name, moment)
+                self.lookups.count(kept is not None)
         if kept is None or (needs_text and kept.past.text is None):
             return None
         return self._seen(kept.past, kept.compared_revision, kept.compared_epoch, time_us)

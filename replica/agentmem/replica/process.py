@@ -8,10 +8,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from agentmem.core.call_metrics import CallMetrics
 from agentmem.core.data_directory import DataDirectory
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
+from agentmem.core.node_telemetry import NodeTelemetry
 from agentmem.core.process import Successor, cancel_all, first_of, report_failure
+from agentmem.core.process_metrics import EventLoopWatch
 from agentmem.core.serving import GrpcServer
 from agentmem.core.set_aside import set_aside
 from agentmem.core.standing import StandingFile
@@ -25,6 +28,7 @@ from agentmem.replica.follower import Follower, SnapshotRequiredError, Supersede
 from agentmem.replica.freshness import Freshness
 from agentmem.replica.indexer import Indexer
 from agentmem.replica.membership import Reporter
+from agentmem.replica.node_metrics import SeenFreshness, replica_metrics
 from agentmem.replica.promotion import Promotion
 from agentmem.replica.services import NotWriterReplication, NotWriterService, ReplicaReader
 from agentmem.replica.settings import ReplicaSettings
@@ -105,7 +109,7 @@ async def _serve(
         failures.append(error)
         ended.set()
 
-    server = GrpcServer(settings.listen)
+    server = GrpcServer(settings.listen, CallMetrics(settings.slow_query_ms / 1000))
     address = settings.advertise or server.address
     node_id = settings.node_id or f"replica-{address}"
     embedders = settings.embedders()
@@ -180,13 +184,30 @@ async def _serve(
         NotWriterReplication(lambda: cluster.writer_address), server.grpc
     )
     cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server.grpc)
+    freshness = SeenFreshness(store_part, view_part)
+    loop_watch = EventLoopWatch(freshness.look)
+    metrics = replica_metrics(
+        node_id=node_id,
+        server=server,
+        store=store,
+        store_folder=directory.store_path,
+        index_folder=directory.path / INDEXES_FOLDER,
+        follower=follower,
+        indexer=indexer,
+        reader=reader,
+        freshness=freshness,
+        loop_watch=loop_watch,
+    )
+    telemetry = NodeTelemetry(settings, metrics)
     await server.start(SERVICE_NAMES)
     indexer.start()
 
     async def announce() -> None:
         await is_serving.wait()
         await server.set_serving(True)
-        directory.announce(role="replica", node_id=node_id, address=address)
+        directory.announce(
+            role="replica", node_id=node_id, address=address, metrics_address=telemetry.metrics_address
+        )
         print(f"agentmem replica ready on {address}", flush=True)
 
     def trim_log() -> None:
@@ -234,6 +255,7 @@ async def _serve(
             cluster.run(),
             announce(),
             maintain(store, trim_log),
+            loop_watch.run(),
         )
     ]
     for task in tasks:
@@ -247,6 +269,7 @@ async def _serve(
     watches.drain()
     await server.stop(settings.drain_s)
     await cancel_all(tasks)
+    await asyncio.to_thread(telemetry.close)
     reader.close()
     await asyncio.to_thread(indexer.stop)
     if failures:

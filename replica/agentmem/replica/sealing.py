@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from agentmem.core.data_directory import sync
+from agentmem.core.measurements import Counter, Histogram
 from agentmem.replica.annoy_segment import (
     ORDINALS_FILE,
     ROWS_FILE,
@@ -38,6 +39,8 @@ MAX_RETRY_S = 60.0
 COPY_CHUNK_ROWS = 4096
 SHOWN_ERROR_CHARACTERS = 500
 BUILDING_SUFFIX = ".building"
+# A build takes from a second to some minutes.
+BUILD_BOUNDS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
 _logger = logging.getLogger(__name__)
 
@@ -79,12 +82,23 @@ class SealingFailed(Exception):
     """The builder process did not make a segment; says why."""
 
 
+class BuildMetrics:
+    """What is measured of jobs; see the table of metrics."""
+
+    def __init__(self) -> None:
+        self.durations = Histogram(BUILD_BOUNDS_S)
+        self.outcomes = Counter()
+
+
 class Sealer:
     """Runs jobs. All methods are for the indexer's thread alone.
 
     Args:
         folder: of all segments.
         on_done: called, in another thread, when ``collect`` has something to say.
+
+    Attributes:
+        builds: what is measured of them.
     """
 
     def __init__(self, folder: Path, on_done: Callable[[], None]) -> None:
@@ -97,6 +111,7 @@ class Sealer:
         self._sequence = 0
         self._failures_in_row = 0
         self._retry_at_s = 0.0
+        self.builds = BuildMetrics()
 
     def open_segments(self) -> dict[int, list[AnnoySegment]]:
         """The segments on disk that pass their checks, by the number of their namespace, oldest first.
@@ -173,10 +188,14 @@ class Sealer:
             self._thread.join()
 
     def _run(self, job: Job, name: str) -> None:
+        began_s = time.monotonic()
         try:
             self._outcome = Sealed(job, self._seal(job, name))
+            self.builds.outcomes.add("ok")
+            self.builds.durations.record(time.monotonic() - began_s)
         except BaseException as error:  # told of by collect()
             self._outcome = error
+            self.builds.outcomes.add("failed")
         self._on_done()
 
     def _seal(self, job: Job, name: str) -> AnnoySegment | None:

@@ -25,6 +25,7 @@ from agentmem.core.errors import (
 )
 from agentmem.core.history import Moment, is_expired, moment_of
 from agentmem.core.layout import NamespaceState
+from agentmem.core.measurements import Histogram
 from agentmem.core.reader_service import MAX_STALE_WAIT_S, StoreReader
 from agentmem.core.reading import add_embedding, checked_size
 from agentmem.core.records import FloatVector
@@ -64,7 +65,12 @@ MAX_BATCH_ANSWER_BYTES = 48 * 1024 * 1024
 
 
 class ReplicaReader(StoreReader):
-    """Gets, lists, histories and exports from the store, searches from the newest view."""
+    """Gets, lists, histories and exports from the store, searches from the newest view.
+
+    Attributes:
+        stage_durations: of searches; see the table of metrics.
+        past_lookups: of views of the past.
+    """
 
     def __init__(
         self,
@@ -92,6 +98,13 @@ class ReplicaReader(StoreReader):
         self._check_serving = check_serving
         self._past_views = PastViews(store, view)
         self._index_folder = index_folder
+        self.stage_durations = Histogram()
+        self.past_lookups = self._past_views.lookups
+
+    @property
+    def searches(self) -> int:
+        """How many run or wait for a thread."""
+        return self._searches.calls
 
     def close(self) -> None:
         super().close()
@@ -283,6 +296,8 @@ class ReplicaReader(StoreReader):
             # They were deleted, and removed, since the view was made. The newest view may know.
             view = self._view()
             query = replace(query, excluded=query.excluded | gone)
+        for step in trace.steps:
+            self.stage_durations.record(step.milliseconds / 1000, step.name)
         if request.explain:
             model = "" if vector is None or given is not None else state.model
             response.explanation.CopyFrom(explanation_of(trace, model))

@@ -193,6 +193,7 @@ class TextSearcher:
     def __init__(self, searcher: tantivy.Searcher, vocabularies: Vocabularies) -> None:
         self._searcher = searcher
         self._vocabularies = vocabularies
+        self.vocabulary_lookups = vocabularies.lookups
 
     def search(
         self, namespace_number: int, documents: int, text: str, top_k: int, allowed: OrdinalSet

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from agentmem.core.measurements import Lookups
 from agentmem.replica.columns import Column
 from agentmem.replica.fuzziness import MAX_EDITS
 
@@ -168,6 +169,7 @@ class Vocabularies:
         self._read = read
         self._lock = threading.Lock()
         self._held: OrderedDict[int, Vocabulary] = OrderedDict()  # used last at the end
+        self.lookups = Lookups()
         self._reload_at_words: dict[int, int] = {}
         self._uncommitted: dict[int, set[str]] = {}
 
@@ -188,6 +190,7 @@ class Vocabularies:
         """At least the words that any commit so far has of the namespace."""
         with self._lock:
             held = self._held.get(number)
+            self.lookups.count(held is not None)
             if held is None or len(held) >= self._reload_at_words[number]:
                 held = Vocabulary(self._read(number))
                 held.add(self._uncommitted.get(number, ()))

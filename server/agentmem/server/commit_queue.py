@@ -12,10 +12,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from agentmem.core.errors import AgentMemError, ResourceExhausted, Unavailable
+from agentmem.core.measurements import SIZE_BOUNDS, Histogram
 from agentmem.core.store import Store, WriteTransaction
 from agentmem.server.commands import Command
 
@@ -31,10 +32,34 @@ class _Waiting:
     command: Command[Any]
     answer: asyncio.Future[Any]
     outcome: Any = None
+    submitted_s: float = field(default_factory=time.perf_counter)
+
+
+class CommitMetrics:
+    """What is measured of commits; see the table of metrics."""
+
+    def __init__(self) -> None:
+        self.durations = Histogram()
+        self.sync_durations = Histogram()
+        self.sizes = Histogram(SIZE_BOUNDS)
+        self.waits = Histogram()
+
+
+@dataclass(slots=True)
+class _Commit:
+    """The times of a commit, on the performance counter."""
+
+    began_s: float
+    ran_s: float = 0.0
+    ended_s: float = 0.0
 
 
 class CommitQueue:
-    """The way to the store for every write of the process."""
+    """The way to the store for every write of the process.
+
+    Attributes:
+        metrics: of its commits.
+    """
 
     def __init__(
         self,
@@ -59,6 +84,7 @@ class CommitQueue:
         self._max_bytes = max_bytes
         self._on_commit = on_commit
         self._on_failure = on_failure
+        self.metrics = CommitMetrics()
         self._loop = asyncio.get_running_loop()
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
@@ -101,6 +127,11 @@ class CommitQueue:
             self._changed.notify_all()
         answer: A = await asyncio.shield(waiting.answer)
         return answer
+
+    def waiting(self) -> tuple[int, int]:
+        """How many commands wait, and how many bytes they are about to write."""
+        with self._changed:
+            return len(self._waiting), self._waiting_bytes
 
     def hold(self, refusal: Callable[[], AgentMemError], *, drop_waiting: bool = False) -> None:
         """Refuses what comes, with the error, until ``release``.
@@ -149,15 +180,25 @@ class CommitQueue:
 
     def _commit(self, group: list[_Waiting]) -> bool:
         """Commits what it can of the group and sets the outcomes; says whether there are new entries."""
+        commit = _Commit(time.perf_counter())
         try:
-            return self._store.commit(functools.partial(self._run_group, group))
+            moved = self._store.commit(functools.partial(self._run_group, group, commit))
+            commit.ended_s = time.perf_counter()
+            self._measure(group, commit)
+            return moved
         except AgentMemError as error:
             # The store is full, and nothing of the group was written. What is small may still find room.
             if len(group) > 1:
-                moved = [self._commit([waiting]) for waiting in group]
-                return any(moved)
+                each_moved = [self._commit([waiting]) for waiting in group]
+                return any(each_moved)
             group[0].outcome = error
             return False
+
+    def _measure(self, group: list[_Waiting], commit: _Commit) -> None:
+        self.metrics.waits.record(commit.began_s - group[0].submitted_s)
+        self.metrics.durations.record(commit.ended_s - commit.began_s)
+        self.metrics.sync_durations.record(commit.ended_s - commit.ran_s)
+        self.metrics.sizes.record(len(group))
 
     def _take_group(self) -> list[_Waiting]:
         """What waits, up to the bounds of a group; empty when closed and done."""
@@ -179,7 +220,7 @@ class CommitQueue:
             self._is_committing = bool(group)
             return group
 
-    def _run_group(self, group: list[_Waiting], transaction: WriteTransaction) -> bool:
+    def _run_group(self, group: list[_Waiting], commit: _Commit, transaction: WriteTransaction) -> bool:
         before = transaction.revision
         # Never back, so that the log can be searched by time.
         self._last_time_us = max(self._last_time_us, time.time_ns() // 1000)
@@ -188,6 +229,7 @@ class CommitQueue:
                 waiting.outcome = waiting.command.run(transaction, self._last_time_us)
             except AgentMemError as error:
                 waiting.outcome = error
+        commit.ran_s = time.perf_counter()
         return transaction.revision > before
 
     def _acknowledge(self, group: list[_Waiting], moved: bool) -> None:

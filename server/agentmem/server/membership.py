@@ -110,6 +110,10 @@ class Membership:
         self.on_progress()
         return True
 
+    def replicas(self) -> list[cluster_pb2.Node]:
+        """The subscribed replicas. Any thread may ask."""
+        return [member.node for member in list(self._members.values())]
+
     def progress(self) -> list[tuple[int, int]]:
         """Of each subscribed replica the revision that is on its disk, and the one that its searches show."""
         nodes = [member.node for member in self._members.values()]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from agentmem.core.call_metrics import CallMetrics
 from agentmem.core.data_directory import DataDirectory
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
+from agentmem.core.node_telemetry import NodeTelemetry
 from agentmem.core.process import Successor, cancel_all, first_of, report_failure
+from agentmem.core.process_metrics import EventLoopWatch
 from agentmem.core.serving import GrpcServer
 from agentmem.core.standing import StandingFile
 from agentmem.core.store import Store
@@ -18,6 +21,7 @@ from agentmem.server.cluster_service import ClusterService
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.feed import ReplicationService
 from agentmem.server.membership import Membership
+from agentmem.server.node_metrics import writer_metrics
 from agentmem.server.reembedder import Reembedder
 from agentmem.server.services import WriterReader, WriterService
 from agentmem.server.settings import WriterSettings
@@ -83,7 +87,10 @@ async def _serve(
         failures.append(error)
         ended.set()
 
-    server = GrpcServer(settings.listen, lambda method, metadata: succession.check_call(method, metadata))
+    calls = CallMetrics(settings.slow_query_ms / 1000)
+    server = GrpcServer(
+        settings.listen, calls, lambda method, metadata: succession.check_call(method, metadata)
+    )
     address = settings.advertise or server.address
     embedders = settings.embedders()
     embedders.load_first()
@@ -139,11 +146,24 @@ async def _serve(
     reader_pb2_grpc.add_ReaderServiceServicer_to_server(reader, server.grpc)
     replication_pb2_grpc.add_ReplicationServiceServicer_to_server(replication, server.grpc)
     cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server.grpc)
+    loop_watch = EventLoopWatch()
+    metrics = writer_metrics(
+        node_id=node_id,
+        server=server,
+        store=store,
+        folder=directory.store_path,
+        queue=queue,
+        membership=membership,
+        loop_watch=loop_watch,
+    )
+    telemetry = NodeTelemetry(settings, metrics)
     # While it was away, another node may have been promoted.
     if not await succession.find_superseding():
         await server.start(SERVICE_NAMES)
         await server.set_serving(True)
-        directory.announce(role="writer", node_id=node_id, address=address)
+        directory.announce(
+            role="writer", node_id=node_id, address=address, metrics_address=telemetry.metrics_address
+        )
         print(f"agentmem writer ready on {address}", flush=True)
 
     housekeeping = [
@@ -153,6 +173,7 @@ async def _serve(
         asyncio.create_task(reembedder.run()),
         asyncio.create_task(snapshots.run()),
         asyncio.create_task(succession.announce()),
+        asyncio.create_task(loop_watch.run()),
     ]
     for task in housekeeping:
         task.add_done_callback(lambda task: report_failure(task, fail))
@@ -170,6 +191,7 @@ async def _serve(
     await asyncio.sleep(DRAIN_NOTICE_S)
     await server.stop(settings.drain_s)
     await cancel_all(housekeeping)
+    await asyncio.to_thread(telemetry.close)
     snapshots.close()
     writer.close()
     reader.close()

@@ -1,0 +1,41 @@
+"""How what a node measures leaves it: /metrics, and OTLP where there is an endpoint for it."""
+
+from __future__ import annotations
+
+import logging
+
+from agentmem.core.metrics_endpoint import MetricsEndpoint
+from agentmem.core.node_metrics import NodeMetrics
+from agentmem.core.settings import NodeSettings
+
+_logger = logging.getLogger(__name__)
+
+
+class NodeTelemetry:
+    """Open from the moment it is made until ``close``.
+
+    Attributes:
+        metrics_address: of /metrics, host:port; empty without one.
+    """
+
+    def __init__(self, settings: NodeSettings, metrics: NodeMetrics) -> None:
+        """Raises MetricsListenError."""
+        self._endpoint = (
+            MetricsEndpoint(settings.metrics_listen, metrics) if settings.metrics_listen else None
+        )
+        self.metrics_address = self._endpoint.address if self._endpoint else ""
+        self._otlp = None
+        if settings.otlp_endpoint:
+            # Not without need: see there.
+            from agentmem.core.telemetry import OtlpMetrics
+
+            self._otlp = OtlpMetrics(metrics, settings.otlp_endpoint)
+        if self.metrics_address:
+            _logger.info("metrics are at http://%s/metrics", self.metrics_address)
+
+    def close(self) -> None:
+        """Ends both. What is measured is read for the last time, so it has to be there still."""
+        if self._endpoint is not None:
+            self._endpoint.close()
+        if self._otlp is not None:
+            self._otlp.close()
