@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -61,6 +62,86 @@ class GetNodeResponse(_message.Message):
     writer_id: str
     writer_address: str
     def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., known_epoch: _Optional[int] = ..., set_aside_entries: _Optional[int] = ..., writer_id: _Optional[str] = ..., writer_address: _Optional[str] = ...) -> None: ...
+
+class GetNodeReportRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetNodeReportResponse(_message.Message):
+    __slots__ = ("node", "epoch", "known_epoch", "start_time", "uptime", "cpu_time", "resident_memory_bytes", "anonymous_memory_bytes", "connections", "open_calls", "store", "index_bytes", "latency_bounds_s", "methods", "caches")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_FIELD_NUMBER: _ClassVar[int]
+    CPU_TIME_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ANONYMOUS_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_CALLS_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    INDEX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_BOUNDS_S_FIELD_NUMBER: _ClassVar[int]
+    METHODS_FIELD_NUMBER: _ClassVar[int]
+    CACHES_FIELD_NUMBER: _ClassVar[int]
+    node: Node
+    epoch: int
+    known_epoch: int
+    start_time: _timestamp_pb2.Timestamp
+    uptime: _duration_pb2.Duration
+    cpu_time: _duration_pb2.Duration
+    resident_memory_bytes: int
+    anonymous_memory_bytes: int
+    connections: int
+    open_calls: int
+    store: StoreUse
+    index_bytes: int
+    latency_bounds_s: _containers.RepeatedScalarFieldContainer[float]
+    methods: _containers.RepeatedCompositeFieldContainer[MethodReport]
+    caches: _containers.RepeatedCompositeFieldContainer[CacheReport]
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., epoch: _Optional[int] = ..., known_epoch: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cpu_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resident_memory_bytes: _Optional[int] = ..., anonymous_memory_bytes: _Optional[int] = ..., connections: _Optional[int] = ..., open_calls: _Optional[int] = ..., store: _Optional[_Union[StoreUse, _Mapping]] = ..., index_bytes: _Optional[int] = ..., latency_bounds_s: _Optional[_Iterable[float]] = ..., methods: _Optional[_Iterable[_Union[MethodReport, _Mapping]]] = ..., caches: _Optional[_Iterable[_Union[CacheReport, _Mapping]]] = ...) -> None: ...
+
+class StoreUse(_message.Message):
+    __slots__ = ("used_bytes", "file_bytes", "max_bytes")
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    used_bytes: int
+    file_bytes: int
+    max_bytes: int
+    def __init__(self, used_bytes: _Optional[int] = ..., file_bytes: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+
+class MethodReport(_message.Message):
+    __slots__ = ("method", "is_stream", "codes", "latency_counts", "total_time")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    IS_STREAM_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_TIME_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    is_stream: bool
+    codes: _containers.RepeatedCompositeFieldContainer[CodeCount]
+    latency_counts: _containers.RepeatedScalarFieldContainer[int]
+    total_time: _duration_pb2.Duration
+    def __init__(self, method: _Optional[str] = ..., is_stream: _Optional[bool] = ..., codes: _Optional[_Iterable[_Union[CodeCount, _Mapping]]] = ..., latency_counts: _Optional[_Iterable[int]] = ..., total_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class CodeCount(_message.Message):
+    __slots__ = ("code", "calls")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    calls: int
+    def __init__(self, code: _Optional[int] = ..., calls: _Optional[int] = ...) -> None: ...
+
+class CacheReport(_message.Message):
+    __slots__ = ("name", "hits", "misses")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    MISSES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    hits: int
+    misses: int
+    def __init__(self, name: _Optional[str] = ..., hits: _Optional[int] = ..., misses: _Optional[int] = ...) -> None: ...
 
 class PromoteRequest(_message.Message):
     __slots__ = ("force",)

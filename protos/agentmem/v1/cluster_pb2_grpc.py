@@ -50,6 +50,11 @@ class ClusterServiceStub:
                 request_serializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeRequest.SerializeToString,
                 response_deserializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeResponse.FromString,
                 _registered_method=True)
+        self.GetNodeReport = channel.unary_unary(
+                '/agentmem.v1.ClusterService/GetNodeReport',
+                request_serializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeReportRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeReportResponse.FromString,
+                _registered_method=True)
         self.Promote = channel.unary_unary(
                 '/agentmem.v1.ClusterService/Promote',
                 request_serializer=agentmem_dot_v1_dot_cluster__pb2.PromoteRequest.SerializeToString,
@@ -87,6 +92,14 @@ class ClusterServiceServicer:
 
     def GetNode(self, request, context):
         """What the node that is asked knows of itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNodeReport(self, request, context):
+        """What the process that is asked uses, and the calls it has answered. Two
+        reports of the same start, some time apart, give rates.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +146,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.GetNode,
                     request_deserializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeRequest.FromString,
                     response_serializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeResponse.SerializeToString,
+            ),
+            'GetNodeReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNodeReport,
+                    request_deserializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeReportRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_cluster__pb2.GetNodeReportResponse.SerializeToString,
             ),
             'Promote': grpc.unary_unary_rpc_method_handler(
                     servicer.Promote,
@@ -232,6 +250,33 @@ class ClusterService:
             '/agentmem.v1.ClusterService/GetNode',
             agentmem_dot_v1_dot_cluster__pb2.GetNodeRequest.SerializeToString,
             agentmem_dot_v1_dot_cluster__pb2.GetNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNodeReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.ClusterService/GetNodeReport',
+            agentmem_dot_v1_dot_cluster__pb2.GetNodeReportRequest.SerializeToString,
+            agentmem_dot_v1_dot_cluster__pb2.GetNodeReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

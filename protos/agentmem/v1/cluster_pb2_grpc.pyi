@@ -40,6 +40,10 @@ class ClusterServiceStub:
     """
     GetNode: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetNodeRequest, _cluster_pb2.GetNodeResponse]
     """What the node that is asked knows of itself."""
+    GetNodeReport: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetNodeReportRequest, _cluster_pb2.GetNodeReportResponse]
+    """What the process that is asked uses, and the calls it has answered. Two
+    reports of the same start, some time apart, give rates.
+    """
     Promote: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.PromoteRequest, _cluster_pb2.PromoteResponse]
     """Makes the replica that is asked the writer, of the next epoch."""
     PrepareHandover: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.PrepareHandoverRequest, _cluster_pb2.PrepareHandoverResponse]
@@ -64,6 +68,10 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     """
     GetNode: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetNodeRequest, _cluster_pb2.GetNodeResponse]  # type: ignore[assignment]
     """What the node that is asked knows of itself."""
+    GetNodeReport: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetNodeReportRequest, _cluster_pb2.GetNodeReportResponse]  # type: ignore[assignment]
+    """What the process that is asked uses, and the calls it has answered. Two
+    reports of the same start, some time apart, give rates.
+    """
     Promote: _aio.UnaryUnaryMultiCallable[_cluster_pb2.PromoteRequest, _cluster_pb2.PromoteResponse]  # type: ignore[assignment]
     """Makes the replica that is asked the writer, of the next epoch."""
     PrepareHandover: _aio.UnaryUnaryMultiCallable[_cluster_pb2.PrepareHandoverRequest, _cluster_pb2.PrepareHandoverResponse]  # type: ignore[assignment]
@@ -103,6 +111,16 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.GetNodeResponse, _abc.Awaitable[_cluster_pb2.GetNodeResponse]]:
         """What the node that is asked knows of itself."""
+
+    @_abc_1.abstractmethod
+    def GetNodeReport(
+        self,
+        request: _cluster_pb2.GetNodeReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.GetNodeReportResponse, _abc.Awaitable[_cluster_pb2.GetNodeReportResponse]]:
+        """What the process that is asked uses, and the calls it has answered. Two
+        reports of the same start, some time apart, give rates.
+        """
 
     @_abc_1.abstractmethod
     def Promote(

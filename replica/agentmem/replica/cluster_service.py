@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NoReturn
 
 import grpc
@@ -18,6 +18,7 @@ from agentmem.replica.promotion import Promotion
 from agentmem.replica.writer_link import WriterLink
 from agentmem.v1 import cluster_pb2, cluster_pb2_grpc
 
+Report = Callable[[cluster_pb2.GetNodeResponse], Awaitable[cluster_pb2.GetNodeReportResponse]]
 TOPOLOGY_TIMEOUT_S = 1.0
 WATCH_RETRY_S = 0.5
 # As the writer does; a watch that is silent hangs.
@@ -29,6 +30,7 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
 
     Args:
         own_node: describes this replica.
+        report: makes the node's report of what ``GetNode`` answers.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
         *,
         node_id: str,
         own_node: Callable[[], cluster_pb2.Node],
+        report: Report,
     ) -> None:
         self._store = store
         self._link = link
         self._promotion = promotion
         self._node_id = node_id
         self._own_node = own_node
+        self._report = report
         self._topology: cluster_pb2.Topology | None = None
         self._changed = Signal()
         self._closing = False
@@ -131,6 +135,14 @@ class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
     async def GetNode(
         self, request: cluster_pb2.GetNodeRequest, context: object
     ) -> cluster_pb2.GetNodeResponse:
+        return self._describe()
+
+    async def GetNodeReport(
+        self, request: cluster_pb2.GetNodeReportRequest, context: object
+    ) -> cluster_pb2.GetNodeReportResponse:
+        return await self._report(self._describe())
+
+    def _describe(self) -> cluster_pb2.GetNodeResponse:
         now = self._link.standing.now
         return cluster_pb2.GetNodeResponse(
             node=self._own_node(),

@@ -12,6 +12,7 @@ from agentmem.core.call_metrics import CallMetrics
 from agentmem.core.data_directory import DataDirectory
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
+from agentmem.core.node_report import NodeReporter
 from agentmem.core.node_telemetry import NodeTelemetry
 from agentmem.core.process import Successor, cancel_all, first_of, report_failure
 from agentmem.core.process_metrics import EventLoopWatch
@@ -19,7 +20,7 @@ from agentmem.core.serving import GrpcServer
 from agentmem.core.set_aside import set_aside
 from agentmem.core.standing import StandingFile
 from agentmem.core.store import Store
-from agentmem.core.times import now_us
+from agentmem.core.times import boot_time_s, now_us
 from agentmem.core.watching import Watches
 from agentmem.replica.bootstrap import fetch_snapshot
 from agentmem.replica.cluster_service import ClusterService
@@ -153,7 +154,7 @@ async def _serve(
     promotion = Promotion(store, link, follower, node_id=node_id, address=address, on_promoted=ended.set)
 
     def own_node() -> cluster_pb2.Node:
-        return cluster_pb2.Node(
+        node = cluster_pb2.Node(
             id=node_id,
             role=cluster_pb2.NODE_ROLE_REPLICA,
             address=address,
@@ -161,8 +162,19 @@ async def _serve(
             applied_revision=follower.applied_revision,
             searchable_revision=indexer.view.revision,
         )
+        as_of_s = view_part.freshness.as_of_s
+        if as_of_s is not None:
+            node.staleness.FromMicroseconds(max(0, int((boot_time_s() - as_of_s) * 1_000_000)))
+        return node
 
-    cluster = ClusterService(store, link, promotion, node_id=node_id, own_node=own_node)
+    cluster = ClusterService(
+        store,
+        link,
+        promotion,
+        node_id=node_id,
+        own_node=own_node,
+        report=lambda described: node_reporter.report(described),
+    )
     watches = Watches(store, follower.progress, is_writer=False)
     reader = ReplicaReader(
         store,
@@ -198,6 +210,7 @@ async def _serve(
         freshness=freshness,
         loop_watch=loop_watch,
     )
+    node_reporter = NodeReporter(metrics, server.calls)
     telemetry = NodeTelemetry(settings, metrics)
     await server.start(SERVICE_NAMES)
     indexer.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NoReturn
 
 from agentmem.core.errors import FailedPrecondition
@@ -11,22 +11,33 @@ from agentmem.server.membership import Membership
 from agentmem.server.succession import Succession
 from agentmem.v1 import cluster_pb2, cluster_pb2_grpc
 
+Report = Callable[[cluster_pb2.GetNodeResponse], Awaitable[cluster_pb2.GetNodeReportResponse]]
 # The topology is sent again this often without a change: a watch that is silent hangs.
 WATCH_INTERVAL_S = 2.0
 
 
 class ClusterService(cluster_pb2_grpc.ClusterServiceServicer):
-    """The writer's ClusterService."""
+    """The writer's ClusterService.
 
-    def __init__(self, membership: Membership, succession: Succession) -> None:
+    Args:
+        report: makes the node's report of what ``GetNode`` answers.
+    """
+
+    def __init__(self, membership: Membership, succession: Succession, report: Report) -> None:
         self._membership = membership
         self._succession = succession
+        self._report = report
         self._closing = False
 
     async def GetNode(
         self, request: cluster_pb2.GetNodeRequest, context: object
     ) -> cluster_pb2.GetNodeResponse:
         return self._succession.describe()
+
+    async def GetNodeReport(
+        self, request: cluster_pb2.GetNodeReportRequest, context: object
+    ) -> cluster_pb2.GetNodeReportResponse:
+        return await self._report(self._succession.describe())
 
     async def Promote(self, request: cluster_pb2.PromoteRequest, context: object) -> NoReturn:
         raise FailedPrecondition("ALREADY_WRITER", "this node is the writer")

@@ -9,6 +9,7 @@ from agentmem.core.call_metrics import CallMetrics
 from agentmem.core.data_directory import DataDirectory
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
+from agentmem.core.node_report import NodeReporter
 from agentmem.core.node_telemetry import NodeTelemetry
 from agentmem.core.process import Successor, cancel_all, first_of, report_failure
 from agentmem.core.process_metrics import EventLoopWatch
@@ -125,7 +126,7 @@ async def _serve(
     succession = Succession(
         store, queue, membership, standing, node_id=node_id, address=address, on_end=ended.set
     )
-    cluster = ClusterService(membership, succession)
+    cluster = ClusterService(membership, succession, lambda described: node_reporter.report(described))
     sweeper = Sweeper(
         store,
         queue,
@@ -156,6 +157,7 @@ async def _serve(
         membership=membership,
         loop_watch=loop_watch,
     )
+    node_reporter = NodeReporter(metrics, server.calls)
     telemetry = NodeTelemetry(settings, metrics)
     # While it was away, another node may have been promoted.
     if not await succession.find_superseding():
