@@ -190,6 +190,12 @@ def test_status_shows_every_node(cli: Cli) -> None:
     assert all(0 <= node["staleness_s"] < 60 for node in nodes[1:])
     assert [node["role"] for node in nodes] == ["writer", "replica", "replica"]
     assert nodes[0]["lag_revisions"] == 0
+    for node in nodes:
+        assert (node["epoch"], node["known_epoch"], node["set_aside_entries"]) == (1, 1, 0)
+        assert 0 < node["store_used_bytes"] <= node["store_max_bytes"]
+        assert 0 < node["anonymous_memory_bytes"] < node["memory_bytes"]
+        assert node["connections"] > 0
+        assert (node["index_bytes"] is None) is (node["role"] == "writer")
 
 
 def test_reads_say_how_new_and_writes_how_far(cli: Cli, tmp_path: Path) -> None:

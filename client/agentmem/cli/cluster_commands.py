@@ -1,9 +1,10 @@
 """The commands about the nodes of a cluster, and about one on this machine."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
-from agentmem.cli import bundled, documents, printing, supervisor, terminal
+from agentmem.cli import bundled, documents, node_figures, printing, supervisor, terminal
 from agentmem.cli import cluster as local
 from agentmem.cli.connection import DEFAULT_TARGET, connected, translated, unreachable_addresses
 from agentmem.cli.options import (
@@ -30,17 +31,18 @@ def status(
     LAG is in revisions behind the writer; the searches of a replica show all that is older than its SECONDS.
 
     A node that the cluster lists and that nobody can connect to from here is shown as unreachable. One that
-    keeps acknowledged writes which a promotion left behind is named.
+    keeps acknowledged writes which a promotion left behind is named. As JSON each node comes with its epoch,
+    its memory, and the sizes of its store and indexes; null is what it did not say.
     """
     with connected(target, timeout_s) as client:
         topology = client.topology()
         unreachable = unreachable_addresses([node.address for node in topology.nodes])
-        set_aside = {
-            node.address: _set_aside_entries(client, node.address)
-            for node in topology.nodes
-            if node.address not in unreachable
-        }
-    nodes = printing.described(topology, unreachable, set_aside)
+        reachable = [node.address for node in topology.nodes if node.address not in unreachable]
+        with ThreadPoolExecutor(max(1, len(reachable))) as pool:
+            known = dict(
+                zip(reachable, pool.map(lambda each: _known_of(client, each), reachable), strict=True)
+            )
+    nodes = printing.described(topology, unreachable, known)
     if json:
         cluster = {
             "cluster_id": topology.cluster_id,
@@ -53,11 +55,17 @@ def status(
         terminal.say(f"epoch {topology.epoch}")
 
 
-def _set_aside_entries(client: Client, address: str) -> int | None:
+def _known_of(client: Client, address: str) -> dict[str, Any]:
+    """What a node says of itself; nothing when it hangs, or ends just now."""
     try:
-        return client.node_status(address, timeout_s=NODE_TIMEOUT_S).set_aside_entries
+        said = client.node_status(address, timeout_s=NODE_TIMEOUT_S)
     except AgentMemError:
-        return None  # it hangs, or ends just now
+        return {}
+    known = {name: getattr(said, name) for name in ("epoch", "known_epoch", "set_aside_entries")}
+    try:
+        return known | node_figures.sizes(client.node_report(address, timeout_s=NODE_TIMEOUT_S))
+    except AgentMemError:
+        return known  # of a release without reports
 
 
 def promote(

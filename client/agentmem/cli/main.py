@@ -9,6 +9,7 @@ from agentmem.cli import (
     memory_commands,
     namespace_commands,
     terminal,
+    top_commands,
     transfer_commands,
     watch_commands,
 )
@@ -39,6 +40,7 @@ app = application(
         "stats": namespace_commands.stats,
         "reembed": namespace_commands.reembed,
         "status": cluster_commands.status,
+        "top": top_commands.top,
         "promote": cluster_commands.promote,
         "up": cluster_commands.up,
         "scale": cluster_commands.scale,

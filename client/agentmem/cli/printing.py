@@ -5,7 +5,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from agentmem.cli import documents, terminal
+from agentmem.cli import documents, node_figures, terminal
 from agentmem.client import (
     Acknowledged,
     ChangeKind,
@@ -22,6 +22,8 @@ from agentmem.client import (
     VersionKind,
 )
 
+# What only the node itself knows.
+_OWN_FIELDS = ("epoch", "known_epoch", "set_aside_entries", *node_figures.SIZES)
 _KIND_CELLS = max(map(len, ChangeKind))
 _TIME_CELLS = len("2023-05-08 13:56:00")
 
@@ -157,12 +159,13 @@ def print_purge_status(status: PurgeStatus) -> None:
 
 
 def described(
-    topology: Topology, unreachable_addresses: Container[str], set_aside: Mapping[str, int | None]
+    topology: Topology, unreachable_addresses: Container[str], known: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """The nodes of a cluster, with how far each is behind the writer: null when that cannot be known.
 
     Args:
-        set_aside: how many entries that a promotion left behind each node keeps, by address.
+        known: what nodes say of themselves, by address: how many entries that a promotion left behind each
+            keeps, its epochs and its sizes.
     """
     writer = topology.writer
     head = None if writer is None or writer.address in unreachable_addresses else writer.applied_revision
@@ -176,7 +179,7 @@ def described(
             "searchable_revision": node.searchable_revision,
             "lag_revisions": None if head is None else max(0, head - node.applied_revision),
             "staleness_s": None if node.staleness is None else node.staleness.total_seconds(),
-            "set_aside_entries": set_aside.get(node.address),
+            **{name: known.get(node.address, {}).get(name) for name in _OWN_FIELDS},
         }
         for node in topology.nodes
     ]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -29,6 +30,9 @@ _MISLEADING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u180e\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
 )
+
+# A text, and how it is shown.
+Line = tuple[str, str | None]
 
 _out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 _err = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=True)
@@ -90,6 +94,36 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) ->
         _out.print((head + first).rstrip(), style=style)
         for part in parts:
             _out.print(" " * indent + part, style=style)
+
+
+def width_cells() -> int | None:
+    """How wide the terminal is on which standard output is; None when it is elsewhere."""
+    return _out.width if _out.is_terminal else None
+
+
+def cells(text: str) -> int:
+    """How wide the text is."""
+    return cell_len(printable(text))
+
+
+def cut(text: str, width: int) -> str:
+    """The text in just so many cells, with a mark when it had more."""
+    text = printable(text)
+    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
+
+
+@contextmanager
+def screen() -> Iterator[Callable[[Sequence[Line]], None]]:
+    """The whole terminal until the end of the ``with`` block; the value shows lines in place of the last."""
+    with Live(console=_out, screen=True, auto_refresh=False) as live:
+
+        def show(lines: Sequence[Line]) -> None:
+            text = Text(no_wrap=True, overflow="ellipsis")
+            for line, style in lines:
+                text.append(printable(line) + "\n", style=style)
+            live.update(text, refresh=True)
+
+        yield show
 
 
 @contextmanager

@@ -65,6 +65,7 @@ from agentmem.client.namespaces import (
     UpdatedSettings,
     VectorPrecision,
 )
+from agentmem.client.node_report import CacheUse, MethodCalls, NodeReport
 from agentmem.client.searching import SearchExplanation, SearchOrder, SearchSignals, SearchStep, SearchWeights
 from agentmem.client.session import AsyncSession
 from agentmem.client.statistics import Statistics
@@ -92,6 +93,7 @@ __all__ = [
     "Backup",
     "BegunReembedding",
     "Breakdown",
+    "CacheUse",
     "ChangeKind",
     "Client",
     "ClientClosed",
@@ -117,11 +119,13 @@ __all__ = [
     "MemoryChange",
     "MemoryType",
     "MemoryVersion",
+    "MethodCalls",
     "NamespaceSettings",
     "NamespaceStats",
     "NanosecondDatetime",
     "NewMemory",
     "Node",
+    "NodeReport",
     "NodeRole",
     "NodeState",
     "NodeStatus",

@@ -6,9 +6,10 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from agentmem.client import topology, values
+from agentmem.client import node_report, topology, values
 from agentmem.client.async_connection import AsyncConnection
 from agentmem.client.errors import AgentMemError, Unavailable, invalid_field
+from agentmem.client.node_report import NodeReport
 from agentmem.client.selection import Route
 from agentmem.client.topology import NodeRole, Topology
 from agentmem.v1 import cluster_pb2
@@ -98,6 +99,24 @@ class AsyncCluster(AsyncConnection):
             known_epoch=response.known_epoch,
             set_aside_entries=response.set_aside_entries,
         )
+
+    async def node_report(self, address: str, *, timeout_s: float | None = None) -> NodeReport:
+        """What one node uses, and the calls it has answered.
+
+        Args:
+            address: host:port.
+
+        Raises:
+            Unavailable: it cannot be reached.
+            DeadlineExceeded: it does not answer.
+        """
+        response = await self._ready_router().ask(
+            values.text("address", address),
+            lambda endpoint: endpoint.cluster.GetNodeReport,
+            cluster_pb2.GetNodeReportRequest(),
+            timeout_s=self._time(timeout_s),
+        )
+        return node_report.from_proto(response)
 
     async def promote(
         self, node: str, *, force: bool = False, timeout_s: float = DEFAULT_PROMOTION_TIMEOUT_S

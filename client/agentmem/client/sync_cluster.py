@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentmem.client.async_client import AsyncClient
 from agentmem.client.async_cluster import DEFAULT_PROMOTION_TIMEOUT_S, NodeStatus, Promoted
+from agentmem.client.node_report import NodeReport
 from agentmem.client.sync_connection import SyncConnection
 from agentmem.client.topology import Topology
 
@@ -20,6 +21,10 @@ class SyncCluster(SyncConnection):
     def node_status(self, address: str, *, timeout_s: float | None = None) -> NodeStatus:
         """What one node says of itself; see AsyncClient.node_status."""
         return self._run(self._client.node_status(address, timeout_s=timeout_s))
+
+    def node_report(self, address: str, *, timeout_s: float | None = None) -> NodeReport:
+        """What one node uses, and the calls it has answered; see AsyncClient.node_report."""
+        return self._run(self._client.node_report(address, timeout_s=timeout_s))
 
     def promote(
         self, node: str, *, force: bool = False, timeout_s: float = DEFAULT_PROMOTION_TIMEOUT_S

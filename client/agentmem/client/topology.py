@@ -125,18 +125,20 @@ def role_from_proto(role: cluster_pb2.NodeRole) -> NodeRole:
     return _ROLES.get(role, NodeRole.UNKNOWN)
 
 
+def node_from_proto(message: cluster_pb2.Node) -> Node:
+    """The description of a node."""
+    return Node(
+        id=message.id,
+        role=role_from_proto(message.role),
+        address=message.address,
+        state=_STATES.get(message.state, NodeState.UNKNOWN),
+        applied_revision=message.applied_revision,
+        searchable_revision=message.searchable_revision,
+        staleness=message.staleness.ToTimedelta() if message.HasField("staleness") else None,
+    )
+
+
 def from_proto(message: cluster_pb2.Topology) -> Topology:
     """The topology that a node sent."""
-    nodes = tuple(
-        Node(
-            id=node.id,
-            role=role_from_proto(node.role),
-            address=node.address,
-            state=_STATES.get(node.state, NodeState.UNKNOWN),
-            applied_revision=node.applied_revision,
-            searchable_revision=node.searchable_revision,
-            staleness=node.staleness.ToTimedelta() if node.HasField("staleness") else None,
-        )
-        for node in message.nodes
-    )
+    nodes = tuple(map(node_from_proto, message.nodes))
     return Topology(message.cluster_id, message.epoch, nodes, message.answered_by)
