@@ -25,7 +25,7 @@ from agentmem.v1 import cluster_pb2, cluster_pb2_grpc, reader_pb2_grpc, writer_p
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 POLL_INTERVAL_S = 0.01
-MAX_LOG_LINES = 200
+MAX_LOG_LINES = 2000
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:

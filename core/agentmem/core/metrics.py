@@ -60,6 +60,13 @@ METRICS: tuple[Metric, ...] = (
         "are the rate of its count. Streams count when they end.",
         ("rpc.system.name", "rpc.method", "rpc.response.status_code"),
     ),
+    Metric(
+        "agentmem.call.stage.duration",
+        "histogram",
+        "s",
+        "Parts of the time of calls: of searches those that explain names, and what went before",
+        ("rpc.method", "agentmem.stage"),
+    ),
     Metric("agentmem.calls.active", "gauge", "{call}", "Calls that are being answered", ("rpc.type",)),
     Metric(
         "agentmem.call.failures",
@@ -198,14 +205,6 @@ METRICS: tuple[Metric, ...] = (
         "s",
         "How old what searches show may be, as far as the writer has said so",
         (),
-        REPLICA,
-    ),
-    Metric(
-        "agentmem.search.stage.duration",
-        "histogram",
-        "s",
-        "Stages of searches, as explain names them",
-        ("agentmem.stage",),
         REPLICA,
     ),
     Metric(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import socket
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -14,6 +17,8 @@ PATH = "/metrics"
 CLIENT_TIMEOUT_S = 5.0
 MAX_WAITING_CONNECTIONS = 16
 POLL_INTERVAL_S = 0.1
+
+_logger = logging.getLogger(__name__)
 
 
 class MetricsListenError(Exception):
@@ -52,12 +57,13 @@ class _Server(HTTPServer):
 
     def __init__(self, address: tuple[str, int], metrics: NodeMetrics) -> None:
         if ":" in address[0]:
-            import socket
-
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
         self._metrics = metrics
         self._text: object = None
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        _logger.error("a scrape failed", exc_info=sys.exception())
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         # Not before somebody scrapes: see there.

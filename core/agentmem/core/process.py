@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from agentmem.core import logs
+from agentmem.core.call_metrics import current_trace
 from agentmem.core.config import SettingsError, as_environment, config_path, load_settings
 from agentmem.core.data_directory import DataDirectoryInUse
 from agentmem.core.errors import AgentMemError
@@ -30,7 +32,7 @@ CANCEL_AGAIN_S = 0.5
 # The programs, and the sections of their settings.
 _MODULES: Mapping[Role, str] = {"writer": "agentmem.server", "replica": "agentmem.replica"}
 
-S = TypeVar("S")
+S = TypeVar("S", bound=NodeSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,7 @@ def run_process(
     except SettingsError as error:
         print(f"error: {error} (--help lists the settings)", file=sys.stderr)
         return EXIT_USAGE
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings.log_format, current_trace)
 
     # For a process that hangs: kill -USR1 makes it print where each of its threads is.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -98,6 +98,7 @@ def run_process(
     async def serve() -> int | Successor:
         stop.heard = asyncio.Event()
         stop.loop = asyncio.get_running_loop()
+        stop.loop.set_exception_handler(logs.log_loop_error)
         if stop.is_made:
             stop.heard.set()
         return await run(settings, stop.heard)

@@ -119,7 +119,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async def unary(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
                 call = begin(method, metadata, is_stream=False)
                 try:
-                    answer = await handler.unary_unary(_parsed(parse, data), context)
+                    call.request = _parsed(parse, data)
+                    answer = await handler.unary_unary(call.request, context)
                     call.status = "OK"
                     return answer
                 except Exception as error:

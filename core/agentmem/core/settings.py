@@ -8,6 +8,7 @@ from pathlib import Path
 from agentmem.core import multilingual
 from agentmem.core.config import SettingsError, check_positive, check_transport, setting, split_address
 from agentmem.core.embedders import EMBEDDER_NAMES, Embedders
+from agentmem.core.logs import LOG_FORMATS
 
 GIB = 1024**3
 MIN_MAP_SIZE_BYTES = 1024**2
@@ -46,6 +47,7 @@ class NodeSettings:
         default="",
     )
     slow_query_ms: float = setting("milliseconds from which on a call is slow, and is logged", default=100.0)
+    log_format: str = setting("how logs are written, a line a record", default="text", choices=LOG_FORMATS)
     drain_s: float = setting("seconds that calls in flight get at shutdown", default=5.0)
 
     def __post_init__(self) -> None:

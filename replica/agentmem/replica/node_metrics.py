@@ -90,10 +90,10 @@ def replica_metrics(
         node_id,
         histograms={
             "rpc.server.call.duration": server.calls.durations,
+            "agentmem.call.stage.duration": server.calls.stages,
             "agentmem.event_loop.lag": loop_watch.lag,
             "agentmem.replication.apply.duration": follower.apply_durations,
             "agentmem.replication.apply.size": follower.apply_sizes,
-            "agentmem.search.stage.duration": reader.stage_durations,
             "agentmem.index.publish.duration": indexer.publish_durations,
             "agentmem.index.build.duration": indexer.builds.durations,
         },

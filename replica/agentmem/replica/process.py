@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from agentmem.core.call_metrics import CallMetrics
 from agentmem.core.data_directory import DataDirectory
+from agentmem.core.logs import describe
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
 from agentmem.core.node_report import NodeReporter
@@ -286,7 +287,7 @@ async def _serve(
     reader.close()
     await asyncio.to_thread(indexer.stop)
     if failures:
-        _logger.critical("stopped: %s: %s", type(failures[0]).__name__, failures[0], exc_info=failures[0])
+        _logger.critical("stopped: %s", describe(failures[0]), exc_info=failures[0])
         return _End(1, server.address)
     return _End(0 if shutdown.is_set() else None, server.address)
 

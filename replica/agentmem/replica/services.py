@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import grpc
 
 from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.call_metrics import current_call
 from agentmem.core.consistency import Demand, demand_of
 from agentmem.core.deadlines import allowed_wait_s
 from agentmem.core.embedders import Embedders
@@ -25,7 +26,6 @@ from agentmem.core.errors import (
 )
 from agentmem.core.history import Moment, is_expired, moment_of
 from agentmem.core.layout import NamespaceState
-from agentmem.core.measurements import Histogram
 from agentmem.core.reader_service import MAX_STALE_WAIT_S, StoreReader
 from agentmem.core.reading import add_embedding, checked_size
 from agentmem.core.records import FloatVector
@@ -35,6 +35,7 @@ from agentmem.core.validation import check_batch
 from agentmem.core.watching import Watches
 from agentmem.replica.consistent_reads import ConsistentReads, Part
 from agentmem.replica.index_stats import add_freshness, breakdown, index_stats
+from agentmem.replica.observed_search import ObservedSearch
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.past_namespace import PastMovedError
 from agentmem.replica.past_views import RETRY_AFTER_S as PAST_RETRY_AFTER_S
@@ -68,7 +69,6 @@ class ReplicaReader(StoreReader):
     """Gets, lists, histories and exports from the store, searches from the newest view.
 
     Attributes:
-        stage_durations: of searches; see the table of metrics.
         past_lookups: of views of the past.
     """
 
@@ -98,7 +98,6 @@ class ReplicaReader(StoreReader):
         self._check_serving = check_serving
         self._past_views = PastViews(store, view)
         self._index_folder = index_folder
-        self.stage_durations = Histogram()
         self.past_lookups = self._past_views.lookups
 
     @property
@@ -146,7 +145,7 @@ class ReplicaReader(StoreReader):
         if demand is not None:
             wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
             await self._consistent_reads.reach(self._view_part, demand, wait_s)
-        search_in = partial(self._search, request, query, given)
+        search_in = partial(self._search, request, query, given, ObservedSearch(current_call()))
         if moment.is_now:
             return await self._searches.run(search_in)
         await self._reach_moment(request.as_of, context)
@@ -262,6 +261,7 @@ class ReplicaReader(StoreReader):
         request: reader_pb2.SearchMemoriesRequest,
         query: SearchQuery,
         given: FloatVector | None,
+        observed: ObservedSearch,
         past: PastView | None = None,
         steps: Sequence[Step] = (),
     ) -> reader_pb2.SearchMemoriesResponse:
@@ -270,6 +270,7 @@ class ReplicaReader(StoreReader):
         Args:
             steps: what was done before.
         """
+        observed.began()
         view, at_us = (self._view(), now_us()) if past is None else (past.view, past.time_us)
         response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
         namespace = view.namespaces.get(request.namespace)
@@ -279,7 +280,8 @@ class ReplicaReader(StoreReader):
             return response
         state = namespace.state
         has_question = query.mode not in WORD_MODES and (query.text or given is not None)
-        vector = self._query_vector(state, query.mode, query.text, given) if has_question else None
+        with observed.embedding():
+            vector = self._query_vector(state, query.mode, query.text, given) if has_question else None
         query = replace(query, vector=vector, now_us=at_us)
         trace = Trace([*steps])
         for _ in range(MAX_SEARCHES_AGAIN):
@@ -296,8 +298,7 @@ class ReplicaReader(StoreReader):
             # They were deleted, and removed, since the view was made. The newest view may know.
             view = self._view()
             query = replace(query, excluded=query.excluded | gone)
-        for step in trace.steps:
-            self.stage_durations.record(step.milliseconds / 1000, step.name)
+        observed.ended(request, trace)
         if request.explain:
             model = "" if vector is None or given is not None else state.model
             response.explanation.CopyFrom(explanation_of(trace, model))

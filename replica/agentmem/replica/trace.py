@@ -15,12 +15,18 @@ class Step:
     Attributes:
         plan: what was chosen, in words.
         memories: how many came out of it.
+        began_s, ended_s: on the performance counter.
     """
 
     name: str
     plan: str = ""
     memories: int = 0
-    milliseconds: float = 0.0
+    began_s: float = 0.0
+    ended_s: float = 0.0
+
+    @property
+    def milliseconds(self) -> float:
+        return (self.ended_s - self.began_s) * 1000
 
 
 @dataclass(slots=True)
@@ -42,10 +48,9 @@ class Trace:
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
         """Times a step; what it did is put into the step by the caller."""
-        step = Step(name)
+        step = Step(name, began_s=time.perf_counter())
         self.steps.append(step)
-        began_ns = time.perf_counter_ns()
         try:
             yield step
         finally:
-            step.milliseconds = (time.perf_counter_ns() - began_ns) / 1e6
+            step.ended_s = time.perf_counter()

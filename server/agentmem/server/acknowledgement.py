@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
+from agentmem.core.call_metrics import stage
 from agentmem.core.deadlines import allowed_wait_s
 from agentmem.core.errors import ResourceExhausted, invalid_field
 from agentmem.core.times import duration_us
@@ -114,7 +115,8 @@ class ReplicaAcknowledgement(LocalAcknowledgement):
         )
         # The deadline of the call holds for the commit and the wait together.
         wait_s = allowed_wait_s(self._context, self._timeout_s)
-        response.acknowledged.CopyFrom(await self._acknowledgements.wait(waiting, wait_s))
+        with stage("replicas"):
+            response.acknowledged.CopyFrom(await self._acknowledgements.wait(waiting, wait_s))
         return response
 
 

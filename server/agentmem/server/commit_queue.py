@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from agentmem.core.call_metrics import ObservedCall, current_call
 from agentmem.core.errors import AgentMemError, ResourceExhausted, Unavailable
 from agentmem.core.measurements import SIZE_BOUNDS, Histogram
 from agentmem.core.store import Store, WriteTransaction
@@ -33,6 +34,7 @@ class _Waiting:
     answer: asyncio.Future[Any]
     outcome: Any = None
     submitted_s: float = field(default_factory=time.perf_counter)
+    commit: _Commit | None = None
 
 
 class CommitMetrics:
@@ -52,6 +54,12 @@ class _Commit:
     began_s: float
     ran_s: float = 0.0
     ended_s: float = 0.0
+
+    def add_stages(self, call: ObservedCall, submitted_s: float) -> None:
+        """Tells the call of a command how long it waited, and how long what it shared took."""
+        call.add_stage("queue", submitted_s, self.began_s)
+        call.add_stage("commit", self.began_s, self.ran_s)
+        call.add_stage("sync", self.ran_s, self.ended_s)
 
 
 class CommitQueue:
@@ -125,8 +133,13 @@ class CommitQueue:
             self._waiting.append(waiting)
             self._waiting_bytes += command.size_bytes
             self._changed.notify_all()
-        answer: A = await asyncio.shield(waiting.answer)
-        return answer
+        try:
+            answer: A = await asyncio.shield(waiting.answer)
+            return answer
+        finally:
+            call = current_call()
+            if call is not None and waiting.commit is not None:
+                waiting.commit.add_stages(call, waiting.submitted_s)
 
     def waiting(self) -> tuple[int, int]:
         """How many commands wait, and how many bytes they are about to write."""
@@ -183,7 +196,6 @@ class CommitQueue:
         commit = _Commit(time.perf_counter())
         try:
             moved = self._store.commit(functools.partial(self._run_group, group, commit))
-            commit.ended_s = time.perf_counter()
             self._measure(group, commit)
             return moved
         except AgentMemError as error:
@@ -195,6 +207,9 @@ class CommitQueue:
             return False
 
     def _measure(self, group: list[_Waiting], commit: _Commit) -> None:
+        commit.ended_s = time.perf_counter()
+        for waiting in group:
+            waiting.commit = commit
         self.metrics.waits.record(commit.began_s - group[0].submitted_s)
         self.metrics.durations.record(commit.ended_s - commit.began_s)
         self.metrics.sync_durations.record(commit.ended_s - commit.ran_s)

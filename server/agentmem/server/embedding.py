@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.call_metrics import stage
 from agentmem.core.embedders import Embedder, Embedders
 from agentmem.core.errors import AgentMemError, Unavailable
 from agentmem.core.layout import NamespaceState
@@ -113,8 +114,9 @@ class TextEmbedder:
                 outcomes.append(self._plan(jobs, number, wish))
             except AgentMemError as error:
                 outcomes.append(error)
-        for name, texts in jobs.items():
-            await self._make(name, texts, outcomes)
+        with stage("embed"):
+            for name, texts in jobs.items():
+                await self._make(name, texts, outcomes)
         return [
             outcome if isinstance(outcome, AgentMemError) else outcome.made(len(wish.texts))
             for outcome, wish in zip(outcomes, wishes, strict=True)

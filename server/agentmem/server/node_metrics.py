@@ -52,6 +52,7 @@ def writer_metrics(
         node_id,
         histograms={
             "rpc.server.call.duration": server.calls.durations,
+            "agentmem.call.stage.duration": server.calls.stages,
             "agentmem.event_loop.lag": loop_watch.lag,
             "agentmem.commit.duration": commits.durations,
             "agentmem.commit.sync.duration": commits.sync_durations,

@@ -7,6 +7,7 @@ import logging
 
 from agentmem.core.call_metrics import CallMetrics
 from agentmem.core.data_directory import DataDirectory
+from agentmem.core.logs import describe
 from agentmem.core.maintenance import maintain
 from agentmem.core.node import open_node
 from agentmem.core.node_report import NodeReporter
@@ -198,7 +199,7 @@ async def _serve(
     writer.close()
     reader.close()
     if failures:
-        _logger.critical("stopped: %s: %s", type(failures[0]).__name__, failures[0], exc_info=failures[0])
+        _logger.critical("stopped: %s", describe(failures[0]), exc_info=failures[0])
         return 1
     if succession.has_ended and not shutdown.is_set():
         return _as_replica(settings, standing, server.address)
