@@ -4,7 +4,10 @@ import importlib
 import sys
 
 # The module of each command, which has ``main(words) -> exit code``; loaded only when it is asked for.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "load": ("agentmem.bench.load.command", "call a gRPC method many times and report its latencies"),
+    "compare": ("agentmem.bench.load.comparing", "two reports of load side by side"),
+}
 
 
 def main(words: list[str]) -> int:

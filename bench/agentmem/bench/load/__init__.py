@@ -1,0 +1,1 @@
+"""A load generator for the calls of any gRPC server, with the options and the report of ghz."""
