@@ -7,6 +7,10 @@ N = 2
 DATASET =
 OUT =
 WORKERS = 3
+CALL = search_hybrid
+HOST =
+LOAD =
+LOADER = $(BIN)/python -m agentmem.bench load
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -38,7 +42,7 @@ define generate
 	  --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(SERVICE_PROTOS)
 endef
 
-.PHONY: help venv run replicas status stop demo crash chaos streams churn recall test check format protos clean
+.PHONY: help venv run replicas status stop demo crash chaos streams churn recall load test check format protos clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -90,6 +94,9 @@ churn: $(STAMP) ## 100,000 reads among updates and deletions (takes minutes): no
 
 recall: $(STAMP) ## recall@10 of filtered searches by meaning on 100,000 memories (takes minutes)
 	PYTHONPATH=tests $(BIN)/python bench/recall.py
+
+load: $(STAMP) ## call the running cluster many times: CALL=<a file of bench/ghz>, HOST=<host:port>, LOAD="-z 10s -c 20"
+	$(LOADER) --config bench/ghz/$(CALL).json $(LOAD) $(HOST)
 
 test: $(STAMP) ## run the tests, WORKERS files at a time (they mostly wait for processes)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
