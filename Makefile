@@ -11,6 +11,8 @@ CALL = search_hybrid
 HOST =
 LOAD =
 LOADER = $(BIN)/python -m agentmem.bench load
+ONLY =
+SECONDS = 600
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -42,13 +44,15 @@ define generate
 	  --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(SERVICE_PROTOS)
 endef
 
-.PHONY: help venv run replicas status stop demo crash chaos streams churn recall load test check format protos clean
+.PHONY: help venv run replicas status stop demo bench soak load crash chaos \
+  streams churn recall test check format protos clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: N=$(N) DATA_DIR=$(DATA_DIR) PORT=$(PORT) PYTHON=$(PYTHON); demo: DATASET=<folder> OUT=<file>"
+	@echo "Variables: N=$(N) DATA_DIR=$(DATA_DIR) PORT=$(PORT) PYTHON=$(PYTHON); demo, bench: DATASET=<folder>"
+	@echo "demo: OUT=<file>; bench: ONLY=<part>; soak: SECONDS=$(SECONDS)"
 
 venv: $(STAMP) ## create .venv with the pinned packages and the project itself
 
@@ -79,6 +83,13 @@ stop: $(STAMP) ## stop everything that runs in DATA_DIR
 
 demo: $(STAMP) ## ask the questions of DATASET (default: the sample), print recall and MRR, write them to OUT
 	$(BIN)/python bench/demo.py --data-dir "$(DATA_DIR)" $(if $(DATASET),--dataset "$(DATASET)") $(if $(OUT),--out "$(OUT)")
+
+bench: $(STAMP) ## measure everything into reports/bench.json (about a quarter of an hour), ONLY=search one part
+	$(BIN)/python -m agentmem.bench suite $(foreach part,$(ONLY),--only $(part)) $(if $(DATASET),--dataset "$(DATASET)")
+
+soak: $(STAMP) ## a mixed load of SECONDS into reports/soak.json: memory, files, threads and lag over time
+	$(BIN)/python -m agentmem.bench suite --only soak --soak-seconds $(SECONDS) --out reports/soak.json \
+	  $(if $(DATASET),--dataset "$(DATASET)")
 
 crash: $(STAMP) ## kill the writer, cut its power, fail its disk (takes minutes): nothing may be lost
 	PYTHONPATH=tests $(BIN)/python bench/crash.py
