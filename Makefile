@@ -44,7 +44,7 @@ define generate
 	  --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(SERVICE_PROTOS)
 endef
 
-.PHONY: help venv run replicas status stop demo bench soak load crash chaos \
+.PHONY: help venv run replicas status stop demo bench soak report load crash chaos \
   streams churn recall test check format protos clean
 .DEFAULT_GOAL := help
 
@@ -90,6 +90,9 @@ bench: $(STAMP) ## measure everything into reports/bench.json (about a quarter o
 soak: $(STAMP) ## a mixed load of SECONDS into reports/soak.json: memory, files, threads and lag over time
 	$(BIN)/python -m agentmem.bench suite --only soak --soak-seconds $(SECONDS) --out reports/soak.json \
 	  $(if $(DATASET),--dataset "$(DATASET)")
+
+report: $(STAMP) ## make reports/performance_report.md and .html of what bench and soak measured
+	$(BIN)/python -m agentmem.bench report
 
 crash: $(STAMP) ## kill the writer, cut its power, fail its disk (takes minutes): nothing may be lost
 	PYTHONPATH=tests $(BIN)/python bench/crash.py

@@ -8,6 +8,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("agentmem.bench.load.command", "call a gRPC method many times and report its latencies"),
     "compare": ("agentmem.bench.load.comparing", "two reports of load side by side"),
     "suite": ("agentmem.bench.suite.run", "measure memory operations, searches, concurrency, replication"),
+    "report": ("agentmem.bench.suite.report", "make a report of what was measured"),
 }
 
 
