@@ -13,6 +13,7 @@ LOAD =
 LOADER = $(BIN)/python -m agentmem.bench load
 ONLY =
 SECONDS = 600
+TOLERATE =
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -44,7 +45,7 @@ define generate
 	  --grpc_python_out=$(1) --mypy_grpc_out=$(1) $(SERVICE_PROTOS)
 endef
 
-.PHONY: help venv run replicas status stop demo bench soak report load crash chaos \
+.PHONY: help venv run replicas status stop demo bench soak report bench-quick bench-baseline load crash chaos \
   streams churn recall test check format protos clean
 .DEFAULT_GOAL := help
 
@@ -93,6 +94,12 @@ soak: $(STAMP) ## a mixed load of SECONDS into reports/soak.json: memory, files,
 
 report: $(STAMP) ## make reports/performance_report.md and .html of what bench and soak measured
 	$(BIN)/python -m agentmem.bench report
+
+bench-quick: $(STAMP) ## in a minute, whether calls have become dearer than bench/baseline.json says
+	$(BIN)/python -m agentmem.bench quick $(if $(TOLERATE),--tolerate $(TOLERATE))
+
+bench-baseline: $(STAMP) ## record a new bench/baseline.json, on a machine that is quiet (some minutes)
+	$(BIN)/python -m agentmem.bench quick --record 5
 
 crash: $(STAMP) ## kill the writer, cut its power, fail its disk (takes minutes): nothing may be lost
 	PYTHONPATH=tests $(BIN)/python bench/crash.py
