@@ -19,6 +19,7 @@ from agentmem.client.channels import CONNECT_TIMEOUT_S, Channels, Endpoint
 from agentmem.client.errors import ClientClosed, DeadlineExceeded, OutcomeUnknown, Unavailable
 from agentmem.client.statistics import Counters
 from agentmem.client.topology import Topology
+from agentmem.client.tracing import attempt_span
 from agentmem.client.watch import TopologyWatch
 
 Request = TypeVar("Request", bound=Message)
@@ -109,8 +110,9 @@ class Calls:
     ) -> Response:
         """One RPC, its errors translated."""
         timeout_s = max(0.0, deadline_s - time.monotonic())
-        with self.translated(endpoint.address):
-            response = await method(endpoint)(request, timeout=timeout_s, metadata=metadata)
+        address = endpoint.address
+        with attempt_span(request, address) as marks, self.translated(address):
+            response = await method(endpoint)(request, timeout=timeout_s, metadata=(*metadata, *marks))
         self.learn(response)
         return response
 
@@ -129,8 +131,9 @@ class Calls:
         """
         timeout_s = max(0.0, deadline_s - time.monotonic())
         address = endpoint.address
-        with self.translated(address):
-            write = _Write(address, method(endpoint)(request, timeout=timeout_s, metadata=metadata))
+        with attempt_span(request, address) as marks, self.translated(address):
+            call = method(endpoint)(request, timeout=timeout_s, metadata=(*metadata, *marks))
+            write = _Write(address, call)
             self._writes.add(write)
             try:
                 response: Response = await write.call

@@ -22,6 +22,7 @@ from agentmem.client.hedging import Hedging, first_answer
 from agentmem.client.selection import IDLE, UNBOUND, Bound, Load, Route
 from agentmem.client.statistics import Counters
 from agentmem.client.topology import Node, NodeRole, Topology, newly_serving
+from agentmem.client.tracing import attempt_kind, call_span
 from agentmem.client.verdicts import Verdict
 from agentmem.client.write_path import Doubt, WritePath
 
@@ -134,7 +135,8 @@ class Router:
         deadline_s = (time.monotonic() if begun_at_s is None else begun_at_s) + timeout_s
         reading = _Reading(attempt, route, bound, deadline_s, hedged_as)
         reading.owes_a_retry = is_retry
-        return await self._read(reading, timeout_s)
+        with call_span(request):
+            return await self._read(reading, timeout_s)
 
     async def ask(
         self, address: str, method: Method[Request, Response], request: Request, *, timeout_s: float
@@ -238,16 +240,17 @@ class Router:
             OutcomeUnknown: it may have been done; no answer came.
             AgentMemError: what the writer answered.
         """
-        return await self._writes.write(
-            method,
-            request,
-            timeout_s=timeout_s,
-            is_repeatable=is_repeatable,
-            request_id=request_id,
-            doubt=Doubt() if doubt is None else doubt,
-            is_retry=is_retry,
-            begun_at_s=begun_at_s,
-        )
+        with call_span(request):
+            return await self._writes.write(
+                method,
+                request,
+                timeout_s=timeout_s,
+                is_repeatable=is_repeatable,
+                request_id=request_id,
+                doubt=Doubt() if doubt is None else doubt,
+                is_retry=is_retry,
+                begun_at_s=begun_at_s,
+            )
 
     def writer(self, timeout_s: float) -> AbstractAsyncContextManager[Endpoint]:
         """The writer, with a connection to it, for calls that are not simply repeated.
@@ -334,6 +337,7 @@ class Router:
         """One try of a read on a node, and if that is slow, on another."""
         reading.tried.add(node.address)
         self._calls.counters.retries += reading.sent > 0
+        attempt_kind.set("retry" if reading.sent else "")
         attempt_deadline_s = selection.attempt_deadline_s(
             now_s=time.monotonic(),
             deadline_s=reading.deadline_s,
@@ -350,13 +354,18 @@ class Router:
                 return None
             reading.tried.add(other.address)
             self._calls.counters.hedges += 1
-            return self._ask(other.address, reading, attempt_deadline_s)
+            return self._hedge(other.address, reading, attempt_deadline_s)
 
         first = self._ask(node.address, reading, attempt_deadline_s)
         slow_s = min(hedging.begun(reading.hedged_as), attempt_deadline_s - begun_at_s)
         answer = await first_answer(first, slow_s, another)
         hedging.answered(reading.hedged_as, time.monotonic() - begun_at_s)
         return answer
+
+    async def _hedge(self, address: str, reading: _Reading[Answer], attempt_deadline_s: float) -> Answer:
+        # In a task of its own, so the first try keeps its kind.
+        attempt_kind.set("hedge")
+        return await self._ask(address, reading, attempt_deadline_s)
 
     async def _ask(self, address: str, reading: _Reading[Answer], attempt_deadline_s: float) -> Answer:
         """One try of a read, and what it says about the node's load."""

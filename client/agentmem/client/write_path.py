@@ -11,6 +11,7 @@ from agentmem.client import calls, verdicts
 from agentmem.client.calls import Calls, Method, NotSent, Request, Response
 from agentmem.client.channels import Endpoint
 from agentmem.client.errors import AgentMemError
+from agentmem.client.tracing import attempt_kind
 from agentmem.client.verdicts import WriteVerdict
 
 # Tells the writer of the highest epoch that the client knows: one that was replaced steps down.
@@ -118,6 +119,7 @@ class WritePath:
         with self._calls.channels.use(address) as endpoint:
             await calls.connect(endpoint, deadline_s)
             self._calls.counters.retries += progress.sent > 0
+            attempt_kind.set("retry" if progress.sent else "")
             metadata = ((EPOCH_KEY, str(self._calls.epoch)),) if self._calls.epoch else ()
             return await self._calls.write(endpoint, method, request, deadline_s, metadata)
 

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from agentmem.core.deadlines import ANSWER_MARGIN_S
 from agentmem.core.measurements import Counter, Histogram, Labels
 from agentmem.core.slow_calls import MAX_PARTS, SlowCallLog, request_shape
+from agentmem.core.spans import FinishedSpan, Sampling
 from agentmem.core.trace_context import TRACE_KEY, TraceContext, parse_traceparent
 
 # How a client says that it sends a call once more.
@@ -60,9 +61,13 @@ class CallMetrics:
 
     Args:
         slow_s: from which on a call is slow. Streams are not: most of their time is their reader's.
+
+    Attributes:
+        sampling: says which calls are recorded in traces, and where they go. Set before the first call.
     """
 
     def __init__(self, slow_s: float) -> None:
+        self.sampling = Sampling()
         self.durations = Histogram()
         self.stages = Histogram()
         self.failures = Counter()
@@ -87,7 +92,7 @@ class CallMetrics:
                 trace = parse_traceparent(value)
         kind = STREAM if is_stream else UNARY
         self._active[kind] += 1
-        call = ObservedCall(self, method[1:], kind, trace)
+        call = ObservedCall(self, method[1:], kind, trace, self.sampling.own_context(trace))
         _current.set(call)
         return call
 
@@ -104,6 +109,8 @@ class CallMetrics:
             self.stages.record(ended_s - began_s, call.method, name)
         if call.reason:
             self.failures.add(call.reason)
+        if call.span is not None and self.sampling.sink is not None:
+            self.sampling.sink.record(call.finished(seconds))
         if seconds >= self._slow_log.slow_s and call.kind is UNARY:
             self.slow.add(call.method)
             self._slow_log.write(call.method, call.status, seconds, call.described())
@@ -115,22 +122,31 @@ class ObservedCall:
     Attributes:
         status: how it ended; one that nobody set has no answer, for its caller has gone.
         reason: of the error that it ended with.
-        trace: that it belongs to.
+        parent: the span of the caller.
+        span: its own, when it is recorded.
         request: once it was parsed.
         stages: name, begin and end, on the performance counter. Any thread may add some.
         parts: say how searches of it were done, with their seconds.
     """
 
     __slots__ = (
-        *("_metrics", "began_s", "kind", "method", "parts"),
-        *("reason", "request", "stages", "status", "trace"),
+        *("_metrics", "began_s", "kind", "method", "parent", "parts"),
+        *("reason", "request", "span", "stages", "status"),
     )
 
-    def __init__(self, metrics: CallMetrics, method: str, kind: Labels, trace: TraceContext | None) -> None:
+    def __init__(
+        self,
+        metrics: CallMetrics,
+        method: str,
+        kind: Labels,
+        trace: TraceContext | None,
+        span: TraceContext | None,
+    ) -> None:
         self._metrics = metrics
         self.method = method
         self.kind = kind
-        self.trace = trace
+        self.parent = trace
+        self.span = span
         self.status = CANCELLED
         self.reason = ""
         self.request: Message | None = None
@@ -142,6 +158,33 @@ class ObservedCall:
         """A part of its time; of the performance counter."""
         if len(self.stages) < MAX_STAGES:
             self.stages.append((name, began_s, ended_s))
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """Where it stands in its trace, if it has one."""
+        return self.span or self.parent
+
+    def finished(self, seconds: float) -> FinishedSpan:
+        """Its span. It has one."""
+        assert self.span is not None
+        attributes: dict[str, str | int] = {
+            "rpc.system.name": SYSTEM,
+            "rpc.method": self.method,
+            "rpc.response.status_code": self.status,
+        }
+        if self.reason:
+            attributes["error.type"] = self.reason
+        return FinishedSpan(
+            self.method,
+            self.span,
+            self.parent.span_id if self.parent else "",
+            self.began_s,
+            self.began_s + seconds,
+            attributes,
+            self.stages,
+            is_server=True,
+            is_failed=self.status != "OK",
+        )
 
     def described(self) -> dict[str, Any]:
         """How it was asked and done, without what it was about."""

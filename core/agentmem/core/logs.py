@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from agentmem.core.errors import AgentMemError, DataLoss
 
@@ -109,6 +109,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(document | _details(record, self._trace()), ensure_ascii=False)
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A record that cannot be written: Python's own would print its arguments."""
+        kind = sys.exc_info()[0]
+        sys.stderr.write(f"a record of {record.name} cannot be written: {kind.__name__ if kind else '?'}\n")
+
+
 def configure(log_format: str, trace: TraceSource) -> None:
     """Sends every log of the process to stderr, also what Python would print by itself.
 
@@ -116,7 +123,7 @@ def configure(log_format: str, trace: TraceSource) -> None:
         log_format: one of LOG_FORMATS.
         trace: of the call in whose context something is logged.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter((JsonFormatter if log_format == "json" else TextFormatter)(trace))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)

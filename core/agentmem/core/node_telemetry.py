@@ -7,6 +7,7 @@ import logging
 from agentmem.core.metrics_endpoint import MetricsEndpoint
 from agentmem.core.node_metrics import NodeMetrics
 from agentmem.core.settings import NodeSettings
+from agentmem.core.spans import Sampling
 
 _logger = logging.getLogger(__name__)
 
@@ -18,8 +19,9 @@ class NodeTelemetry:
         metrics_address: of /metrics, host:port; empty without one.
     """
 
-    def __init__(self, settings: NodeSettings, metrics: NodeMetrics) -> None:
-        """Raises MetricsListenError."""
+    def __init__(self, settings: NodeSettings, metrics: NodeMetrics, sampling: Sampling) -> None:
+        """``sampling`` gets where traces go, if they go anywhere. Raises MetricsListenError."""
+        self._sampling = sampling
         self._endpoint = (
             MetricsEndpoint(settings.metrics_listen, metrics) if settings.metrics_listen else None
         )
@@ -27,9 +29,11 @@ class NodeTelemetry:
         self._otlp = None
         if settings.otlp_endpoint:
             # Not without need: see there.
-            from agentmem.core.telemetry import OtlpMetrics
+            from agentmem.core.telemetry import OtlpMetrics, OtlpSpans
 
             self._otlp = OtlpMetrics(metrics, settings.otlp_endpoint)
+            sampling.sink = OtlpSpans(metrics.node, metrics.node_id, settings.otlp_endpoint)
+            sampling.ratio = settings.trace_sample_ratio
         if self.metrics_address:
             _logger.info("metrics are at http://%s/metrics", self.metrics_address)
 
@@ -39,3 +43,5 @@ class NodeTelemetry:
             self._endpoint.close()
         if self._otlp is not None:
             self._otlp.close()
+        if self._sampling.sink is not None:
+            self._sampling.sink.close()

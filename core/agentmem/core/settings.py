@@ -46,6 +46,11 @@ class NodeSettings:
         "empty: none",
         default="",
     )
+    trace_sample_ratio: float = setting(
+        "share of the calls without a trace of their own that is recorded for --otlp-endpoint, 0 to 1; "
+        "others are when their callers record them",
+        default=0.01,
+    )
     slow_query_ms: float = setting("milliseconds from which on a call is slow, and is logged", default=100.0)
     log_format: str = setting("how logs are written, a line a record", default="text", choices=LOG_FORMATS)
     drain_s: float = setting("seconds that calls in flight get at shutdown", default=5.0)
@@ -55,6 +60,8 @@ class NodeSettings:
         check_positive(self, "drain_s", "max_log_bytes", "max_log_age_s")
         if not self.slow_query_ms >= 0:
             raise SettingsError(f"--slow-query-ms must be at least 0, not {self.slow_query_ms}")
+        if not 0 <= self.trace_sample_ratio <= 1:
+            raise SettingsError(f"--trace-sample-ratio must be 0 to 1, not {self.trace_sample_ratio}")
         if self.metrics_listen:
             split_address(self.metrics_listen, "--metrics-listen")
         if self.otlp_endpoint:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
@@ -27,24 +28,37 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from opentelemetry.sdk.metrics.export import Metric as MetricData
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from agentmem.core.metrics import METRICS, Metric
 from agentmem.core.node_metrics import NodeMetrics
+from agentmem.core.spans import FinishedSpan, SpanSink
 
-__all__ = ["METRICS", "OtlpMetrics", "PrometheusText", "resource_of"]
+__all__ = ["METRICS", "OtlpMetrics", "OtlpSpans", "PrometheusText"]
 
 OTLP_INTERVAL_S = 15.0
-OTLP_TIMEOUT_S = 5.0
+OTLP_TIMEOUT_S = 2.0
+SPAN_INTERVAL_S = 1.0
+MAX_WAITING_SPANS = 4096
 SCOPE = "agentmem"
 
 
-def resource_of(metrics: NodeMetrics) -> Resource:
+def _resource(node: str, node_id: str) -> Resource:
     """Who measures."""
-    return Resource.create(
-        {"service.name": f"agentmem-{metrics.node}", "service.instance.id": metrics.node_id}
-    )
+    return Resource.create({"service.name": f"agentmem-{node}", "service.instance.id": node_id})
 
 
 class _Handover:
@@ -61,7 +75,9 @@ class _Handover:
 
     def provide(self, reader: PrometheusMetricReader | PeriodicExportingMetricReader) -> MeterProvider:
         """A provider with an observable instrument for each counter and gauge of the table."""
-        provider = MeterProvider([reader], resource=resource_of(self._metrics), shutdown_on_exit=False)
+        provider = MeterProvider(
+            [reader], resource=_resource(self._metrics.node, self._metrics.node_id), shutdown_on_exit=False
+        )
         meter = provider.get_meter(SCOPE)
         for metric in self._metrics.table.values():
             if metric.kind == "histogram":
@@ -138,16 +154,13 @@ class PrometheusText:
         self._registry = CollectorRegistry(auto_describe=False)
         self._handover = _Handover(metrics)
         self._provider = self._handover.provide(_ScrapedReader(self._handover, self._registry))
-        # The reader keeps what it collects between two calls of its own.
-        self._lock = threading.Lock()
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
-        """The text as of now, and its content type, for what an Accept header allows."""
+        """The text as of now, and its content type, for what an Accept header allows. One at a time."""
         encode: Callable[[CollectorRegistry], bytes]
         encode, content_type = choose_encoder(accept)
-        with self._lock:
-            self._handover.look()
-            return encode(self._registry), content_type
+        self._handover.look()
+        return encode(self._registry), content_type
 
 
 class _PushingReader(PeriodicExportingMetricReader):
@@ -188,3 +201,80 @@ class OtlpMetrics:
         """Sends what there is, for at most about OTLP_TIMEOUT_S."""
         self._closing.set()
         self._thread.join(2 * OTLP_TIMEOUT_S)
+
+
+class _Ids(RandomIdGenerator):
+    """Lets a span have the ids that were told to others before it was made."""
+
+    def __init__(self) -> None:
+        self.trace_id = self.span_id = 0
+
+    def generate_trace_id(self) -> int:
+        given, self.trace_id = self.trace_id, 0
+        return given or super().generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        given, self.span_id = self.span_id, 0
+        return given or super().generate_span_id()
+
+
+class OtlpSpans(SpanSink):
+    """Sends spans to an OTLP endpoint, from a thread of the SDK. Any thread may record.
+
+    At most MAX_WAITING_SPANS wait; what comes then is dropped, and the SDK says so in the log.
+    """
+
+    def __init__(self, node: str, node_id: str, endpoint: str) -> None:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+        self._ids = _Ids()
+        self._lock = threading.Lock()
+        self._provider = TracerProvider(
+            # What is sampled is decided where a call begins.
+            sampler=ALWAYS_ON,
+            resource=_resource(node, node_id),
+            id_generator=self._ids,
+            shutdown_on_exit=False,
+        )
+        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=True, timeout=OTLP_TIMEOUT_S)
+        self._provider.add_span_processor(
+            BatchSpanProcessor(
+                exporter, max_queue_size=MAX_WAITING_SPANS, schedule_delay_millis=SPAN_INTERVAL_S * 1000
+            )
+        )
+        self._tracer = self._provider.get_tracer(SCOPE)
+
+    def record(self, span: FinishedSpan) -> None:
+        offset_ns = time.time_ns() - time.perf_counter_ns()
+
+        def at(seconds: float) -> int:
+            return offset_ns + int(seconds * 1e9)
+
+        trace_id = int(span.context.trace_id, 16)
+        # Nothing is current here: the SDK's own context is not used.
+        within = Context()
+        if span.parent_span_id:
+            parent = SpanContext(trace_id, int(span.parent_span_id, 16), True, TraceFlags(TraceFlags.SAMPLED))
+            within = set_span_in_context(NonRecordingSpan(parent), within)
+        with self._lock:
+            self._ids.trace_id = 0 if span.parent_span_id else trace_id
+            self._ids.span_id = int(span.context.span_id, 16)
+            recorded = self._tracer.start_span(
+                span.name,
+                context=within,
+                kind=SpanKind.SERVER if span.is_server else SpanKind.INTERNAL,
+                attributes=span.attributes,
+                start_time=at(span.began_s),
+            )
+            if span.is_failed:
+                recorded.set_status(StatusCode.ERROR)
+            for name, began_s, ended_s in span.stages:
+                child = self._tracer.start_span(
+                    name, context=set_span_in_context(recorded), start_time=at(began_s)
+                )
+                child.end(at(ended_s))
+            recorded.end(at(span.ended_s))
+
+    def close(self) -> None:
+        """Sends what waits, for at most about OTLP_TIMEOUT_S."""
+        self._provider.shutdown()

@@ -26,7 +26,7 @@ from agentmem.v1 import cluster_pb2 as agentmem_dot_v1_dot_cluster__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61gentmem/v1/replication.proto\x12\x0b\x61gentmem.v1\x1a\x19\x61gentmem/v1/cluster.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9e\x01\n\x10SubscribeRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\'\n\x08position\x18\x03 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\x13\n\x0bknown_epoch\x18\x04 \x01(\x04\x12\'\n\x06\x65pochs\x18\x05 \x03(\x0b\x32\x17.agentmem.v1.EpochStart\"3\n\nEpochStart\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x16\n\x0e\x66irst_revision\x18\x02 \x01(\x04\"\x89\x02\n\x11SubscribeResponse\x12+\n\theartbeat\x18\x01 \x01(\x0b\x32\x16.agentmem.v1.HeartbeatH\x00\x12\'\n\x07\x65ntries\x18\x02 \x01(\x0b\x32\x14.agentmem.v1.EntriesH\x00\x12)\n\x08\x64iverged\x18\x03 \x01(\x0b\x32\x15.agentmem.v1.DivergedH\x00\x12:\n\x11snapshot_required\x18\x04 \x01(\x0b\x32\x1d.agentmem.v1.SnapshotRequiredH\x00\x12.\n\x0bstale_epoch\x18\x05 \x01(\x0b\x32\x17.agentmem.v1.StaleEpochH\x00\x42\x07\n\x05\x66rame\"V\n\tHeartbeat\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x15\n\rhead_revision\x18\x03 \x01(\x04\x12\x0f\n\x07time_us\x18\x04 \x01(\x03\"*\n\x10SnapshotRequired\x12\x16\n\x0e\x66irst_revision\x18\x01 \x01(\x04\"L\n\x08\x44iverged\x12\x0e\n\x06\x64\x65tail\x18\x01 \x01(\t\x12\x1c\n\x0f\x63ommon_revision\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x12\n\x10_common_revision\"\x1b\n\nStaleEpoch\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"`\n\x07\x45ntries\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.agentmem.v1.ShippedEntry\x12\x15\n\rhead_revision\x18\x02 \x01(\x04\x12\x12\n\nis_awaited\x18\x03 \x01(\x08\"N\n\x0cShippedEntry\x12\x11\n\tlog_value\x18\x01 \x01(\x0c\x12+\n\x07records\x18\x02 \x03(\x0b\x32\x1a.agentmem.v1.ShippedRecord\"h\n\rShippedRecord\x12\x0f\n\x07ordinal\x18\x01 \x01(\x04\x12\x0e\n\x06record\x18\x02 \x01(\x0c\x12\x0e\n\x06vector\x18\x03 \x01(\x0c\x12\x0f\n\x07removed\x18\x04 \x01(\x08\x12\x15\n\rcoming_vector\x18\x05 \x01(\x0c\"\xcc\x01\n\x15ReportProgressRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12\x1b\n\x13searchable_revision\x18\x03 \x01(\x04\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.agentmem.v1.NodeState\x12,\n\tstaleness\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bknown_epoch\x18\x06 \x01(\x04\">\n\x16ReportProgressResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x15\n\rhead_revision\x18\x02 \x01(\x04\";\n\x14\x46\x65tchSnapshotRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"|\n\x15\x46\x65tchSnapshotResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.agentmem.v1.SnapshotHeaderH\x00\x12+\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1a.agentmem.v1.SnapshotChunkH\x00\x42\x07\n\x05\x66rame\"\x82\x01\n\x0eSnapshotHeader\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\'\n\x08position\x18\x02 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x05 \x01(\r\"=\n\rSnapshotChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x32\x97\x02\n\x12ReplicationService\x12L\n\tSubscribe\x12\x1d.agentmem.v1.SubscribeRequest\x1a\x1e.agentmem.v1.SubscribeResponse0\x01\x12Y\n\x0eReportProgress\x12\".agentmem.v1.ReportProgressRequest\x1a#.agentmem.v1.ReportProgressResponse\x12X\n\rFetchSnapshot\x12!.agentmem.v1.FetchSnapshotRequest\x1a\".agentmem.v1.FetchSnapshotResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61gentmem/v1/replication.proto\x12\x0b\x61gentmem.v1\x1a\x19\x61gentmem/v1/cluster.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9e\x01\n\x10SubscribeRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\'\n\x08position\x18\x03 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\x13\n\x0bknown_epoch\x18\x04 \x01(\x04\x12\'\n\x06\x65pochs\x18\x05 \x03(\x0b\x32\x17.agentmem.v1.EpochStart\"3\n\nEpochStart\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x16\n\x0e\x66irst_revision\x18\x02 \x01(\x04\"\x89\x02\n\x11SubscribeResponse\x12+\n\theartbeat\x18\x01 \x01(\x0b\x32\x16.agentmem.v1.HeartbeatH\x00\x12\'\n\x07\x65ntries\x18\x02 \x01(\x0b\x32\x14.agentmem.v1.EntriesH\x00\x12)\n\x08\x64iverged\x18\x03 \x01(\x0b\x32\x15.agentmem.v1.DivergedH\x00\x12:\n\x11snapshot_required\x18\x04 \x01(\x0b\x32\x1d.agentmem.v1.SnapshotRequiredH\x00\x12.\n\x0bstale_epoch\x18\x05 \x01(\x0b\x32\x17.agentmem.v1.StaleEpochH\x00\x42\x07\n\x05\x66rame\"V\n\tHeartbeat\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x15\n\rhead_revision\x18\x03 \x01(\x04\x12\x0f\n\x07time_us\x18\x04 \x01(\x03\"*\n\x10SnapshotRequired\x12\x16\n\x0e\x66irst_revision\x18\x01 \x01(\x04\"L\n\x08\x44iverged\x12\x0e\n\x06\x64\x65tail\x18\x01 \x01(\t\x12\x1c\n\x0f\x63ommon_revision\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x12\n\x10_common_revision\"\x1b\n\nStaleEpoch\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"\x89\x01\n\x07\x45ntries\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.agentmem.v1.ShippedEntry\x12\x15\n\rhead_revision\x18\x02 \x01(\x04\x12\x12\n\nis_awaited\x18\x03 \x01(\x08\x12\'\n\x06traces\x18\x04 \x03(\x0b\x32\x17.agentmem.v1.EntryTrace\"3\n\nEntryTrace\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x13\n\x0btraceparent\x18\x02 \x01(\t\"N\n\x0cShippedEntry\x12\x11\n\tlog_value\x18\x01 \x01(\x0c\x12+\n\x07records\x18\x02 \x03(\x0b\x32\x1a.agentmem.v1.ShippedRecord\"h\n\rShippedRecord\x12\x0f\n\x07ordinal\x18\x01 \x01(\x04\x12\x0e\n\x06record\x18\x02 \x01(\x0c\x12\x0e\n\x06vector\x18\x03 \x01(\x0c\x12\x0f\n\x07removed\x18\x04 \x01(\x08\x12\x15\n\rcoming_vector\x18\x05 \x01(\x0c\"\xcc\x01\n\x15ReportProgressRequest\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x18\n\x10\x61pplied_revision\x18\x02 \x01(\x04\x12\x1b\n\x13searchable_revision\x18\x03 \x01(\x04\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.agentmem.v1.NodeState\x12,\n\tstaleness\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bknown_epoch\x18\x06 \x01(\x04\">\n\x16ReportProgressResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x15\n\rhead_revision\x18\x02 \x01(\x04\";\n\x14\x46\x65tchSnapshotRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"|\n\x15\x46\x65tchSnapshotResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.agentmem.v1.SnapshotHeaderH\x00\x12+\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1a.agentmem.v1.SnapshotChunkH\x00\x42\x07\n\x05\x66rame\"\x82\x01\n\x0eSnapshotHeader\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\'\n\x08position\x18\x02 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x05 \x01(\r\"=\n\rSnapshotChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x32\x97\x02\n\x12ReplicationService\x12L\n\tSubscribe\x12\x1d.agentmem.v1.SubscribeRequest\x1a\x1e.agentmem.v1.SubscribeResponse0\x01\x12Y\n\x0eReportProgress\x12\".agentmem.v1.ReportProgressRequest\x1a#.agentmem.v1.ReportProgressResponse\x12X\n\rFetchSnapshot\x12!.agentmem.v1.FetchSnapshotRequest\x1a\".agentmem.v1.FetchSnapshotResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,24 +47,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DIVERGED']._serialized_end=795
   _globals['_STALEEPOCH']._serialized_start=797
   _globals['_STALEEPOCH']._serialized_end=824
-  _globals['_ENTRIES']._serialized_start=826
-  _globals['_ENTRIES']._serialized_end=922
-  _globals['_SHIPPEDENTRY']._serialized_start=924
-  _globals['_SHIPPEDENTRY']._serialized_end=1002
-  _globals['_SHIPPEDRECORD']._serialized_start=1004
-  _globals['_SHIPPEDRECORD']._serialized_end=1108
-  _globals['_REPORTPROGRESSREQUEST']._serialized_start=1111
-  _globals['_REPORTPROGRESSREQUEST']._serialized_end=1315
-  _globals['_REPORTPROGRESSRESPONSE']._serialized_start=1317
-  _globals['_REPORTPROGRESSRESPONSE']._serialized_end=1379
-  _globals['_FETCHSNAPSHOTREQUEST']._serialized_start=1381
-  _globals['_FETCHSNAPSHOTREQUEST']._serialized_end=1440
-  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_start=1442
-  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_end=1566
-  _globals['_SNAPSHOTHEADER']._serialized_start=1569
-  _globals['_SNAPSHOTHEADER']._serialized_end=1699
-  _globals['_SNAPSHOTCHUNK']._serialized_start=1701
-  _globals['_SNAPSHOTCHUNK']._serialized_end=1762
-  _globals['_REPLICATIONSERVICE']._serialized_start=1765
-  _globals['_REPLICATIONSERVICE']._serialized_end=2044
+  _globals['_ENTRIES']._serialized_start=827
+  _globals['_ENTRIES']._serialized_end=964
+  _globals['_ENTRYTRACE']._serialized_start=966
+  _globals['_ENTRYTRACE']._serialized_end=1017
+  _globals['_SHIPPEDENTRY']._serialized_start=1019
+  _globals['_SHIPPEDENTRY']._serialized_end=1097
+  _globals['_SHIPPEDRECORD']._serialized_start=1099
+  _globals['_SHIPPEDRECORD']._serialized_end=1203
+  _globals['_REPORTPROGRESSREQUEST']._serialized_start=1206
+  _globals['_REPORTPROGRESSREQUEST']._serialized_end=1410
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_start=1412
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_end=1474
+  _globals['_FETCHSNAPSHOTREQUEST']._serialized_start=1476
+  _globals['_FETCHSNAPSHOTREQUEST']._serialized_end=1535
+  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_start=1537
+  _globals['_FETCHSNAPSHOTRESPONSE']._serialized_end=1661
+  _globals['_SNAPSHOTHEADER']._serialized_start=1664
+  _globals['_SNAPSHOTHEADER']._serialized_end=1794
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1796
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1857
+  _globals['_REPLICATIONSERVICE']._serialized_start=1860
+  _globals['_REPLICATIONSERVICE']._serialized_end=2139
 # @@protoc_insertion_point(module_scope)

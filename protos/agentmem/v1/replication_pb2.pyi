@@ -79,14 +79,24 @@ class StaleEpoch(_message.Message):
     def __init__(self, epoch: _Optional[int] = ...) -> None: ...
 
 class Entries(_message.Message):
-    __slots__ = ("entries", "head_revision", "is_awaited")
+    __slots__ = ("entries", "head_revision", "is_awaited", "traces")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     HEAD_REVISION_FIELD_NUMBER: _ClassVar[int]
     IS_AWAITED_FIELD_NUMBER: _ClassVar[int]
+    TRACES_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[ShippedEntry]
     head_revision: int
     is_awaited: bool
-    def __init__(self, entries: _Optional[_Iterable[_Union[ShippedEntry, _Mapping]]] = ..., head_revision: _Optional[int] = ..., is_awaited: _Optional[bool] = ...) -> None: ...
+    traces: _containers.RepeatedCompositeFieldContainer[EntryTrace]
+    def __init__(self, entries: _Optional[_Iterable[_Union[ShippedEntry, _Mapping]]] = ..., head_revision: _Optional[int] = ..., is_awaited: _Optional[bool] = ..., traces: _Optional[_Iterable[_Union[EntryTrace, _Mapping]]] = ...) -> None: ...
+
+class EntryTrace(_message.Message):
+    __slots__ = ("revision", "traceparent")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    traceparent: str
+    def __init__(self, revision: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class ShippedEntry(_message.Message):
     __slots__ = ("log_value", "records")

@@ -20,7 +20,9 @@ from agentmem.core.errors import DataLoss, ResourceExhausted
 from agentmem.core.log import MAX_EPOCHS
 from agentmem.core.measurements import SIZE_BOUNDS, Histogram
 from agentmem.core.signals import Signal
+from agentmem.core.spans import Sampling
 from agentmem.core.store import Store, WriteTransaction
+from agentmem.core.trace_context import parse_traceparent
 from agentmem.replica.writer_link import WriterLink
 from agentmem.v1 import replication_pb2
 
@@ -80,8 +82,12 @@ class Follower:
         address: str,
         on_applied: Callable[[], None],
         on_awaited: Callable[[], None] = lambda: None,
+        sampling: Sampling | None = None,
     ) -> None:
-        """``on_applied`` is called after entries were applied, ``on_awaited`` if somebody waits for them."""
+        """``on_applied`` is called after entries were applied, ``on_awaited`` if somebody waits for them.
+
+        ``sampling`` gets the spans of entries whose writes are recorded.
+        """
         self.progress = Signal()
         self.is_connected = False
         self.applied_revision = store.position().revision
@@ -97,6 +103,7 @@ class Follower:
         self._address = address
         self._on_applied = on_applied
         self._on_awaited = on_awaited
+        self._sampling = Sampling() if sampling is None else sampling
         self._silence_timeout_s = SILENCE_TIMEOUT_S
         self._stream: (
             grpc.aio.UnaryStreamCall[replication_pb2.SubscribeRequest, replication_pb2.SubscribeResponse]
@@ -224,6 +231,9 @@ class Follower:
             )
             self.apply_durations.record(time.perf_counter() - began_s)
             self.apply_sizes.record(len(frame.entries.entries))
+            contexts = [(each.revision, parse_traceparent(each.traceparent)) for each in frame.entries.traces]
+            traces = [(revision, context) for revision, context in contexts if context is not None]
+            self._sampling.record_each("apply", traces, began_s)
             self.applied_revision = self._store.position().revision
             if frame.entries.is_awaited:
                 self.awaited_revision = self.applied_revision

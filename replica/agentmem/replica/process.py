@@ -130,6 +130,7 @@ async def _serve(
         address=address,
         on_applied=indexer.notify,
         on_awaited=indexer.hurry,
+        sampling=server.calls.sampling,
     )
     store_part = Part(
         "store",
@@ -212,7 +213,7 @@ async def _serve(
         loop_watch=loop_watch,
     )
     node_reporter = NodeReporter(metrics, server.calls)
-    telemetry = NodeTelemetry(settings, metrics)
+    telemetry = NodeTelemetry(settings, metrics, server.calls.sampling)
     await server.start(SERVICE_NAMES)
     indexer.start()
 

@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 from agentmem.core.call_metrics import ObservedCall, current_call
 from agentmem.core.errors import AgentMemError, ResourceExhausted, Unavailable
 from agentmem.core.measurements import SIZE_BOUNDS, Histogram
+from agentmem.core.spans import ShippedTraces
 from agentmem.core.store import Store, WriteTransaction
+from agentmem.core.trace_context import TraceContext
 from agentmem.server.commands import Command
 
 MAX_GROUP_COMMANDS = 1024
@@ -35,6 +37,7 @@ class _Waiting:
     outcome: Any = None
     submitted_s: float = field(default_factory=time.perf_counter)
     commit: _Commit | None = None
+    trace: TraceContext | None = None
 
 
 class CommitMetrics:
@@ -77,6 +80,7 @@ class CommitQueue:
         max_bytes: int,
         on_commit: Callable[[], None],
         on_failure: Callable[[BaseException], None],
+        traces: ShippedTraces | None = None,
     ) -> None:
         """Belongs to the running event loop, on which both callbacks are called.
 
@@ -85,6 +89,7 @@ class CommitQueue:
             max_commands: how many commands may wait.
             max_bytes: how much they may be about to write.
             on_commit: the log has new entries, on disk.
+            traces: are told those of writes that are recorded.
             on_failure: a commit failed; what is on disk is unknown, and the process has to end.
         """
         self._store = store
@@ -93,6 +98,7 @@ class CommitQueue:
         self._on_commit = on_commit
         self._on_failure = on_failure
         self.metrics = CommitMetrics()
+        self._traces = ShippedTraces() if traces is None else traces
         self._loop = asyncio.get_running_loop()
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
@@ -116,6 +122,9 @@ class CommitQueue:
             Unavailable: ``SHUTTING_DOWN``, nothing was written; ``COMMIT_FAILED``, it may have been.
         """
         waiting = _Waiting(command, self._loop.create_future())
+        call = current_call()
+        if call is not None:
+            waiting.trace = call.span
         with self._changed:
             if self._closed:
                 raise Unavailable("SHUTTING_DOWN", "the writer is shutting down")
@@ -137,7 +146,6 @@ class CommitQueue:
             answer: A = await asyncio.shield(waiting.answer)
             return answer
         finally:
-            call = current_call()
             if call is not None and waiting.commit is not None:
                 waiting.commit.add_stages(call, waiting.submitted_s)
 
@@ -254,6 +262,9 @@ class CommitQueue:
                 waiting.answer.exception()  # seen, also when the caller has gone
             else:
                 waiting.answer.set_result(waiting.outcome)
+                revision = getattr(waiting.outcome, "revision", 0)
+                if waiting.trace is not None and revision:
+                    self._traces.add(revision, waiting.trace)
         if moved:
             self._on_commit()
 

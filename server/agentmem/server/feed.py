@@ -16,6 +16,7 @@ from agentmem.core.errors import FailedPrecondition, NotFound, Unavailable, inva
 from agentmem.core.log import FIRST_EPOCH, MAX_EPOCHS, decode_entry
 from agentmem.core.shipping import VectorsReplacedError
 from agentmem.core.signals import Signal
+from agentmem.core.spans import Sampling, ShippedTraces
 from agentmem.core.store import ReadTransaction, Store
 from agentmem.core.validation import check_id
 from agentmem.server.membership import Member, Membership
@@ -38,9 +39,16 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         *,
         max_frame_bytes: int,
         hear_of: Callable[[int], bool],
+        traces: ShippedTraces,
+        sampling: Sampling,
     ) -> None:
-        """``hear_of`` is told each epoch that a replica knows; it says whether this is the writer no more."""
+        """``hear_of`` is told each epoch that a replica knows; it says whether this is the writer no more.
+
+        ``traces`` are shipped with their entries.
+        """
         self._hear_of = hear_of
+        self._traces = traces
+        self._sampling = sampling
         self.committed = Signal()
         self._snapshots = snapshots
         self._store = store
@@ -98,13 +106,22 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
                 return
             if shipped:
                 # Entries are without gaps, so counting them is knowing where the last one stands.
+                traces = self._traces.between(cursor, cursor + len(shipped))
                 cursor += len(shipped)
                 heartbeat_due_s = time.monotonic() + HEARTBEAT_INTERVAL_S
+                began_s = time.perf_counter()
                 yield replication_pb2.SubscribeResponse(
                     entries=replication_pb2.Entries(
-                        entries=shipped, head_revision=head, is_awaited=self._membership.is_awaited()
+                        entries=shipped,
+                        head_revision=head,
+                        is_awaited=self._membership.is_awaited(),
+                        traces=[
+                            replication_pb2.EntryTrace(revision=revision, traceparent=trace.traceparent)
+                            for revision, trace in traces
+                        ],
                     )
                 )
+                self._sampling.record_each("ship", traces, began_s)
                 continue
             if not is_level:
                 is_level = True

@@ -15,6 +15,7 @@ from agentmem.core.node_telemetry import NodeTelemetry
 from agentmem.core.process import Successor, cancel_all, first_of, report_failure
 from agentmem.core.process_metrics import EventLoopWatch
 from agentmem.core.serving import GrpcServer
+from agentmem.core.spans import ShippedTraces
 from agentmem.core.standing import StandingFile
 from agentmem.core.store import Store
 from agentmem.core.times import now_us
@@ -110,12 +111,15 @@ async def _serve(
         chunk_bytes=settings.max_frame_bytes,
         revision=lambda: store.position().revision,
     )
+    traces = ShippedTraces()
     replication = ReplicationService(
         store,
         membership,
         snapshots,
         max_frame_bytes=settings.max_frame_bytes,
         hear_of=lambda epoch: succession.hear_of(epoch),
+        traces=traces,
+        sampling=calls.sampling,
     )
     queue = CommitQueue(
         store,
@@ -123,6 +127,7 @@ async def _serve(
         max_bytes=settings.max_queue_bytes,
         on_commit=replication.committed.notify,
         on_failure=fail,
+        traces=traces,
     )
     succession = Succession(
         store, queue, membership, standing, node_id=node_id, address=address, on_end=ended.set
@@ -159,7 +164,7 @@ async def _serve(
         loop_watch=loop_watch,
     )
     node_reporter = NodeReporter(metrics, server.calls)
-    telemetry = NodeTelemetry(settings, metrics)
+    telemetry = NodeTelemetry(settings, metrics, calls.sampling)
     # While it was away, another node may have been promoted.
     if not await succession.find_superseding():
         await server.start(SERVICE_NAMES)
