@@ -10,6 +10,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "suite": ("agentmem.bench.suite.run", "measure memory operations, searches, concurrency, replication"),
     "report": ("agentmem.bench.suite.report", "make a report of what was measured"),
     "quick": ("agentmem.bench.suite.quick", "in a minute, whether calls have become dearer"),
+    "telemetry": ("agentmem.bench.telemetry", "CPU per call with and without metrics and traces"),
 }
 
 
