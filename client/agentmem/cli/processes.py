@@ -35,6 +35,8 @@ class Announcement:
     node_id: str
     address: str
     start_time: float
+    # Of /metrics; empty without.
+    metrics_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class NodeFolder:
                 str(data["node_id"]),
                 str(data["address"]),
                 float(data["start_time"]),
+                str(data.get("metrics_address", "")),
             )
         except FileNotFoundError:
             return None

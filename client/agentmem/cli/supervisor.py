@@ -37,7 +37,8 @@ class Watch:
             if self.known.get(name) != process:
                 # A node keeps the name of what it was first.
                 role = "" if name.startswith(process.role) else f" as the {process.role}"
-                terminal.say(f"{name} serves at {process.address}{role}")
+                metrics = f", metrics at {process.metrics_address}" if process.metrics_address else ""
+                terminal.say(f"{name} serves at {process.address}{role}{metrics}")
                 self.crashed.discard(name)
         ended = [(name, process) for name, process in self.known.items() if now.get(name) != process]
         died = {
