@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -68,8 +70,18 @@ def test_a_stream_is_open_until_it_ends(shared_cluster: Cluster, client: Client,
     assert (dict(calls.codes), calls.is_stream) == ({"CANCELLED": 1}, True)
 
 
+def known_to_kernel(node: Node) -> int:
+    """Connections to the node in the list of all TCP connections."""
+    port = int(node.address.rpartition(":")[2])
+    tables = [path for path in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if path.exists()]
+    rows = [line.split() for path in tables for line in path.read_text().splitlines()[1:]]
+    return sum(row[3] == "01" and int(row[1].rpartition(":")[2], 16) == port for row in rows)
+
+
 def test_connections_are_those_to_the_node(shared_cluster: Cluster, client: Client) -> None:
     first, second = shared_cluster.replicas
+    # The replica's own connection, to the writer, is none to it.
+    wait_until(lambda: report_of(client, first).connections == known_to_kernel(first), "they are the same")
     before = {node.address: report_of(client, node).connections for node in (first, second)}
     assert all(count is not None for count in before.values())
     channels = [
@@ -116,7 +128,10 @@ def test_sizes_are_those_of_the_files(shared_cluster: Cluster, client: Client, n
     replica = shared_cluster.replicas[0]
 
     def is_same() -> bool:
-        files = [path for path in (replica.data_dir / "indexes").rglob("*") if path.is_file()]
+        indexes = replica.data_dir / "indexes"
+        files = [
+            path for name in ("text", "segments") for path in (indexes / name).rglob("*") if path.is_file()
+        ]
         return report_of(client, replica).index_bytes == sum(path.stat().st_size for path in files)
 
     wait_until(is_same, "the index has the size that is reported")
@@ -127,14 +142,15 @@ def test_searches_of_the_past_are_lookups(client: Client, namespace: str, shared
     revision = client.add(namespace, "green tea").revision
     shared_cluster.wait_searchable(client.add(namespace, "black tea").revision)
     (replica, _) = shared_cluster.replicas
-    before = report_of(client, replica).caches["past_views"]
+    before = report_of(client, replica).caches["past"]
     with Stubs(replica.address) as stubs:
         for _ in range(3):
             request = reader_pb2.SearchMemoriesRequest(namespace=namespace, text="tea", top_k=3)
             request.as_of.revision = revision
             assert len(stubs.reader.SearchMemories(request, timeout=30).hits) == 1
-    after = report_of(client, replica).caches["past_views"]
-    assert (after.hits - before.hits, after.misses - before.misses) == (2, 1)
+    after = report_of(client, replica).caches["past"]
+    # The first one looks again when its index is built.
+    assert (after.hits - before.hits, after.misses - before.misses) == (3, 1)
 
 
 def test_a_node_that_is_not_there(client: Client) -> None:
@@ -166,4 +182,16 @@ def test_quantiles_are_in_the_bucket_of_the_true_one() -> None:
             else:
                 assert (0.0, *bounds)[bucket] <= found <= bounds[bucket]
     assert quantile_s(bounds, [], 0.95) is None
+    # Spread evenly between 2 and 5 ms.
+    even = MethodCalls("a", False, {}, [0, 0, 30, 0, 0, 0, 0], 0.0)
+    assert quantile_s(bounds, [even], 0.5) == pytest.approx(0.0035)
     assert quantile_s(bounds, [MethodCalls("a", False, {}, [0] * 7, 0.0)], 0.95) is None
+
+
+def test_a_node_that_began_again_has_no_rates(client: Client, shared_cluster: Cluster) -> None:
+    before = report_of(client, shared_cluster.writer)
+    after = report_of(client, shared_cluster.writer)
+    assert calls_between(before, after) is not None
+    began_again = replace(after, start_time=after.start_time + timedelta(seconds=1))
+    assert calls_between(before, began_again) is None
+    assert calls_between(after, before) is None
