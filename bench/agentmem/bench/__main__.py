@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("agentmem.bench.suite.report", "make a report of what was measured"),
     "quick": ("agentmem.bench.suite.quick", "in a minute, whether calls have become dearer"),
     "telemetry": ("agentmem.bench.telemetry", "CPU per call with and without metrics and traces"),
+    "costs": ("agentmem.bench.costs", "what calls and memories cost, for `agentmem capacity`"),
 }
 
 

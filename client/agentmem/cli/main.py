@@ -4,6 +4,7 @@ import os
 import sys
 
 from agentmem.cli import (
+    capacity_commands,
     cluster_commands,
     deletion_commands,
     memory_commands,
@@ -43,6 +44,7 @@ app = application(
         "status": cluster_commands.status,
         "top": top_commands.top,
         "profile": profile_commands.profile,
+        "capacity": capacity_commands.estimate,
         "promote": cluster_commands.promote,
         "up": cluster_commands.up,
         "scale": cluster_commands.scale,
