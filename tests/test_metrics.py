@@ -113,11 +113,18 @@ def test_each_call_counts_once_with_its_status(cluster: Cluster, namespace: str)
             stubs.reader.SearchMemories(
                 reader_pb2.SearchMemoriesRequest(namespace=namespace, text="x", top_k=5000), timeout=30
             )
-    after = scrape(node)
+    after = before
 
     def grown(name: str, **labels: str) -> float:
         return after.value(name, **labels) - before.value(name, **labels)
 
+    def all_have_ended() -> bool:
+        """A call is counted when its answer is on its way, which its caller may have by then."""
+        nonlocal after
+        after = scrape(node)
+        return grown(f"{DURATION}_count", rpc_method=SEARCH) >= 6
+
+    wait_until(all_have_ended, "all calls are counted")
     assert grown(f"{DURATION}_count", rpc_method=SEARCH, rpc_response_status_code="OK") == 3
     assert grown(f"{DURATION}_count", rpc_method=SEARCH, rpc_response_status_code="INVALID_ARGUMENT") == 3
     assert grown(f"{DURATION}_bucket", rpc_method=SEARCH, le="+Inf") == 6

@@ -31,7 +31,9 @@ def test_a_profile_has_the_stages_of_searches(shared_cluster: Cluster, namespace
     assert {CALL, "queue", "embed", "filter", "rank", "read"} <= set(rows)
     assert rows[CALL]["count"] >= 5
     assert rows[CALL]["share"] == 1
-    assert 0 < sum(row["share"] for stage, row in rows.items() if stage != CALL) <= 1
+    # Stages of a batch's searches overlap, so nothing is said of their sum.
+    for row in rows.values():
+        assert row["share"] == pytest.approx(row["total_s"] / rows[CALL]["total_s"], abs=0.01)
     for row in rows.values():
         assert row["total_s"] / row["count"] * 1000 == pytest.approx(row["mean_ms"])
     text = cli("profile", _address(shared_cluster)).stdout
