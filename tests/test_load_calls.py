@@ -25,7 +25,7 @@ from agentmem.bench.load.processes import run_load
 
 ECHO = f"{SERVICE}/Echo"
 # How far a rate may be from what was asked for, by the server's clock.
-RATE_TOLERANCE = 0.05
+RATE_TOLERANCE = 0.08
 
 Json = dict[str, Any]
 
