@@ -85,7 +85,7 @@ stop: $(STAMP) ## stop everything that runs in DATA_DIR
 demo: $(STAMP) ## ask the questions of DATASET (default: the sample), print recall and MRR, write them to OUT
 	$(BIN)/python bench/demo.py --data-dir "$(DATA_DIR)" $(if $(DATASET),--dataset "$(DATASET)") $(if $(OUT),--out "$(OUT)")
 
-bench: $(STAMP) ## measure everything into reports/bench.json (about a quarter of an hour), ONLY=search one part
+bench: $(STAMP) ## measure everything into reports/bench.json, ONLY=search one part
 	$(BIN)/python -m agentmem.bench suite $(foreach part,$(ONLY),--only $(part)) $(if $(DATASET),--dataset "$(DATASET)")
 
 soak: $(STAMP) ## a mixed load of SECONDS into reports/soak.json: memory, files, threads and lag over time
@@ -95,7 +95,7 @@ soak: $(STAMP) ## a mixed load of SECONDS into reports/soak.json: memory, files,
 report: $(STAMP) ## make reports/performance_report.md and .html of what bench and soak measured
 	$(BIN)/python -m agentmem.bench report
 
-bench-quick: $(STAMP) ## in a minute, whether calls have become dearer than bench/baseline.json says
+bench-quick: $(STAMP) ## in two minutes, whether calls have become dearer than bench/baseline.json says
 	$(BIN)/python -m agentmem.bench quick $(if $(TOLERATE),--tolerate $(TOLERATE))
 
 bench-baseline: $(STAMP) ## record a new bench/baseline.json, on a machine that is quiet (some minutes)

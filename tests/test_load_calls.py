@@ -24,6 +24,10 @@ from agentmem.bench.load.command import main
 from agentmem.bench.load.processes import run_load
 
 ECHO = f"{SERVICE}/Echo"
+TEN_MINUTES = (
+    *(sys.executable, "-m", "agentmem.bench", "load", "--insecure", "--call", ECHO),
+    *("-z", "10m", "-c", "4"),
+)
 # How far a rate may be from what was asked for, by the server's clock: others use the machine, too.
 RATE_TOLERANCE = 0.4
 
@@ -223,19 +227,7 @@ def command_line(pid: int) -> str:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_interrupted_run_reports_what_it_did(processes: int, server: LoadServer, out: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "agentmem.bench",
-        "load",
-        "--insecure",
-        "--call",
-        ECHO,
-        "-z",
-        "10m",
-        "-c",
-        "4",
-    ]
+    command = list(TEN_MINUTES)
     command += ["-O", "json", "-o", str(out), "--duration-stop", "wait", "--processes", str(processes)]
     run = subprocess.Popen([*command, "--rps", "100", server.address])
     try:
@@ -251,19 +243,7 @@ def test_an_interrupted_run_reports_what_it_did(processes: int, server: LoadServ
 
 
 def test_a_generator_process_that_dies_ends_the_run(server: LoadServer) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "agentmem.bench",
-        "load",
-        "--insecure",
-        "--call",
-        ECHO,
-        "-z",
-        "10m",
-        "-c",
-        "4",
-    ]
+    command = list(TEN_MINUTES)
     run = subprocess.Popen(
         [*command, "--rps", "100", "--processes", "2", server.address], stderr=subprocess.PIPE, text=True
     )

@@ -9,7 +9,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("agentmem.bench.load.comparing", "two reports of load side by side"),
     "suite": ("agentmem.bench.suite.run", "measure memory operations, searches, concurrency, replication"),
     "report": ("agentmem.bench.suite.report", "make a report of what was measured"),
-    "quick": ("agentmem.bench.suite.quick", "in a minute, whether calls have become dearer"),
+    "quick": ("agentmem.bench.suite.quick", "in two minutes, whether calls have become dearer"),
     "telemetry": ("agentmem.bench.telemetry", "CPU per call with and without metrics and traces"),
     "costs": ("agentmem.bench.costs", "what calls and memories cost, for `agentmem capacity`"),
 }

@@ -8,10 +8,12 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 from urllib.error import URLError
 
 from agentmem.cli.failures import CommandError, ExitCode
+from agentmem.client import node_report
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 64 * 1024**2
@@ -101,18 +103,11 @@ def _difference(after: Timings, before: Timings | None) -> Timings:
 
 
 def quantile(buckets: Mapping[float, float], share: float) -> float:
-    """The value below which that share lies, as Prometheus estimates it: evenly spread within a bucket."""
+    """The value below which that share lies, of counts up to each bound that have those below in them."""
     bounds = sorted(buckets)
-    wanted = share * buckets[math.inf]
-    lower, below = 0.0, 0.0
-    for bound in bounds:
-        if buckets[bound] >= wanted:
-            if math.isinf(bound):
-                return lower
-            within = buckets[bound] - below
-            return lower + (bound - lower) * ((wanted - below) / within if within else 1.0)
-        lower, below = bound, buckets[bound]
-    return lower
+    up_to = [0.0, *(buckets[bound] for bound in bounds)]
+    counts = [here - before for before, here in pairwise(up_to)]
+    return node_report.quantile(bounds[:-1], counts, share) or 0.0
 
 
 def as_documents(rows: Iterable[Row]) -> list[dict[str, Any]]:

@@ -158,12 +158,17 @@ def quantile_s(bounds_s: Sequence[float], calls: Iterable[MethodCalls], share: f
         share: more than 0, at most 1.
     """
     counts: list[int] = [sum(column) for column in zip(*(each.latency_counts for each in calls), strict=True)]
+    return quantile(bounds_s, counts, share)
+
+
+def quantile(bounds: Sequence[float], counts: Sequence[float], share: float) -> float | None:
+    """``quantile_s`` of counts up to each bound and above the last; what Prometheus estimates, too."""
     rank = share * sum(counts)
     if not rank:
         return None
-    lower_s, below = 0.0, 0
-    for upper_s, count in zip(bounds_s, counts, strict=False):
+    lower, below = 0.0, 0.0
+    for upper, count in zip(bounds, counts, strict=False):
         if count and below + count >= rank:
-            return min(upper_s, lower_s + (upper_s - lower_s) * (rank - below) / count)
-        lower_s, below = upper_s, below + count
-    return lower_s
+            return min(upper, lower + (upper - lower) * (rank - below) / count)
+        lower, below = upper, below + count
+    return lower

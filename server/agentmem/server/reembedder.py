@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from agentmem.core.embedders import Embedders
 from agentmem.core.errors import AgentMemError, FailedPrecondition, Unavailable, invalid_field
 from agentmem.core.layout import NamespaceState
+from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.reading import SCAN_CHUNK_RECORDS
-from agentmem.core.records import NO_VECTOR, FloatVector
+from agentmem.core.records import NO_VECTOR, FloatVector, Record
 from agentmem.core.store import Store
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.reembedding import ClearVectors, EmbedVersions, SwitchSpace
@@ -254,26 +255,19 @@ def _without_vector(
     seen = size_bytes = 0
     with store.read() as transaction:
         space = transaction.namespace(namespace) or NamespaceState(number=0)
-        following = islice(transaction.ids(namespace, place.memory_id), SCAN_CHUNK_RECORDS)
-        begun = [(place.memory_id, place.ordinal)] if place.ordinal else []
-        states = ((memory_id, state.ordinal) for memory_id, state in following)
-        reached, is_end = place.memory_id, True
-        for memory_id, newest in chain(begun, states):
-            is_end = False
-            for ordinal, record in transaction.versions(newest):
-                if (
-                    seen == SCAN_CHUNK_RECORDS
-                    or len(found) == MAX_BATCH_TEXTS
-                    or size_bytes > MAX_BATCH_BYTES
-                ):
-                    return found, _Place(memory_id, ordinal)
-                seen += 1
-                if not transaction.has_other_vector(space, ordinal):
-                    content = None if record.is_tombstone else record.memory.content
-                    found.append((ordinal, content))
-                    size_bytes += len(content or "")
-            reached = memory_id
-    return found, None if is_end else _Place(reached)
+        behind = None
+        for at, ordinal, record in _versions(transaction, namespace, place):
+            behind = at
+            if record is None:
+                continue
+            if seen == SCAN_CHUNK_RECORDS or len(found) == MAX_BATCH_TEXTS or size_bytes > MAX_BATCH_BYTES:
+                break
+            seen += 1
+            if not transaction.has_other_vector(space, ordinal):
+                content = None if record.is_tombstone else record.memory.content
+                found.append((ordinal, content))
+                size_bytes += len(content or "")
+    return found, behind
 
 
 def _of_no_use(store: Store, namespace: str, place: _Place) -> tuple[list[int], _Place | None]:
@@ -282,17 +276,30 @@ def _of_no_use(store: Store, namespace: str, place: _Place) -> tuple[list[int], 
     seen = 0
     with store.read() as transaction:
         space = transaction.namespace(namespace) or NamespaceState(number=0)
-        following = islice(transaction.ids(namespace, place.memory_id), SCAN_CHUNK_RECORDS)
-        begun = [(place.memory_id, place.ordinal)] if place.ordinal else []
-        states = ((memory_id, state.ordinal) for memory_id, state in following)
-        reached, is_end = place.memory_id, True
-        for memory_id, newest in chain(begun, states):
-            is_end = False
-            for ordinal, _ in transaction.versions(newest):
-                if seen == MAX_CLEARED_VECTORS:
-                    return found, _Place(memory_id, ordinal)
-                seen += 1
-                if transaction.has_other_vector(space, ordinal):
-                    found.append(ordinal)
-            reached = memory_id
-    return found, None if is_end else _Place(reached)
+        behind = None
+        for at, ordinal, record in _versions(transaction, namespace, place):
+            behind = at
+            if record is None:
+                continue
+            if seen == MAX_CLEARED_VECTORS:
+                break
+            seen += 1
+            if transaction.has_other_vector(space, ordinal):
+                found.append(ordinal)
+    return found, behind
+
+
+def _versions(
+    transaction: ReadTransaction, namespace: str, place: _Place
+) -> Iterator[tuple[_Place, int, Record | None]]:
+    """Versions behind a place, of some more ids: the place to come back to for each, its ordinal and record.
+
+    Behind the versions of each id comes the place behind it, without a record.
+    """
+    following = islice(transaction.ids(namespace, place.memory_id), SCAN_CHUNK_RECORDS)
+    begun = [(place.memory_id, place.ordinal)] if place.ordinal else []
+    states = ((memory_id, state.ordinal) for memory_id, state in following)
+    for memory_id, newest in chain(begun, states):
+        for ordinal, record in transaction.versions(newest):
+            yield _Place(memory_id, ordinal), ordinal, record
+        yield _Place(memory_id), 0, None

@@ -53,10 +53,10 @@ class Histogram:
     def percentile(self, percentage: float) -> int:
         """The nearest rank's value in ns, at most 0.1 % too high; 0 when nothing is recorded."""
         # HdrHistogram's own rounds the rank, so that of few values it may be the one before.
-        rank, passed = _rank(percentage, self.count), 0
+        wanted, passed = rank(percentage, self.count), 0
         for value, count in self.recorded():
             passed += count
-            if passed >= rank:
+            if passed >= wanted:
                 return value
         return 0
 
@@ -76,9 +76,9 @@ class Histogram:
 
 def nearest_rank(ordered: Sequence[int] | npt.NDArray[np.int64], percentage: float) -> int:
     """The smallest value that at least that share of the (ordered, not empty) values do not exceed."""
-    return int(ordered[_rank(percentage, len(ordered)) - 1])
+    return int(ordered[rank(percentage, len(ordered)) - 1])
 
 
-def _rank(percentage: float, count: int) -> int:
-    """From 1. 99.9 % of 1000 is 999, whatever binary fractions make of it."""
+def rank(percentage: float, count: int) -> int:
+    """Of the nearest-rank percentile, from 1. 99.9 % of 1000 is 999, whatever binary fractions make of it."""
     return max(math.ceil(Fraction(str(percentage)) * count / 100), 1)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import TypedDict
 
+from agentmem.bench.load.histograms import rank
+
 # Those whose values a latency keeps. The last is the slowest call.
 PERCENTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 92.5, 95, 97.5, 99, 99.5, 99.9, 100)
 # A percentile is of so many calls beyond it at least, lest it is one chance call.
@@ -60,8 +62,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
         raise ValueError("there is no percentile of nothing")
     if not 0 < percent <= 100:
         raise ValueError(f"percent must be above 0 and at most 100, not {percent}")
-    # Rounded first: 99.9 % of 1,000 is 999.0000000000001 in floats.
-    return ordered[math.ceil(round(percent / 100 * len(ordered), 6)) - 1]
+    return ordered[rank(percent, len(ordered)) - 1]
 
 
 def can_tell(calls: int, percent: float) -> bool:
