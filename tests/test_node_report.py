@@ -168,8 +168,10 @@ def test_quantiles_are_in_the_bucket_of_the_true_one() -> None:
             counts[sum(bound < value for bound in bounds)] += 1
         half = [count // 2 for count in counts]
         calls = [
-            MethodCalls("a", False, {}, half, 0.0),
-            MethodCalls("b", False, {}, [all - some for all, some in zip(counts, half, strict=True)], 0.0),
+            MethodCalls("a", False, {}, half, 0.0, {}),
+            MethodCalls(
+                "b", False, {}, [all - some for all, some in zip(counts, half, strict=True)], 0.0, {}
+            ),
         ]
         for share in (0.5, 0.95, 0.99, 1.0):
             rank = max(1, -(-share * len(values) // 1))
@@ -183,9 +185,9 @@ def test_quantiles_are_in_the_bucket_of_the_true_one() -> None:
                 assert (0.0, *bounds)[bucket] <= found <= bounds[bucket]
     assert quantile_s(bounds, [], 0.95) is None
     # Spread evenly between 2 and 5 ms.
-    even = MethodCalls("a", False, {}, [0, 0, 30, 0, 0, 0, 0], 0.0)
+    even = MethodCalls("a", False, {}, [0, 0, 30, 0, 0, 0, 0], 0.0, {})
     assert quantile_s(bounds, [even], 0.5) == pytest.approx(0.0035)
-    assert quantile_s(bounds, [MethodCalls("a", False, {}, [0] * 7, 0.0)], 0.95) is None
+    assert quantile_s(bounds, [MethodCalls("a", False, {}, [0] * 7, 0.0, {})], 0.95) is None
 
 
 def test_a_node_that_began_again_has_no_rates(client: Client, shared_cluster: Cluster) -> None:

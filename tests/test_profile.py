@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from calls import Memory, add
 from cluster import Cluster, Stubs
 from command_line import Cli, failed
 
-from agentmem.cli.profiles import CALL, Timings, quantile, report
+from agentmem.cli.profiles import CALL, report
+from agentmem.client import Client, MethodCalls, StageTimes
 from agentmem.v1 import reader_pb2
 
 SEARCH = "agentmem.v1.ReaderService/SearchMemories"
-
-
-def _address(cluster: Cluster) -> str:
-    return str(cluster.replicas[0].announcement["metrics_address"])
 
 
 def test_a_profile_has_the_stages_of_searches(shared_cluster: Cluster, namespace: str, cli: Cli) -> None:
@@ -26,7 +24,7 @@ def test_a_profile_has_the_stages_of_searches(shared_cluster: Cluster, namespace
         for _ in range(5):
             request = reader_pb2.SearchMemoriesRequest(namespace=namespace, text="garden")
             replica.reader.SearchMemories(request, timeout=30)
-    document = cli.json("profile", _address(shared_cluster))
+    document = cli.json("profile", "--target", shared_cluster.writer.address)
     rows = {row["stage"]: row for row in document["stages"] if row["method"] == SEARCH}
     assert {CALL, "queue", "embed", "filter", "rank", "read"} <= set(rows)
     assert rows[CALL]["count"] >= 5
@@ -36,32 +34,34 @@ def test_a_profile_has_the_stages_of_searches(shared_cluster: Cluster, namespace
         assert row["share"] == pytest.approx(row["total_s"] / rows[CALL]["total_s"], abs=0.01)
     for row in rows.values():
         assert row["total_s"] / row["count"] * 1000 == pytest.approx(row["mean_ms"])
-    text = cli("profile", _address(shared_cluster)).stdout
+    text = cli("profile", node.address).stdout
     assert "ReaderService/SearchMemories" in text
     assert "embed" in text
 
 
 def test_between_checkpoints_only_what_came_meanwhile_counts(shared_cluster: Cluster, cli: Cli) -> None:
-    done = cli("profile", _address(shared_cluster), "--seconds", "0.1", "--checkpoints", "2", "--json")
+    address = shared_cluster.replicas[0].address
+    done = cli("profile", address, "--seconds", "0.1", "--checkpoints", "2", "--json")
     assert len(done.stdout.splitlines()) == 2
-    buckets = {1.0: 10.0, math.inf: 10.0}
-    before = {("m", CALL): Timings(3.0, {1.0: 8.0, math.inf: 8.0}), ("n", CALL): Timings(9.0, buckets)}
-    after = {("m", CALL): Timings(5.0, buckets), ("n", CALL): Timings(1.0, {1.0: 2.0, math.inf: 2.0})}
-    first, second = report(after, before)
-    assert (first.method, first.count, first.total_s) == ("m", 2, 2.0)
-    # It was started again.
-    assert (second.method, second.count, second.total_s) == ("n", 2, 1.0)
-
-
-def test_quantiles_are_those_of_prometheus() -> None:
-    buckets = {0.1: 50.0, 0.2: 90.0, 0.4: 100.0, math.inf: 100.0}
-    assert quantile(buckets, 0.5) == pytest.approx(0.1)
-    assert quantile(buckets, 0.7) == pytest.approx(0.15)
-    assert quantile(buckets, 0.95) == pytest.approx(0.3)
-    assert quantile({0.1: 0.0, math.inf: 10.0}, 0.95) == pytest.approx(0.1)
+    calls = MethodCalls("m", False, {"OK": 10}, (7, 3, 0), 5.0, {"read": StageTimes((10, 0, 0), 4.0)})
+    earlier = MethodCalls("m", False, {"OK": 8}, (7, 1, 0), 3.0, {"read": StageTimes((8, 0, 0), 2.5)})
+    with Client(address) as client:
+        node = client.node_report(address)
+    after = replace(node, latency_bounds_s=(1.0, 2.0), methods={"m": calls})
+    before = replace(after, uptime_s=node.uptime_s / 2, methods={"m": earlier})
+    call, read = report([(before, after)])
+    assert (call.stage, call.count, call.total_s, call.share) == (CALL, 2, 2.0, 1.0)
+    assert (read.stage, read.count, read.total_s, read.share) == ("read", 2, 1.5, 0.75)
+    assert (call.p95_ms, read.p95_ms) == pytest.approx((1950, 950))
+    # It was started again; and another node has buckets of its own.
+    restarted = replace(before, start_time=node.start_time - timedelta(seconds=1))
+    other = replace(after, latency_bounds_s=(0.5, 2.0))
+    call, read = report([(restarted, after), (None, other)])
+    assert (call.count, call.total_s, read.total_s) == (20, 10.0, 8.0)
+    assert call.p95_ms == pytest.approx(1000 + 1000 * (19 - 14) / 6)
 
 
 def test_a_node_that_cannot_be_asked_is_named(cli: Cli) -> None:
-    failed(cli("profile", "127.0.0.1:1"), 4, "127.0.0.1:1", "cannot be read")
+    failed(cli("profile", "127.0.0.1:1"), 4, "127.0.0.1:1")
+    failed(cli("profile", "--target", "127.0.0.1:1"), 4, "127.0.0.1:1")
     failed(cli("profile", "127.0.0.1:1", "--checkpoints", "3"), 2, "--seconds")
-    failed(cli("profile", "--data-dir", "/nonexistent"), 1, "no node with metrics")

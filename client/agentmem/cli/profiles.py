@@ -1,39 +1,34 @@
-"""Where the time of calls goes, from what nodes count of their stages at /metrics."""
+"""Where the time of calls goes, from the reports of nodes."""
 
 from __future__ import annotations
 
 import math
-import re
-import urllib.request
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from typing import Any
-from urllib.error import URLError
 
-from agentmem.cli.failures import CommandError, ExitCode
-from agentmem.client import node_report
+from agentmem.client import NodeReport
+from agentmem.client.node_report import calls_between, quantile
 
-TIMEOUT_S = 10.0
-MAX_ANSWER_BYTES = 64 * 1024**2
 CALL = "(call)"
-_CALLS = "rpc_server_call_duration_seconds"
-_STAGES = "agentmem_call_stage_duration_seconds"
-_SAMPLE = re.compile(rf"(?:{_CALLS}|{_STAGES})_(bucket|sum)\{{(.*)\}} (\S+)")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(slots=True)
-class Timings:
-    """Of one method's calls, or one of their stages: seconds, and counts up to each bound."""
+class _Times:
+    """Of one method's calls, or one of their stages: seconds, and counts by the bucket's bound."""
 
-    seconds: float = 0.0
-    buckets: dict[float, float] = field(default_factory=lambda: defaultdict(float))
+    total_s: float = 0.0
+    counts: Counter[float] = field(default_factory=Counter)
 
+    def add(self, bounds_s: Sequence[float], counts: Sequence[int], total_s: float) -> None:
+        self.total_s += total_s
+        self.counts.update(dict(zip((*bounds_s, math.inf), counts, strict=True)))
 
-# By method and stage; CALL for the calls themselves.
-Checkpoint = Mapping[tuple[str, str], Timings]
+    def p95_s(self) -> float:
+        # Nodes of another release may have other buckets; those of all are taken together.
+        *bounds, last = sorted(self.counts)
+        return quantile(bounds, [self.counts[bound] for bound in (*bounds, last)], 0.95) or 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,65 +44,36 @@ class Row:
     share: float
 
 
-def checkpoint(addresses: Sequence[str]) -> Checkpoint:
-    """What some nodes have counted so far, together. Raises CommandError when one cannot be asked."""
-    found: dict[tuple[str, str], Timings] = defaultdict(Timings)
-    for address in addresses:
-        for line in _text(address).splitlines():
-            match = _SAMPLE.fullmatch(line)
-            if match is None:
-                continue
-            kind, labels_text, value = match.groups()
-            labels = dict(_LABEL.findall(labels_text))
-            timings = found[labels["rpc_method"], labels.get("agentmem_stage", CALL)]
-            if kind == "sum":
-                timings.seconds += float(value)
-            else:
-                timings.buckets[float(labels["le"])] += float(value)
-    return found
+def report(checkpoints: Iterable[tuple[NodeReport | None, NodeReport]]) -> list[Row]:
+    """What the calls of some nodes took, methods and stages that took longest first.
 
-
-def _text(address: str) -> str:
-    url = f"http://{address}/metrics"
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
-            return str(response.read(MAX_ANSWER_BYTES).decode())
-    except (URLError, OSError, ValueError) as error:
-        raise CommandError(f"{url} cannot be read: {error}", ExitCode.UNREACHABLE) from error
-
-
-def report(after: Checkpoint, before: Checkpoint | None = None) -> list[Row]:
-    """What came between two checkpoints, or up to the first: methods and stages that took longest first."""
-    grown = {key: _difference(timings, (before or {}).get(key)) for key, timings in after.items()}
-    totals = {method: timings.seconds for (method, stage), timings in grown.items() if stage == CALL}
+    Args:
+        checkpoints: of each node an earlier report, or None for all since it was started, and a later one. Of
+            a node that was started again in between it is what it has counted since.
+    """
     rows = []
-    for (method, stage), timings in grown.items():
-        count = timings.buckets.get(math.inf, 0.0)
-        if count <= 0:
-            continue
-        seconds = timings.seconds
-        p95_ms = quantile(timings.buckets, 0.95) * 1000
-        share = seconds / totals[method] if totals.get(method) else 0.0
-        rows.append(Row(method, stage, int(count), seconds, seconds / count * 1000, p95_ms, share))
-    return sorted(
-        rows, key=lambda row: (-totals.get(row.method, 0.0), row.method, row.stage != CALL, -row.total_s)
-    )
+    found = _summed(checkpoints)
+    for method, parts in sorted(found.items(), key=lambda item: (-item[1][CALL].total_s, item[0])):
+        # The calls first, before their stages.
+        for stage, times in sorted(parts.items(), key=lambda item: (item[0] != CALL, -item[1].total_s)):
+            count, all_s = times.counts.total(), parts[CALL].total_s
+            if count:
+                share = times.total_s / all_s if all_s else 0.0
+                mean_ms = times.total_s / count * 1000
+                rows.append(Row(method, stage, count, times.total_s, mean_ms, times.p95_s() * 1000, share))
+    return rows
 
 
-def _difference(after: Timings, before: Timings | None) -> Timings:
-    """Of a node that was started again in between, what it has counted since."""
-    if before is None or after.seconds < before.seconds:
-        return after
-    buckets = {bound: count - before.buckets.get(bound, 0.0) for bound, count in after.buckets.items()}
-    return Timings(after.seconds - before.seconds, buckets)
-
-
-def quantile(buckets: Mapping[float, float], share: float) -> float:
-    """The value below which that share lies, of counts up to each bound that have those below in them."""
-    bounds = sorted(buckets)
-    up_to = [0.0, *(buckets[bound] for bound in bounds)]
-    counts = [here - before for before, here in pairwise(up_to)]
-    return node_report.quantile(bounds[:-1], counts, share) or 0.0
+def _summed(checkpoints: Iterable[tuple[NodeReport | None, NodeReport]]) -> dict[str, dict[str, _Times]]:
+    """By method and stage, with CALL for the calls themselves."""
+    found: dict[str, dict[str, _Times]] = defaultdict(lambda: defaultdict(_Times))
+    for before, after in checkpoints:
+        between = after.methods if before is None else calls_between(before, after)
+        for method, calls in (after.methods if between is None else between).items():
+            found[method][CALL].add(after.latency_bounds_s, calls.latency_counts, calls.total_s)
+            for stage, times in calls.stages.items():
+                found[method][stage].add(after.latency_bounds_s, times.latency_counts, times.total_s)
+    return found
 
 
 def as_documents(rows: Iterable[Row]) -> list[dict[str, Any]]:

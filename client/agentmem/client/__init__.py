@@ -65,7 +65,7 @@ from agentmem.client.namespaces import (
     UpdatedSettings,
     VectorPrecision,
 )
-from agentmem.client.node_report import CacheUse, MethodCalls, NodeReport
+from agentmem.client.node_report import CacheUse, MethodCalls, NodeReport, StageTimes
 from agentmem.client.searching import SearchExplanation, SearchOrder, SearchSignals, SearchStep, SearchWeights
 from agentmem.client.session import AsyncSession
 from agentmem.client.statistics import Statistics
@@ -150,6 +150,7 @@ __all__ = [
     "SearchWeights",
     "ServerError",
     "Session",
+    "StageTimes",
     "Statistics",
     "Stats",
     "StoreStats",

@@ -17,6 +17,19 @@ _CODE_NAMES: Mapping[int, str] = {code.value[0]: code.name for code in grpc.Stat
 
 
 @dataclass(frozen=True)
+class StageTimes:
+    """What parts of calls took, such as reading or ranking.
+
+    Attributes:
+        latency_counts: as those of the calls.
+        total_s: of all together. Stages of the searches of one batch overlap.
+    """
+
+    latency_counts: Sequence[int]
+    total_s: float
+
+
+@dataclass(frozen=True)
 class MethodCalls:
     """The calls of one method that have ended.
 
@@ -27,6 +40,7 @@ class MethodCalls:
         latency_counts: how many took no longer than each of the report's ``latency_bounds_s`` and longer than
             the one before; the last is of those that took longer than all.
         total_s: what they took together.
+        stages: their parts, by name.
     """
 
     method: str
@@ -34,6 +48,7 @@ class MethodCalls:
     codes: Mapping[str, int]
     latency_counts: Sequence[int]
     total_s: float
+    stages: Mapping[str, StageTimes]
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,10 @@ def _method_from_proto(message: cluster_pb2.MethodReport) -> MethodCalls:
         codes={_CODE_NAMES.get(each.code, str(each.code)): each.calls for each in message.codes},
         latency_counts=tuple(message.latency_counts),
         total_s=message.total_time.ToTimedelta().total_seconds(),
+        stages={
+            each.name: StageTimes(tuple(each.latency_counts), each.total_time.ToTimedelta().total_seconds())
+            for each in message.stages
+        },
     )
 
 
@@ -138,14 +157,27 @@ def calls_between(before: NodeReport, after: NodeReport) -> dict[str, MethodCall
                 method=name,
                 is_stream=calls.is_stream,
                 codes=Counter(calls.codes) - Counter(earlier.codes),
-                latency_counts=[
-                    now - then for now, then in zip(calls.latency_counts, earlier.latency_counts, strict=True)
-                ],
+                latency_counts=_grown(earlier.latency_counts, calls.latency_counts),
                 total_s=calls.total_s - earlier.total_s,
+                stages={
+                    stage: _times_between(earlier.stages.get(stage), times)
+                    for stage, times in calls.stages.items()
+                },
             )
         if calls.codes:
             ended[name] = calls
     return ended
+
+
+def _times_between(before: StageTimes | None, after: StageTimes) -> StageTimes:
+    if before is None:
+        return after
+    counts = _grown(before.latency_counts, after.latency_counts)
+    return StageTimes(counts, after.total_s - before.total_s)
+
+
+def _grown(before: Sequence[int], after: Sequence[int]) -> Sequence[int]:
+    return [now - then for then, now in zip(before, after, strict=True)]
 
 
 def quantile_s(bounds_s: Sequence[float], calls: Iterable[MethodCalls], share: float) -> float | None:

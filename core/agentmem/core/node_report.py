@@ -47,7 +47,7 @@ class NodeReporter:
         values = await asyncio.to_thread(self._metrics.values)
         _add_use(result, values)
         _add_lookups(result, values.get("agentmem.cache.lookups", {}))
-        _add_methods(result, self._calls.durations.distributions())
+        _add_methods(result, self._calls.durations.distributions(), self._calls.stages.distributions())
         result.start_time.FromMicroseconds(self._started_us)
         result.uptime.FromMicroseconds(int((time.monotonic() - self._started_s) * 1_000_000))
         # Finer than what is exported, which is in hundredths of a second.
@@ -78,7 +78,11 @@ def _add_lookups(result: cluster_pb2.GetNodeReportResponse, lookups: Mapping[Lab
         result.caches.add(name=cache, hits=hits, misses=misses)
 
 
-def _add_methods(result: cluster_pb2.GetNodeReportResponse, durations: Mapping[Labels, Distribution]) -> None:
+def _add_methods(
+    result: cluster_pb2.GetNodeReportResponse,
+    durations: Mapping[Labels, Distribution],
+    stages: Mapping[Labels, Distribution],
+) -> None:
     """Adds each method that has been called, in the order of their names."""
     ended: dict[str, dict[int, Distribution]] = {}
     for (_, method, status), distribution in durations.items():
@@ -91,6 +95,10 @@ def _add_methods(result: cluster_pb2.GetNodeReportResponse, durations: Mapping[L
         report.latency_counts.extend(sum(bucket) for bucket in counts)
         total_s = sum(distribution.total for distribution in codes.values())
         report.total_time.FromMicroseconds(int(total_s * 1_000_000))
+    by_method = {report.method: report for report in result.methods}
+    for (method, name), distribution in sorted(stages.items(), key=lambda item: item[0]):
+        stage = by_method[method].stages.add(name=name, latency_counts=distribution.counts)
+        stage.total_time.FromMicroseconds(int(distribution.total * 1_000_000))
 
 
 def _is_stream(method: str) -> bool:

@@ -112,18 +112,30 @@ class StoreUse(_message.Message):
     def __init__(self, used_bytes: _Optional[int] = ..., file_bytes: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
 
 class MethodReport(_message.Message):
-    __slots__ = ("method", "is_stream", "codes", "latency_counts", "total_time")
+    __slots__ = ("method", "is_stream", "codes", "latency_counts", "total_time", "stages")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     IS_STREAM_FIELD_NUMBER: _ClassVar[int]
     CODES_FIELD_NUMBER: _ClassVar[int]
     LATENCY_COUNTS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_TIME_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
     method: str
     is_stream: bool
     codes: _containers.RepeatedCompositeFieldContainer[CodeCount]
     latency_counts: _containers.RepeatedScalarFieldContainer[int]
     total_time: _duration_pb2.Duration
-    def __init__(self, method: _Optional[str] = ..., is_stream: _Optional[bool] = ..., codes: _Optional[_Iterable[_Union[CodeCount, _Mapping]]] = ..., latency_counts: _Optional[_Iterable[int]] = ..., total_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    stages: _containers.RepeatedCompositeFieldContainer[StageReport]
+    def __init__(self, method: _Optional[str] = ..., is_stream: _Optional[bool] = ..., codes: _Optional[_Iterable[_Union[CodeCount, _Mapping]]] = ..., latency_counts: _Optional[_Iterable[int]] = ..., total_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageReport, _Mapping]]] = ...) -> None: ...
+
+class StageReport(_message.Message):
+    __slots__ = ("name", "latency_counts", "total_time")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_TIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    latency_counts: _containers.RepeatedScalarFieldContainer[int]
+    total_time: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., latency_counts: _Optional[_Iterable[int]] = ..., total_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class CodeCount(_message.Message):
     __slots__ = ("code", "calls")
