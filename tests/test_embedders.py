@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -41,15 +42,23 @@ class Endpoint(BaseHTTPRequestHandler):
         """Tests are quiet."""
 
 
-@pytest.fixture
-def endpoint() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    with serving(Endpoint) as url:
+        yield url
 
 
 def test_wordllama_makes_unit_vectors() -> None:
@@ -78,6 +87,29 @@ def test_openai_failures_say_where(endpoint: str) -> None:
     assert refused.value.reason == "EMBEDDER_FAILED"
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
         OpenAIEmbedder("http://127.0.0.1:9/v1", "letters", "").embed(["a"])
+
+
+class Repeater(Endpoint):
+    """An endpoint that says the texts again when it fails."""
+
+    def do_POST(self) -> None:
+        text = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"][0]
+        if text.startswith("reason"):
+            self.send_error(400, text)
+        elif text.startswith("status"):
+            self.wfile.write(f"{text}\r\n\r\n".encode())
+        else:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"data": [{"index": 0, "embedding": [text]}]}).encode())
+
+
+@pytest.mark.parametrize("where", ["reason", "status", "embedding"])
+def test_what_an_endpoint_says_of_texts_is_not_repeated(where: str) -> None:
+    with serving(Repeater) as url, pytest.raises(Unavailable) as refused:
+        OpenAIEmbedder(url, "letters", "").embed([f"{where} of my secret"])
+    assert url in refused.value.message
+    assert "secret" not in refused.value.message
 
 
 def test_a_cluster_with_an_endpoint(endpoint: str, tmp_path: Path) -> None:

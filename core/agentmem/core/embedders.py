@@ -10,6 +10,7 @@ A server has one or several of them. This is the only module that imports wordll
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 import urllib.error
@@ -101,10 +102,19 @@ class OpenAIEmbedder:
                 answer = json.loads(response.read(OPENAI_MAX_ANSWER_BYTES))
             rows = sorted(answer["data"], key=lambda row: row["index"])
             if len(rows) != len(texts):
-                raise ValueError(f"{len(rows)} embeddings for {len(texts)} texts")
+                raise ValueError("another number of embeddings than of texts")
             return unit_vectors(np.array([row["embedding"] for row in rows], dtype=np.float64))
-        except (urllib.error.URLError, TimeoutError, ValueError, KeyError, TypeError) as error:
-            raise Unavailable("EMBEDDER_FAILED", f"the embedder at {self._url} failed: {error}") from error
+        # Of what the endpoint says only its status: its text may repeat what memories say, and is logged.
+        except urllib.error.HTTPError as error:
+            raise self._failed(f"HTTP status {error.code}") from error
+        except (urllib.error.URLError, OSError) as error:
+            raise self._failed(str(error)) from error
+        except (http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+            why = "its answer is not JSON with an embedding of numbers for each text"
+            raise self._failed(why) from error
+
+    def _failed(self, why: str) -> Unavailable:
+        return Unavailable("EMBEDDER_FAILED", f"the embedder at {self._url} failed: {why}")
 
 
 class Embedders:
