@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,10 +20,6 @@ from agentmem.bench.load.command import main
 from agentmem.bench.load.processes import run_load
 
 ECHO = f"{SERVICE}/Echo"
-TEN_MINUTES = (
-    *(sys.executable, "-m", "agentmem.bench", "load", "--insecure", "--call", ECHO),
-    *("-z", "10m", "-c", "4"),
-)
 # How far a rate may be from what was asked for, by the server's clock: others use the machine, too.
 RATE_TOLERANCE = 0.4
 
@@ -215,50 +207,6 @@ def test_max_duration_ends_a_run_before_its_total(server: LoadServer, out: Path)
     assert report["endReason"] == "timeout"
     assert report["count"] == len(server.received) <= 25
     assert report["options"]["total"] == 100000
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def command_line(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text()
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_an_interrupted_run_reports_what_it_did(processes: int, server: LoadServer, out: Path) -> None:
-    command = list(TEN_MINUTES)
-    command += ["-O", "json", "-o", str(out), "--duration-stop", "wait", "--processes", str(processes)]
-    run = subprocess.Popen([*command, "--rps", "100", server.address])
-    try:
-        wait_until(lambda: len(server.received) > 20, "calls")
-        run.send_signal(signal.SIGINT)
-        assert run.wait(30.0) == 0
-    finally:
-        run.kill()
-        run.wait()
-    report = json.loads(out.read_text(encoding="utf-8"))
-    assert report["endReason"] == "cancel"
-    assert report["statusCodeDistribution"] == {"OK": len(server.received)}
-
-
-def test_a_generator_process_that_dies_ends_the_run(server: LoadServer) -> None:
-    command = list(TEN_MINUTES)
-    run = subprocess.Popen(
-        [*command, "--rps", "100", "--processes", "2", server.address], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        wait_until(lambda: len(server.received) > 5, "calls")
-        generators = [pid for pid in children(run.pid) if "spawn_main" in command_line(pid)]
-        assert len(generators) == 2
-        os.kill(generators[1], signal.SIGKILL)
-        # The other would go on for ten minutes.
-        _, text = run.communicate(timeout=60.0)
-    finally:
-        run.kill()
-        run.wait()
-    assert run.returncode == 2
-    assert "a generator process ended with exit code -9" in text
 
 
 def test_failed_calls_are_told_apart(out: Path) -> None:

@@ -13,7 +13,10 @@ from agentmem.bench.load.reports import build_report
 
 
 def main(words: Sequence[str]) -> int:
-    """0 when the run was made, whatever came of its calls; 2 when it is refused, with why on stderr."""
+    """0 when the run was made, whatever came of its calls.
+
+    Otherwise stderr says why: 2 when it is refused, 130 when it was interrupted before the first call.
+    """
     try:
         options = read_options(words)
         if options.output and not Path(options.output).absolute().parent.is_dir():
@@ -22,6 +25,9 @@ def main(words: Sequence[str]) -> int:
     except LoadError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted before the first call", file=sys.stderr)
+        return 130
     report = build_report(options, recordings, datetime.now(UTC), options.format in DETAILED_FORMATS)
     text = print_report(report, options.format)
     if options.output:

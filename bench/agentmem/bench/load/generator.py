@@ -195,9 +195,11 @@ class _Run:
         listening = threading.current_thread() is threading.main_thread()
         if listening:
             loop.add_signal_handler(signal.SIGINT, self.stop, "cancel")
+        mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         try:
             await self._finish(loop)
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if listening:
                 loop.remove_signal_handler(signal.SIGINT)
         if self._failure is not None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
@@ -85,6 +86,10 @@ def _spread(options: Options, files: bytes) -> list[Recording]:
     context = multiprocessing.get_context("spawn")
     children: dict[Connection, SpawnProcess] = {}
     previous = signal.getsignal(signal.SIGINT)
+    # Generators hear of an interruption while they make calls; before, they are ended with this process.
+    # The tracker that the first would start lets signals through again.
+    resource_tracker.ensure_running()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         for index in range(options.processes):
             ours, theirs = context.Pipe()
@@ -93,9 +98,10 @@ def _spread(options: Options, files: bytes) -> list[Recording]:
             child.start()
             theirs.close()
             children[ours] = child
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _receive_all(children)
         # An interruption ends the run early, but with its report: the generators hear of it and answer.
         signal.signal(signal.SIGINT, lambda *_: _interrupt(children.values()))
-        _receive_all(children)
         start_ns = time.monotonic_ns() + START_LEAD_NS
         for connection in children:
             connection.send(start_ns)
@@ -104,6 +110,7 @@ def _spread(options: Options, files: bytes) -> list[Recording]:
             child.join(STOP_TIMEOUT_S)
         return recordings
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, previous)
         for connection, child in children.items():
             connection.close()
