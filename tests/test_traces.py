@@ -53,6 +53,7 @@ with Client(sys.argv[1], timeout_s=30.0) as client:
         print(f"{root.get_span_context().trace_id:032x}")
         client.add("traced", "the content says xyzzyplugh", id="id-xyzzyplugh", acknowledgement="applied")
         client.search("traced", "xyzzyplugh")
+        assert list(client.export("traced"))
         try:
             client.update("traced", "no-xyzzyplugh", content="xyzzyplugh")
         except AgentMemError:
@@ -78,7 +79,7 @@ def test_a_trace_goes_from_the_client_through_the_writer_to_the_replica(traced: 
         return [span for span in spans() if span.service == service and span.name.endswith(end)]
 
     wanted = [(WRITER, "/AddMemories"), (WRITER, "/UpdateMemory"), (WRITER, "ship")]
-    wanted += [(REPLICA, "apply"), (REPLICA, "/SearchMemories")]
+    wanted += [(REPLICA, "apply"), (REPLICA, "/SearchMemories"), (REPLICA, "/ExportMemories")]
     for service, end in wanted:
         wait_until(lambda s=service, e=end: bool(named(s, e)), f"{service} sends {end}")  # type: ignore[misc]
     by_id = {span.span_id: span for span in spans()}
@@ -93,6 +94,8 @@ def test_a_trace_goes_from_the_client_through_the_writer_to_the_replica(traced: 
     assert path(applied)[:3] == ["apply", "agentmem.v1.WriterService/AddMemories", "attempt"]
     assert path(applied)[-1] == "root"
     assert path(searched)[-1] == "root"
+    (exported,) = named(REPLICA, "/ExportMemories")
+    assert path(exported) == [exported.name, "attempt", "ExportMemories", "root"]
     assert path(named(WRITER, "ship")[0])[1] == "agentmem.v1.WriterService/AddMemories"
     for parent, names in ((added, ("embed", "queue", "commit", "sync", "replicas")), (searched, ("filter",))):
         children = {span.name: span for span in spans() if span.parent_id == parent.span_id}

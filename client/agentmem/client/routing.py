@@ -22,7 +22,7 @@ from agentmem.client.hedging import Hedging, first_answer
 from agentmem.client.selection import IDLE, UNBOUND, Bound, Load, Route
 from agentmem.client.statistics import Counters
 from agentmem.client.topology import Node, NodeRole, Topology, newly_serving
-from agentmem.client.tracing import attempt_kind, call_span
+from agentmem.client.tracing import attempt_kind, attempt_span, call_span
 from agentmem.client.verdicts import Verdict
 from agentmem.client.write_path import Doubt, WritePath
 
@@ -174,9 +174,10 @@ class Router:
         """
 
         async def begin(endpoint: Endpoint, deadline_s: float) -> _Stream[Response]:
-            with ExitStack() as held:
+            # Its span is until the first message; the node's own lasts as long as the stream.
+            with attempt_span(request, endpoint.address) as marks, ExitStack() as held:
                 held.enter_context(self._channels.use(endpoint.address))
-                call = method(endpoint)(request)
+                call = method(endpoint)(request, metadata=marks)
                 held.callback(call.cancel)
                 try:
                     async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
@@ -186,7 +187,8 @@ class Router:
                 return _Stream(endpoint.address, call, first, held.pop_all())
 
         reading = _Reading(begin, route, bound, time.monotonic() + timeout_s, "")
-        stream = await self._read(reading, timeout_s)
+        with call_span(request):
+            stream = await self._read(reading, timeout_s)
         with stream.held:
             message = stream.first
             while message is not None:
