@@ -31,7 +31,6 @@ class Received:
     texts: list[str]
     metadata: dict[str, str | bytes]
     arrived_s: float
-    compression: bool = False
 
 
 @dataclass
@@ -50,8 +49,11 @@ class Behaviour:
 class LoadServer:
     """An asyncio server in a thread of its own."""
 
-    def __init__(self, behaviour: Behaviour | None = None) -> None:
+    def __init__(
+        self, behaviour: Behaviour | None = None, credentials: grpc.ServerCredentials | None = None
+    ) -> None:
         self.behaviour = behaviour or Behaviour()
+        self._credentials = credentials
         self.received: list[Received] = []
         self.answered = 0
         self.under_way = 0
@@ -101,7 +103,10 @@ class LoadServer:
         }
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
         reflection.enable_server_reflection([SERVICE, reflection.SERVICE_NAME], server, self._pool)
-        port = server.add_insecure_port("127.0.0.1:0")
+        if self._credentials is None:
+            port = server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = server.add_secure_port("127.0.0.1:0", self._credentials)
         await server.start()
         self.address = f"127.0.0.1:{port}"
         self._started.set()
