@@ -21,11 +21,11 @@ from written_past import NAMESPACE, WORDS, WrittenPast
 from agentmem.core.errors import AgentMemError
 from agentmem.core.history import Moment, commit_time_us
 from agentmem.core.watching import Watches
-from agentmem.replica import past_namespace, past_views, services
+from agentmem.replica import past_namespace, past_views, reader_service
 from agentmem.replica.past_views import PastViews
+from agentmem.replica.reader_service import ReplicaReader
 from agentmem.replica.search import ScoredOrdinal, SearchQuery
 from agentmem.replica.search import search as search_view
-from agentmem.replica.services import ReplicaReader
 from agentmem.replica.trace import Trace
 from agentmem.replica.view import View
 from agentmem.server.deletion import DeleteById
@@ -424,7 +424,7 @@ def test_what_is_purged_while_a_search_looks_at_it_is_not_in_the_answer(
             past.written.run(DeleteById(NAMESPACE, [purges.pop()], True, None, None, 0))
         return hits
 
-    monkeypatch.setattr(services, "search", purge_then_search)
+    monkeypatch.setattr(reader_service, "search", purge_then_search)
     with Replica(tmp_path) as replica:
         past = Past(replica)
         replica.indexer.notify()

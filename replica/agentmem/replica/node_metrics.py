@@ -19,7 +19,7 @@ from agentmem.replica.follower import Follower
 from agentmem.replica.index_directory import SEGMENTS_FOLDER, TEXT_FOLDER
 from agentmem.replica.index_stats import folder_bytes
 from agentmem.replica.indexer import Indexer
-from agentmem.replica.services import ReplicaReader
+from agentmem.replica.reader_service import ReplicaReader
 from agentmem.replica.view import View
 
 

@@ -31,8 +31,9 @@ from agentmem.replica.freshness import Freshness
 from agentmem.replica.indexer import Indexer
 from agentmem.replica.membership import Reporter
 from agentmem.replica.node_metrics import SeenFreshness, replica_metrics
+from agentmem.replica.not_writer import NotWriterReplication, NotWriterService
 from agentmem.replica.promotion import Promotion
-from agentmem.replica.services import NotWriterReplication, NotWriterService, ReplicaReader
+from agentmem.replica.reader_service import ReplicaReader
 from agentmem.replica.settings import ReplicaSettings
 from agentmem.replica.writer_link import WriterLink
 from agentmem.v1 import (

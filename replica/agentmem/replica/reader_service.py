@@ -1,13 +1,13 @@
-"""The replica's gRPC services: gets, lists and searches; writes are sent on to the writer."""
+"""The ReaderService of a replica: gets, lists and searches."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
@@ -17,7 +17,6 @@ from agentmem.core.consistency import Demand, demand_of
 from agentmem.core.deadlines import allowed_wait_s
 from agentmem.core.embedders import Embedders
 from agentmem.core.errors import (
-    FailedPrecondition,
     InvalidArgument,
     ResourceExhausted,
     Unavailable,
@@ -48,10 +47,6 @@ from agentmem.replica.view import View
 from agentmem.v1 import (
     memory_pb2,
     reader_pb2,
-    replication_pb2,
-    replication_pb2_grpc,
-    writer_pb2,
-    writer_pb2_grpc,
 )
 
 # When what a search found has been removed meanwhile, it is repeated without that.
@@ -369,71 +364,3 @@ class ReplicaReader(StoreReader):
 
 def _matches(query: SearchQuery, memory: memory_pb2.Memory) -> bool:
     return not is_expired(memory, query.now_us) and (query.filter is None or query.filter.matches(memory))
-
-
-class _NotWriter:
-    """Sends callers on to the writer."""
-
-    def __init__(self, writer_address: Callable[[], str]) -> None:
-        self._writer_address = writer_address
-
-    def _refuse(self) -> NoReturn:
-        address = self._writer_address()
-        raise FailedPrecondition(
-            "NOT_WRITER", f"this is a replica: the writer is at {address}", writer_address=address
-        )
-
-
-class NotWriterReplication(_NotWriter, replication_pb2_grpc.ReplicationServiceServicer):
-    """The log comes from the writer alone."""
-
-    async def Subscribe(
-        self, request: replication_pb2.SubscribeRequest, context: object
-    ) -> AsyncIterator[replication_pb2.SubscribeResponse]:
-        self._refuse()
-        yield  # makes it a stream
-
-    async def ReportProgress(
-        self, request: replication_pb2.ReportProgressRequest, context: object
-    ) -> NoReturn:
-        self._refuse()
-
-    async def FetchSnapshot(
-        self, request: replication_pb2.FetchSnapshotRequest, context: object
-    ) -> AsyncIterator[replication_pb2.FetchSnapshotResponse]:
-        self._refuse()
-        yield  # makes it a stream
-
-
-class NotWriterService(_NotWriter, writer_pb2_grpc.WriterServiceServicer):
-    """Answers writes with the address of the writer."""
-
-    async def AddMemories(self, request: writer_pb2.AddMemoriesRequest, context: object) -> NoReturn:
-        self._refuse()
-
-    async def BatchAddMemories(
-        self, request: writer_pb2.BatchAddMemoriesRequest, context: object
-    ) -> NoReturn:
-        self._refuse()
-
-    async def UpdateMemory(self, request: writer_pb2.UpdateMemoryRequest, context: object) -> NoReturn:
-        self._refuse()
-
-    async def DeleteMemories(self, request: writer_pb2.DeleteMemoriesRequest, context: object) -> NoReturn:
-        self._refuse()
-
-    async def GetPurgeReceipt(self, request: writer_pb2.GetPurgeReceiptRequest, context: object) -> NoReturn:
-        self._refuse()
-
-    async def ImportMemories(
-        self, requests: AsyncIterable[writer_pb2.ImportMemoriesRequest], context: object
-    ) -> NoReturn:
-        self._refuse()
-
-    async def UpdateNamespace(self, request: writer_pb2.UpdateNamespaceRequest, context: object) -> NoReturn:
-        self._refuse()
-
-    async def ReembedNamespace(
-        self, request: writer_pb2.ReembedNamespaceRequest, context: object
-    ) -> NoReturn:
-        self._refuse()
