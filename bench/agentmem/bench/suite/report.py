@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentmem.bench.suite import document, drawings, findings, markup, tables
+from agentmem.bench.suite import document, drawings, findings, goals, markup, tables
 from agentmem.bench.suite.document import Document, DocumentError
 from agentmem.bench.suite.figures import Figure
 from agentmem.bench.suite.markup import Block, Drawing, Heading, Text
@@ -18,6 +18,7 @@ from agentmem.bench.suite.tables import Table
 TITLES = {
     "memory_operations": "Memory operations",
     "search": "Search",
+    "owners": "Own memories",
     "concurrency": "Concurrency",
     "replication": "Replication",
     "cross_check": "Cross-check of the generator",
@@ -66,6 +67,9 @@ def _summary(parts: dict[str, Part]) -> Iterator[Block]:
     ]
     if rows:
         yield Table("In short", ("what", "figure"), rows)
+    reached = goals.table({name: part.section for name, part in parts.items()})
+    if reached is not None:
+        yield reached
 
 
 def _method(documents: Sequence[Document], parts: dict[str, Part]) -> Iterator[Block]:

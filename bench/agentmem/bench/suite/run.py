@@ -15,7 +15,9 @@ from agentmem.bench.suite import (
     concurrency,
     cross_check,
     document,
+    goals,
     memory_operations,
+    owners,
     replication,
     searching,
     soak,
@@ -31,6 +33,7 @@ from agentmem.cli.conversations import ConversationError
 PARTS: dict[str, Callable[[Workbench], Coroutine[Any, Any, Section]]] = {
     "memory_operations": memory_operations.measure,
     "search": searching.measure,
+    "owners": owners.measure,
     "concurrency": concurrency.measure,
     "replication": replication.measure,
     "cross_check": cross_check.measure,
@@ -58,7 +61,15 @@ def measure(parts: Sequence[str], scale: Scale, corpus: Corpus, out: Path) -> do
             document.put(begun, name, section, time.monotonic() - began_s)
             document.save(begun, out)
             tables.show(name, section)
+    reached = goals.table(begun["sections"])
+    if reached is not None:
+        tables.show_one(reached)
     return begun
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    """Raises ValueError."""
+    return tuple(int(number) for number in text.split(",")) if text else None
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -72,6 +83,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="runs of each figure, at least 3")
     parser.add_argument("--seconds", type=float, help="of each run")
     parser.add_argument("--sizes", help="memories that are searched, ascending: 1000,10000,100000")
+    parser.add_argument("--owned", help="memories of many owners, ascending: 10000,1000000")
     parser.add_argument("--soak-seconds", type=float, help="of the long run")
     parser.add_argument("--tiny", action="store_true", help="a minute, to see whether everything works")
     given = parser.parse_args(words)
@@ -80,7 +92,8 @@ def main(words: Sequence[str] | None = None) -> int:
         changed = {
             "rounds": given.rounds,
             "seconds": given.seconds,
-            "sizes": tuple(int(size) for size in given.sizes.split(",")) if given.sizes else None,
+            "sizes": _numbers(given.sizes),
+            "owned": _numbers(given.owned),
             "soak_s": given.soak_seconds,
         }
         scale = replace(scale, **{name: value for name, value in changed.items() if value is not None})

@@ -18,6 +18,7 @@ class Scale:
         memories: that are read and changed one by one.
         sizes: memories among which is searched, ascending.
         questions: with which accuracy is measured.
+        owned: memories of many owners, each of whom searches his own; ascending.
         users, operations: of the mixed load; operations are of each user.
         concurrency: callers of the mixed load, for its curve.
         missed: memories that a replica has missed when it catches up.
@@ -31,6 +32,7 @@ class Scale:
     memories: int = 1_000
     sizes: tuple[int, ...] = (1_000, 10_000, 100_000)
     questions: int = 100
+    owned: tuple[int, ...] = (10_000, 100_000)
     users: int = 100
     operations: int = 1_000
     concurrency: tuple[int, ...] = (1, 4, 16, 64, 256)
@@ -43,7 +45,7 @@ class Scale:
     def __post_init__(self) -> None:
         if self.rounds < MIN_ROUNDS:
             raise ValueError(f"rounds must be at least {MIN_ROUNDS}: one run says nothing of its noise")
-        for name in ("sizes", "concurrency", "replicas"):
+        for name in ("sizes", "owned", "concurrency", "replicas"):
             values = getattr(self, name)
             if not values or list(values) != sorted(set(values)) or values[0] < 1:
                 raise ValueError(f"{name} must be ascending numbers above 0, not {values}")
@@ -72,6 +74,7 @@ TINY = Scale(
     memories=100,
     sizes=(60, 150),
     questions=5,
+    owned=(100, 200),
     users=5,
     operations=10,
     concurrency=(1, 4),

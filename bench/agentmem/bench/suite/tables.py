@@ -175,6 +175,33 @@ def _footprint(section: Section) -> Table:
     )
 
 
+def owners(section: Section) -> list[Table]:
+    imports = [
+        (f"{each['memories']:,}", f"{each['acknowledged_per_s']:,}", f"{each['searchable_per_s']:,}")
+        for each in section["imports"]
+    ]
+    fresh = section["freshness"]["figures"]
+    return [
+        cases("Each call on its own", [*section["by_size"], *section["alone"]]),
+        cases(f"Calls of one client, among {section['memories']:,} memories", section["together"]),
+        Table(
+            "Recall@10 of semantic searches, against scoring every memory",
+            ("searched", "recall@10"),
+            [(name, f"{recall:.3f}") for name, recall in section["recall"].items()],
+        ),
+        Table(
+            "Import in batches, with vectors",
+            ("memories", "acknowledged a second", "searchable a second"),
+            imports,
+        ),
+        Table(
+            f"From acknowledgement to searchable, at {section['freshness']['wanted_per_s']} writes a second",
+            ("writes/s", "p50 ms", "p99 ms"),
+            [tuple(shown(fresh[name]) for name in ("writes_per_s", "p50_ms", "p99_ms"))],
+        ),
+    ]
+
+
 def concurrency(section: Section) -> list[Table]:
     users = section["users"]
     made = ", ".join(f"{count:,} {kind}" for kind, count in sorted(users["made"].items()))
@@ -317,6 +344,7 @@ GROWING = ("anonymous_mb", "rss_mb", "open_files", "threads")
 OF_SECTION: dict[str, Callable[[Section], list[Table]]] = {
     "memory_operations": memory_operations,
     "search": search,
+    "owners": owners,
     "concurrency": concurrency,
     "replication": replication,
     "cross_check": cross_check,
@@ -327,9 +355,14 @@ OF_SECTION: dict[str, Callable[[Section], list[Table]]] = {
 def show(name: str, section: Section) -> None:
     """Prints a section's tables."""
     for table in OF_SECTION[name](section):
-        terminal.say(f"\n{table.title}")
-        if table.rows:
-            terminal.table(table.rows, tuple(each.upper() for each in table.header))
-        if table.note:
-            terminal.say(table.note)
+        show_one(table)
     terminal.say()
+
+
+def show_one(table: Table) -> None:
+    """Prints a table."""
+    terminal.say(f"\n{table.title}")
+    if table.rows:
+        terminal.table(table.rows, tuple(each.upper() for each in table.header))
+    if table.note:
+        terminal.say(table.note)
