@@ -71,8 +71,8 @@ def owners(section: Section) -> list[str]:
     return [
         f"A store of {section['memories']:,} memories, of owners with 20 to 2,000 each; embeddings come with "
         f"memories and questions. Imported in batches, {last['searchable_per_s']:,} memories a second are "
-        f"there to be searched. Of {shown(fresh['writes_per_s'])} single writes a second 99 % are in all searches "
-        f"{shown(fresh['p99_ms'])} ms after their acknowledgement.",
+        f"there to be searched. Of {shown(fresh['writes_per_s'])} single writes a second 99 % are in all "
+        f"searches {shown(fresh['p99_ms'])} ms after their acknowledgement.",
     ]
 
 
