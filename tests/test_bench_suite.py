@@ -40,6 +40,7 @@ SCALE = replace(
     seconds=0.05,
     missed=100,
     questions=3,
+    owned=(100,),
     freshness=2,
 )
 # Where a value should be that is not there.

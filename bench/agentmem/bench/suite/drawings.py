@@ -86,6 +86,11 @@ def search(section: Section) -> list[Plot]:
     ]
 
 
+def owners(section: Section) -> list[Plot]:
+    title = f"Latency of {section['together'][0]['callers']} callers of one client"
+    return [_latencies(title, [(case["name"], case) for case in section["together"]])]
+
+
 def concurrency(section: Section) -> list[Plot]:
     curve = section["curve"]
     throughput = [
@@ -155,6 +160,7 @@ def none(section: Section) -> list[Plot]:
 OF_SECTION: dict[str, Callable[[Section], list[Plot]]] = {
     "memory_operations": memory_operations,
     "search": search,
+    "owners": owners,
     "concurrency": concurrency,
     "replication": replication,
     "cross_check": none,

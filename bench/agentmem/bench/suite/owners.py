@@ -23,6 +23,7 @@ from agentmem.bench.suite.corpus import FIRST_EVENT, SEED, SPAN
 from agentmem.bench.suite.measurement import Meter, Section
 from agentmem.bench.suite.nodes import CLIENT_TIMEOUT_S, Nodes
 from agentmem.bench.suite.questions import question
+from agentmem.bench.suite.searching import SEGMENT_ROWS
 from agentmem.bench.suite.workbench import Workbench, WrongAnswer
 from agentmem.client import AddResult, AsyncClient, NewMemory
 from agentmem.core.embedders import WordLlamaEmbedder
@@ -135,7 +136,8 @@ async def measure(bench: Workbench) -> Section:
         for size in sizes:
             imports.append(await _import(owned, nodes, client, there, size))
             there = size
-            await nodes.wait_sealed()
+            if size >= SEGMENT_ROWS:
+                await nodes.wait_sealed()
             by_size.append(
                 {"memories": size}
                 | await meter.measure(
