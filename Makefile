@@ -14,6 +14,7 @@ LOADER = $(BIN)/python -m agentmem.bench load
 ONLY =
 SECONDS = 600
 TOLERATE =
+ROUNDS =
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -95,8 +96,8 @@ soak: $(STAMP) ## a mixed load of SECONDS into reports/soak.json: memory, files,
 report: $(STAMP) ## make reports/performance_report.md and .html of what bench and soak measured
 	$(BIN)/python -m agentmem.bench report
 
-bench-quick: $(STAMP) ## in two minutes, whether calls have become dearer than bench/baseline.json says
-	$(BIN)/python -m agentmem.bench quick $(if $(TOLERATE),--tolerate $(TOLERATE))
+bench-quick: $(STAMP) ## in a minute or two, whether calls have become dearer than bench/baseline.json says
+	$(BIN)/python -m agentmem.bench quick $(if $(TOLERATE),--tolerate $(TOLERATE)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-baseline: $(STAMP) ## record a new bench/baseline.json, on a machine that is quiet (some minutes)
 	$(BIN)/python -m agentmem.bench quick --record 5

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from calls import Memory, add
 from cluster import Cluster, Stubs, wait_until
 from otlp_collector import Collector, Span
 
-from agentmem.v1 import reader_pb2
+from agentmem.v1 import cluster_pb2, reader_pb2
 
 MARKER = "xyzzyplugh"
 WRITER, REPLICA, CLIENT = "agentmem-writer", "agentmem-replica", "the-application"
@@ -152,3 +154,15 @@ def test_a_collector_that_is_away_holds_nothing_up(traced: Traced) -> None:
     with Stubs(traced.cluster.writer.address) as writer:
         traced.cluster.wait_searchable(add(writer, "away", Memory(content="it goes on")).revision)
     assert node.terminate() == 0
+
+
+def test_a_collector_that_is_silent_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        flags = ("--otlp-endpoint", f"127.0.0.1:{silent.getsockname()[1]}", "--trace-sample-ratio", "1")
+        with Cluster(tmp_path, replicas=0, writer_flags=flags) as cluster:
+            with Stubs(cluster.writer.address) as stubs:
+                # More than one message takes: each would wait for an answer.
+                for _ in range(2000):
+                    stubs.cluster.GetNode(cluster_pb2.GetNodeRequest(), timeout=30)
+            assert cluster.writer.terminate() == 0
+            assert "the collector did not take what was left" in "".join(cluster.writer.log)

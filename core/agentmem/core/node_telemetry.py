@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 
 from agentmem.core.metrics_endpoint import MetricsEndpoint
 from agentmem.core.node_metrics import NodeMetrics
 from agentmem.core.settings import NodeSettings
 from agentmem.core.spans import Sampling
+
+MAX_CLOSE_S = 3.0
 
 _logger = logging.getLogger(__name__)
 
@@ -38,10 +42,18 @@ class NodeTelemetry:
             _logger.info("metrics are at http://%s/metrics", self.metrics_address)
 
     def close(self) -> None:
-        """Ends both. What is measured is read for the last time, so it has to be there still."""
+        """Ends both. What is measured is read for the last time, so it has to be there still.
+
+        A collector gets MAX_CLOSE_S for what is left; one that is silent would hold up the end of the node.
+        """
         if self._endpoint is not None:
             self._endpoint.close()
-        if self._otlp is not None:
-            self._otlp.close()
-        if self._sampling.sink is not None:
-            self._sampling.sink.close()
+        ends = [each.close for each in (self._otlp, self._sampling.sink) if each is not None]
+        threads = [threading.Thread(target=end, name="otlp-end", daemon=True) for end in ends]
+        give_up_s = time.monotonic() + MAX_CLOSE_S
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, give_up_s - time.monotonic()))
+        if any(thread.is_alive() for thread in threads):
+            _logger.warning("the collector did not take what was left within %.0f s", MAX_CLOSE_S)

@@ -11,7 +11,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentmem.bench.suite import document, memory_operations, regression, searching
@@ -20,7 +20,7 @@ from agentmem.bench.suite.corpus import Corpus
 from agentmem.bench.suite.empty_server import EmptyServer
 from agentmem.bench.suite.nodes import CLIENT_TIMEOUT_S, Nodes
 from agentmem.bench.suite.regression import BaselineError, Comparison, Verdict
-from agentmem.bench.suite.scale import Scale
+from agentmem.bench.suite.scale import MIN_ROUNDS, Scale
 from agentmem.bench.suite.workbench import Workbench
 from agentmem.cli import terminal
 from agentmem.client import AsyncClient
@@ -102,9 +102,9 @@ def _case_of(name: str) -> str:
     return name.rpartition(":")[0]
 
 
-def _measure(only: Collection[str] = ()) -> Ratios:
+def _measure(only: Collection[str] = (), scale: Scale = SCALE) -> Ratios:
     with EmptyServer() as empty:
-        return asyncio.run(ratios(Workbench(SCALE, Corpus(), empty, lambda text: None), only))
+        return asyncio.run(ratios(Workbench(scale, Corpus(), empty, lambda text: None), only))
 
 
 def _record(path: Path, recordings: int) -> int:
@@ -173,12 +173,21 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tolerate", type=float, metavar="FACTOR", help="fail only beyond so many times the baseline"
     )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=SCALE.rounds,
+        help=f"runs of each call, of which the lowest counts; default: {SCALE.rounds}",
+    )
     given = parser.parse_args(words)
+    if given.rounds < MIN_ROUNDS:
+        parser.error(f"--rounds must be at least {MIN_ROUNDS}")
     if given.record is not None:
         if given.record < regression.MIN_RECORDINGS:
             parser.error(f"--record must be at least {regression.MIN_RECORDINGS}")
         return _record(given.baseline, given.record)
-    return check(given.baseline, given.tolerate, _measure)
+    scale = replace(SCALE, rounds=given.rounds)
+    return check(given.baseline, given.tolerate, lambda only: _measure(only, scale))
 
 
 if __name__ == "__main__":
