@@ -16,6 +16,7 @@ from cluster import Cluster, client_of
 from agentmem.client import AgentMemError, NewMemory
 from agentmem.core.embedders import OpenAIEmbedder, WordLlamaEmbedder
 from agentmem.core.errors import Unavailable
+from agentmem.core.process_metrics import anonymous_memory_bytes
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -71,6 +72,23 @@ def test_wordllama_makes_unit_vectors() -> None:
     assert cat.dtype == np.float32
     assert np.isclose(np.linalg.norm(cat), 1, rtol=1e-5)
     assert cat @ kitten > cat @ tax
+
+
+def test_wordllama_keeps_nothing_of_the_texts() -> None:
+    embedder = WordLlamaEmbedder()
+    said = "something that was said about the garden and the weather " * 3
+
+    def grown_bytes(first: int) -> int:
+        before = anonymous_memory_bytes()
+        for number in range(first, first + 3000):
+            embedder.embed([f"{number} {said}"])
+        after = anonymous_memory_bytes()
+        assert before is not None
+        assert after is not None
+        return after - before
+
+    grown_bytes(0)  # what it takes to work at all
+    assert grown_bytes(3000) < 3000 * 1000
 
 
 def test_openai_keeps_the_order_of_texts(endpoint: str) -> None:

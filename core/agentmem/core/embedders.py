@@ -70,6 +70,8 @@ class WordLlamaEmbedder:
         # Its default path asks the network for the tokenizer; the wheel has it too.
         folder = Path(wordllama.__file__).parent
         self._model: Any = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+        # It would keep the tokens of 10,000 texts, some 50 MB, and hardly a text comes twice.
+        self._model.tokenizer.model._resize_cache(0)
 
     def embed(self, texts: Sequence[str]) -> list[FloatVector | None]:
         # Scaled here: wordllama's own scaling makes NaN of a text without known tokens.
