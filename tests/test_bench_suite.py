@@ -76,7 +76,7 @@ def measured() -> Document:
             bench = SharedBench(SCALE, Corpus(), empty, lambda text: None, nodes, client)
             for name, part in run.PARTS.items():
                 document.put(begun, name, await part(bench), 1.0)
-            longer = replace(bench, scale=replace(SCALE, seconds=0.2))
+            longer = replace(bench, scale=replace(SCALE, seconds=0.6))
             begun["run"]["ratios"] = await quick.ratios(longer, {"search text"})
 
     with EmptyServer() as empty:
