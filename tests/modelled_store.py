@@ -344,7 +344,8 @@ class ModelledStore:
             request = reader_pb2.GetMemoriesRequest(
                 namespace=namespace, ids=ids, as_of=as_of, include_embedding=True
             )
-            return list(get_memories(self.store, request, self.now_us).memories)
+            found = get_memories(self.store, request, self.now_us)
+            return list(reader_pb2.GetMemoriesResponse.FromString(found).memories)
 
         def expect(names: Sequence[str]) -> list[Version]:
             return list(space.as_of(names, revision=revision, time_us=time_us).values())

@@ -47,7 +47,7 @@ class Scan:
 
 
 def scan(store: Store) -> Scan:
-    with store._environment.read() as transaction:
+    with store._environment.read(lambda each: each) as transaction:
         rows = {name: dict(transaction.scan(name)) for name in DATABASES}
     with store.read() as snapshot:
         spaces = dict(snapshot.namespaces())

@@ -192,7 +192,7 @@ def test_a_way_too_far_into_the_past_is_refused(monkeypatch: pytest.MonkeyPatch,
         request = reader_pb2.GetMemoriesRequest(
             namespace="ns", ids=["a"], as_of=reader_pb2.AsOf(revision=revision)
         )
-        return list(get_memories(store, request, 1).memories)
+        return list(reader_pb2.GetMemoriesResponse.FromString(get_memories(store, request, 1)).memories)
 
     assert [memory.version for memory in at(3)] == [3]
     with pytest.raises(AgentMemError) as refused:

@@ -312,7 +312,7 @@ class LocalServer:
         self.watches = Watches(self.store, self.news, is_writer=True)
         self.reader = WriterReader(self.store, self.watches)
         self.server = GrpcServer("127.0.0.1:0", CallMetrics(slow_s=1.0))
-        reader_pb2_grpc.add_ReaderServiceServicer_to_server(self.reader, self.server.grpc)
+        self.server.add(reader_pb2_grpc.add_ReaderServiceServicer_to_server, self.reader)
         await self.server.start(())
         self.channel = grpc.aio.insecure_channel(self.server.address)
         self.stub = reader_pb2_grpc.ReaderServiceStub(self.channel)

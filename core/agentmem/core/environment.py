@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from types import TracebackType
+from typing import Generic, TypeVar
 
 import lmdb
 import lmdb.verify
@@ -37,12 +38,12 @@ class StoreCorruptError(Exception):
     """The store contradicts itself. No request is at fault: the write is undone, and the process ends."""
 
 
-@contextmanager
-def _named_damage() -> Iterator[None]:
-    try:
-        yield
-    except _DAMAGE as error:
+def _raise_named(error: BaseException) -> None:
+    """Raises what LMDB says of a read as an AgentMemError; returns when it is something else."""
+    if isinstance(error, _DAMAGE):
         raise DataLoss("CORRUPT_PAGES", f"the pages of the store are damaged: {error}") from error
+    if isinstance(error, lmdb.PanicError):
+        raise Unavailable("SHUTTING_DOWN", "a commit failed, and the store is closed") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +156,13 @@ class Environment:
                 f"{self._path} cannot be opened as a store: {name.decode()}: {error}"
             ) from error
 
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
-        """A snapshot for the length of the ``with`` block, which must not wait for anything."""
-        try:
-            with self._counted_transaction(), _named_damage(), self._environment.begin() as transaction:
-                yield Transaction(transaction, self._databases)
-        except lmdb.PanicError as error:
-            raise Unavailable("SHUTTING_DOWN", "a commit failed, and the store is closed") from error
+    def read(self, view: Callable[[Transaction], T]) -> Reading[T]:
+        """A snapshot for the length of the ``with`` block, which must not wait for anything.
+
+        Args:
+            view: what the block gets of it.
+        """
+        return Reading(self, view)
 
     def commit(self, work: Callable[[Transaction], T]) -> T:
         """Runs ``work`` in a write transaction and returns its answer once the commit is on disk.
@@ -208,19 +208,41 @@ class Environment:
 
     @contextmanager
     def _counted_transaction(self) -> Iterator[None]:
+        self._count_transaction()
+        try:
+            yield
+        finally:
+            self._discount_transaction()
+
+    def _count_transaction(self) -> None:
         with self._idle:
             while self._growing:
                 self._idle.wait()
             if self._closed:
                 raise Unavailable("SHUTTING_DOWN", "the store is closed")
             self._open_transactions += 1
+
+    def _discount_transaction(self) -> None:
+        with self._idle:
+            self._open_transactions -= 1
+            if not self._open_transactions:
+                self._idle.notify_all()
+
+    def _begin_read(self) -> lmdb.Transaction[bytes]:
+        """Pairs with ``_end_read``."""
+        self._count_transaction()
         try:
-            yield
+            return self._environment.begin()
+        except BaseException as error:
+            self._discount_transaction()
+            _raise_named(error)
+            raise
+
+    def _end_read(self, transaction: lmdb.Transaction[bytes]) -> None:
+        try:
+            transaction.abort()
         finally:
-            with self._idle:
-                self._open_transactions -= 1
-                if not self._open_transactions:
-                    self._idle.notify_all()
+            self._discount_transaction()
 
     def _grow_map(self) -> None:
         size_bytes = self.map_size_bytes
@@ -258,8 +280,11 @@ class Environment:
 
         Holds a read transaction all the while, so it belongs into a process of its own.
         """
-        with _named_damage():
+        try:
             self._environment.copy(str(target), compact=True)
+        except lmdb.Error as error:
+            _raise_named(error)
+            raise
 
     def clear_stale_readers(self) -> int:
         """Frees the reader slots of processes that died; returns how many."""
@@ -272,6 +297,27 @@ class Environment:
             while self._open_transactions:
                 self._idle.wait()
         self._environment.close()
+
+
+class Reading(Generic[T]):
+    """A read transaction as a context, which costs less than a generator for each of its layers."""
+
+    __slots__ = ("_environment", "_transaction", "_view")
+
+    def __init__(self, environment: Environment, view: Callable[[Transaction], T]) -> None:
+        self._environment = environment
+        self._view = view
+
+    def __enter__(self) -> T:
+        self._transaction = self._environment._begin_read()
+        return self._view(Transaction(self._transaction, self._environment._databases))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._environment._end_read(self._transaction)
+        if error is not None:
+            _raise_named(error)
 
 
 def page_problems(path: Path) -> list[str]:

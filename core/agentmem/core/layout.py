@@ -32,6 +32,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from agentmem.core.checksums import crc32c
 from agentmem.core.errors import DataLoss
@@ -66,6 +67,8 @@ KEY = struct.Struct(">Q")
 # Values of meta.
 COUNTERS = struct.Struct("<QQ")
 POSITION = struct.Struct("<QQ32s")
+# Of decoded states, about 1 KB each.
+MAX_KNOWN_NAMESPACES = 256
 _SEAL = struct.Struct("<I")
 _ID_STATE = struct.Struct("<QQB")
 _NAMESPACE = struct.Struct("<IIQQQQQqIQBBIIIBIQQHH")
@@ -195,7 +198,10 @@ def encode_id_state(state: IdState) -> bytes:
 
 def decode_id_state(value: bytes, memory_id: str) -> IdState:
     """Raises DataLoss when the value fails its checksum."""
-    ordinal, version, deleted = _ID_STATE.unpack(unseal(value, f"the entry of id {memory_id!r}"))
+    rest = value[_SEAL.size :]
+    if len(rest) != _ID_STATE.size or _SEAL.unpack_from(value)[0] != crc32c(rest):
+        raise DataLoss("CORRUPT_VALUE", f"the entry of id {memory_id!r} fails its checksum")
+    ordinal, version, deleted = _ID_STATE.unpack(rest)
     return IdState(ordinal, version, bool(deleted))
 
 
@@ -227,6 +233,8 @@ def encode_namespace(state: NamespaceState) -> bytes:
     return seal(numbers + model + coming_model + state.embedder.encode())
 
 
+# Every read asks for one, and mostly finds what the read before it did.
+@lru_cache(MAX_KNOWN_NAMESPACES)
 def decode_namespace(value: bytes, namespace: str) -> NamespaceState:
     """Raises DataLoss when the value fails its checksum."""
     rest = unseal(value, f"the entry of namespace {namespace!r}")

@@ -66,9 +66,15 @@ class ReadTransaction:
         return Position(self._meta(b"cluster_id"), epoch, revision, chain_hash)
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Epoch and revision of the position."""
+        epoch, revision, _ = POSITION.unpack(self._meta(b"position"))
+        return epoch, revision
+
+    @property
     def revision(self) -> int:
         """The newest revision; 0 in an empty store."""
-        return self.position.revision
+        return self.place[1]
 
     @property
     def newest_ordinal(self) -> int:
@@ -124,9 +130,13 @@ class ReadTransaction:
     def count(self, database: bytes) -> int:
         return self._transaction.count(database)
 
+    def stored_record(self, ordinal: int) -> bytes | None:
+        """A record as it is stored, its checksum not compared; None when there is no record."""
+        return self._transaction.get(b"docs", KEY.pack(ordinal))
+
     def record_checksum(self, ordinal: int) -> int | None:
         """The checksum that a record is stored with; None when there is no record."""
-        value = self._transaction.get(b"docs", KEY.pack(ordinal))
+        value = self.stored_record(ordinal)
         return None if value is None else records.stored_checksum(value)
 
     # Namespaces and ids
@@ -186,8 +196,7 @@ class ReadTransaction:
         record = records.decode_record(value, ordinal, self.dictionary)
         space = self.namespace(record.memory.namespace)
         if space is not None and space.space and not record.is_tombstone:
-            has_vector = records.has_components(self._transaction.get(space.vectors, KEY.pack(ordinal)))
-            record.memory.embedding_model = space.model if has_vector else ""
+            record.memory.embedding_model = space.model if self.has_vector(space, ordinal) else ""
         return record
 
     def next_record(self, from_ordinal: int) -> tuple[int, Record] | None:
@@ -201,7 +210,7 @@ class ReadTransaction:
         """The uncompressed Memory of a record that the store itself names, serialized."""
         value = self._transaction.get(b"docs", KEY.pack(ordinal))
         if value is None:
-            raise DataLoss("MISSING_RECORD", f"the store has no record at ordinal {ordinal}")
+            raise missing_record(ordinal)
         return records.expand_record(value, ordinal, self.dictionary)[records.RECORD_HEADER.size :]
 
     def compressed_with(self, dictionary_id: int, from_ordinal: int) -> Iterator[int]:
@@ -214,7 +223,7 @@ class ReadTransaction:
         """The record at an ordinal that the store itself names. Raises DataLoss when it is missing."""
         record = self.record(ordinal)
         if record is None:
-            raise DataLoss("MISSING_RECORD", f"the store has no record at ordinal {ordinal}")
+            raise missing_record(ordinal)
         return record
 
     def versions(self, ordinal: int) -> Iterator[tuple[int, Record]]:
@@ -236,6 +245,10 @@ class ReadTransaction:
         """
         vector = self.stored_vector(space.vectors, ordinal)
         return vector if vector is not None and len(vector) else None
+
+    def has_vector(self, space: NamespaceState, ordinal: int) -> bool:
+        """Whether a version of the namespace has an embedding."""
+        return records.has_components(self._transaction.get(space.vectors, KEY.pack(ordinal)))
 
     def coming_vector(self, space: NamespaceState, ordinal: int) -> FloatVector | None:
         """As ``vector``, in the coming space: None when the version lacks it, empty when it gets none."""
@@ -400,3 +413,8 @@ class ReadTransaction:
                 f"the embeddings of namespace number {operation.namespace_number} were replaced"
             )
         raise DataLoss("CORRUPT_VECTOR", f"the vector at ordinal {operation.ordinal} fails its checksum")
+
+
+def missing_record(ordinal: int) -> DataLoss:
+    """The error when there is no record where the store itself says that one is."""
+    return DataLoss("MISSING_RECORD", f"the store has no record at ordinal {ordinal}")

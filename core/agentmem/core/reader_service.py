@@ -74,9 +74,10 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
         if demand is not None:
             await self.reach(demand, allowed_wait_s(context, MAX_STALE_WAIT_S))
 
-    async def GetMemories(
+    async def GetMemories(  # type: ignore[override]
         self, request: reader_pb2.GetMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> reader_pb2.GetMemoriesResponse:
+    ) -> bytes:
+        """A GetMemoriesResponse, serialized."""
         self.check_serving()
         check_namespace(request.namespace)
         check_ids(request.ids, "ids")

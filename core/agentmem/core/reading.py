@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from itertools import islice
 
+from agentmem.core import wire
 from agentmem.core.errors import NotFound, ResourceExhausted
 from agentmem.core.filters import compile_filter
-from agentmem.core.history import Walk, check_history, moment_of, version_at
-from agentmem.core.layout import KEY, NamespaceState
+from agentmem.core.history import Moment, Walk, check_history, moment_of, version_at
+from agentmem.core.layout import KEY, IdState, NamespaceState
+from agentmem.core.memory_bytes import has_ended, named_memory_bytes
 from agentmem.core.page_tokens import decode_page_token, encode_page_token, foreign_token, query_hash
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.store import Store
@@ -26,34 +28,46 @@ MAX_SCANNED_IDS = 50_000
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 # Below the 64 MiB that a message may have, with room for the last memory and its embedding.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+_ANSWER = reader_pb2.GetMemoriesResponse
+_MEMORIES, _MISSING_IDS = _ANSWER.MEMORIES_FIELD_NUMBER, _ANSWER.MISSING_IDS_FIELD_NUMBER
+_APPLIED_REVISION, _EPOCH = _ANSWER.APPLIED_REVISION_FIELD_NUMBER, _ANSWER.EPOCH_FIELD_NUMBER
 
 
-def get_memories(
-    store: Store, request: reader_pb2.GetMemoriesRequest, now_us: int
-) -> reader_pb2.GetMemoriesResponse:
-    """What has expired by ``now_us`` is missing.
+def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest, now_us: int) -> bytes:
+    """A GetMemoriesResponse, serialized. What has expired by ``now_us`` is missing.
 
     Raises ResourceExhausted (``ANSWER_TOO_LARGE``) when the memories do not fit one answer.
     """
     moment = moment_of(request.as_of, now_us)
+    namespace, include_embedding = request.namespace, request.include_embedding
+    parts: list[bytes] = []
+    size_bytes = 0
     with store.read() as transaction:
-        position = transaction.position
-        response = reader_pb2.GetMemoriesResponse(applied_revision=position.revision, epoch=position.epoch)
-        check_history(transaction.namespace(request.namespace), moment)
-        size_bytes = 0
+        epoch, revision = transaction.place
+        space = transaction.namespace(namespace)
+        check_history(space, moment)
         walk = Walk()
         for memory_id in request.ids:
-            state = transaction.id_state(request.namespace, memory_id)
-            found = None if state is None else version_at(transaction, state, moment, walk)
-            if found is None:
-                response.missing_ids.append(memory_id)
+            state = transaction.id_state(namespace, memory_id)
+            ordinal = 0 if state is None else _ordinal_at(transaction, state, moment, walk)
+            memory = None
+            if ordinal:
+                memory = named_memory_bytes(transaction, space, ordinal, include_embedding=include_embedding)
+            if memory is None or (moment.is_now and has_ended(memory, now_us)):
+                parts.append(wire.delimited(_MISSING_IDS, memory_id.encode()))
                 continue
-            ordinal, record = found
-            if request.include_embedding:
-                add_embedding(transaction, ordinal, record.memory)
-            size_bytes = checked_size(size_bytes, record.memory, "ids")
-            response.memories.append(record.memory)
-    return response
+            size_bytes = checked_size(size_bytes, len(memory), "ids")
+            parts += wire.head(_MEMORIES, len(memory)), memory
+    parts += wire.number(_APPLIED_REVISION, revision), wire.number(_EPOCH, epoch)
+    return b"".join(parts)
+
+
+def _ordinal_at(transaction: ReadTransaction, state: IdState, moment: Moment, walk: Walk) -> int:
+    """Of the version that was live at the moment, and now may have expired; 0 when there was none."""
+    if moment.is_now:
+        return 0 if state.deleted else state.ordinal
+    found = version_at(transaction, state, moment, walk)
+    return 0 if found is None else found[0]
 
 
 def add_embedding(transaction: ReadTransaction, ordinal: int, memory: memory_pb2.Memory) -> None:
@@ -64,9 +78,9 @@ def add_embedding(transaction: ReadTransaction, ordinal: int, memory: memory_pb2
         memory.embedding = vector.astype("<f4", copy=False).tobytes()
 
 
-def checked_size(size_bytes: int, memory: memory_pb2.Memory, field: str) -> int:
+def checked_size(size_bytes: int, more_bytes: int, field: str) -> int:
     """The size of an answer with one more memory in it."""
-    size_bytes += memory.ByteSize()
+    size_bytes += more_bytes
     if size_bytes > MAX_ANSWER_BYTES:
         raise ResourceExhausted(
             "ANSWER_TOO_LARGE",

@@ -56,12 +56,15 @@ CHECKSUM_BYTES = 4
 RECORD_HEADER = struct.Struct("<IBBQQ")
 _CODEC_OFFSET = CHECKSUM_BYTES
 _BODY_OFFSET = CHECKSUM_BYTES + 1
+_KIND_OFFSET = _BODY_OFFSET
 VECTOR_HEADER = struct.Struct("<IB")
 KIND_VERSION = 0
 KIND_TOMBSTONE = 1
 DTYPE_FLOAT32 = 0
 DTYPE_FLOAT16 = 1
 _DTYPES: dict[int, np.dtype[Any]] = {DTYPE_FLOAT32: np.dtype("<f4"), DTYPE_FLOAT16: np.dtype("<f2")}
+# Field 17 with a length, as every encoder writes it.
+_EXPIRE_TIME_TAG = b"\x8a\x01"
 # More than any memory that the limits of a request allow.
 MAX_MEMORY_BYTES = 1024 * 1024
 
@@ -119,22 +122,41 @@ def expand_record(value: bytes, ordinal: int, find: FindDictionary = no_dictiona
     Raises:
         DataLoss: the bytes fail their checksum; ``ordinal`` is for its message.
     """
+    memory = memory_bytes(value, ordinal, find)
+    if value[_CODEC_OFFSET] == CODEC_RAW:
+        return value
+    return value[:_CODEC_OFFSET] + bytes((CODEC_RAW,)) + value[_BODY_OFFSET : RECORD_HEADER.size] + memory
+
+
+def memory_bytes(value: bytes, ordinal: int, find: FindDictionary = no_dictionary) -> bytes:
+    """The serialized Memory of a stored record. Raises as ``expand_record``."""
     if len(value) < RECORD_HEADER.size:
         raise _damaged_record(ordinal)
-    codec = value[_CODEC_OFFSET]
+    codec, memory = value[_CODEC_OFFSET], value[RECORD_HEADER.size :]
     if codec != CODEC_RAW:
-        payload, dictionary = value[RECORD_HEADER.size :], None
+        dictionary = None
         try:
             if codec == CODEC_ZSTD_DICTIONARY:
-                dictionary = find(dictionary_id(payload))
-            memory = decompress(codec, payload, dictionary, MAX_MEMORY_BYTES)
+                dictionary = find(dictionary_id(memory))
+            memory = decompress(codec, memory, dictionary, MAX_MEMORY_BYTES)
         except CompressionError as error:
             raise _damaged_record(ordinal) from error
-        value = value[:_CODEC_OFFSET] + bytes((CODEC_RAW,)) + value[_BODY_OFFSET : RECORD_HEADER.size]
-        value += memory
-    if stored_checksum(value) != crc32c(value[_BODY_OFFSET:]):
+    if stored_checksum(value) != crc32c(memory, crc32c(value[_BODY_OFFSET : RECORD_HEADER.size])):
         raise _damaged_record(ordinal)
-    return value
+    return memory
+
+
+def is_tombstone(value: bytes) -> bool:
+    """Whether a stored record ends a memory."""
+    return value[_KIND_OFFSET] == KIND_TOMBSTONE
+
+
+def may_expire(memory: bytes) -> bool:
+    """Whether a serialized Memory may have an expire_time; when it has none, it mostly says no.
+
+    Its tag cannot be missing where there is one, and two such bytes are seldom anything else.
+    """
+    return _EXPIRE_TIME_TAG in memory
 
 
 def previous_ordinal(record: bytes) -> int:

@@ -9,14 +9,20 @@ from __future__ import annotations
 import shutil
 import struct
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from agentmem.core.data_directory import STORE_FILE, sync
 from agentmem.core.dictionaries import Dictionaries
-from agentmem.core.environment import Environment, FileUse, StoreCorruptError, StoreFormatError, Transaction
+from agentmem.core.environment import (
+    Environment,
+    FileUse,
+    Reading,
+    StoreCorruptError,
+    StoreFormatError,
+    Transaction,
+)
 from agentmem.core.layout import (
     COUNTERS,
     DATABASES,
@@ -88,7 +94,7 @@ class Store:
             if is_upgradable:
                 self._environment.commit(_upgrade)
             self.dictionaries = Dictionaries()
-            with self._environment.read() as transaction:
+            with self._environment.read(_as_it_is) as transaction:
                 self.dictionaries.load(transaction)
         except BaseException:
             self._environment.close()
@@ -108,11 +114,12 @@ class Store:
         with self.read() as transaction:
             return transaction.position
 
-    @contextmanager
-    def read(self) -> Iterator[ReadTransaction]:
+    def read(self) -> Reading[ReadTransaction]:
         """A snapshot for the length of the ``with`` block, which must not wait for anything."""
-        with self._environment.read() as transaction:
-            yield ReadTransaction(transaction, self.dictionaries)
+        return self._environment.read(self._read_transaction)
+
+    def _read_transaction(self, transaction: Transaction) -> ReadTransaction:
+        return ReadTransaction(transaction, self.dictionaries)
 
     def commit(self, work: Callable[[WriteTransaction], T]) -> T:
         """Runs ``work`` in a write transaction and returns its answer once the commit is on disk.
@@ -151,6 +158,10 @@ class Store:
     def close(self) -> None:
         """Lets nobody begin a transaction, waits for the open ones, and closes the environment."""
         self._environment.close()
+
+
+def _as_it_is(transaction: Transaction) -> Transaction:
+    return transaction
 
 
 def _create(path: Path, map_size_bytes: int) -> None:
@@ -196,7 +207,7 @@ def _check_format(environment: Environment, path: Path, *, read_only: bool) -> b
     if b"meta" not in environment.database_names():
         raise StoreFormatError(f"{path} holds an LMDB environment that is not a store")
     environment.open_databases((b"meta",))
-    with environment.read() as transaction:
+    with environment.read(_as_it_is) as transaction:
         found = int.from_bytes(transaction.get(b"meta", b"format") or b"", "little")
     if found == UPGRADABLE_FORMAT and not read_only:
         return True

@@ -191,14 +191,15 @@ async def _serve(
         search_threads=settings.search_threads,
         index_folder=directory.path / INDEXES_FOLDER,
     )
-    reader_pb2_grpc.add_ReaderServiceServicer_to_server(reader, server.grpc)
-    writer_pb2_grpc.add_WriterServiceServicer_to_server(
-        NotWriterService(lambda: cluster.writer_address), server.grpc
+    server.add(reader_pb2_grpc.add_ReaderServiceServicer_to_server, reader)
+    server.add(
+        writer_pb2_grpc.add_WriterServiceServicer_to_server, NotWriterService(lambda: cluster.writer_address)
     )
-    replication_pb2_grpc.add_ReplicationServiceServicer_to_server(
-        NotWriterReplication(lambda: cluster.writer_address), server.grpc
+    server.add(
+        replication_pb2_grpc.add_ReplicationServiceServicer_to_server,
+        NotWriterReplication(lambda: cluster.writer_address),
     )
-    cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server.grpc)
+    server.add(cluster_pb2_grpc.add_ClusterServiceServicer_to_server, cluster)
     freshness = SeenFreshness(store_part, view_part)
     loop_watch = EventLoopWatch(freshness.look)
     metrics = replica_metrics(

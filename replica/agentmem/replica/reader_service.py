@@ -330,7 +330,7 @@ class ReplicaReader(StoreReader):
                     continue
                 if request.include_embedding:
                     add_embedding(transaction, ordinal, record.memory)
-                size_bytes = checked_size(size_bytes, record.memory, "top_k")
+                size_bytes = checked_size(size_bytes, record.memory.ByteSize(), "top_k")
                 added = response.hits.add(score=hit.score, memory=record.memory)
                 if request.explain:
                     added.signals.CopyFrom(signals_of(hit))

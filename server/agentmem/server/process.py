@@ -149,10 +149,10 @@ async def _serve(
     writer = WriterService(store, queue, embedders, membership, sweeper, reembedder)
     watches = Watches(store, replication.committed, is_writer=True)
     reader = WriterReader(store, watches)
-    writer_pb2_grpc.add_WriterServiceServicer_to_server(writer, server.grpc)
-    reader_pb2_grpc.add_ReaderServiceServicer_to_server(reader, server.grpc)
-    replication_pb2_grpc.add_ReplicationServiceServicer_to_server(replication, server.grpc)
-    cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, server.grpc)
+    server.add(writer_pb2_grpc.add_WriterServiceServicer_to_server, writer)
+    server.add(reader_pb2_grpc.add_ReaderServiceServicer_to_server, reader)
+    server.add(replication_pb2_grpc.add_ReplicationServiceServicer_to_server, replication)
+    server.add(cluster_pb2_grpc.add_ClusterServiceServicer_to_server, cluster)
     loop_watch = EventLoopWatch()
     metrics = writer_metrics(
         node_id=node_id,
