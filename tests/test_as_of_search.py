@@ -21,7 +21,7 @@ from written_past import NAMESPACE, WORDS, WrittenPast
 from agentmem.core.errors import AgentMemError
 from agentmem.core.history import Moment, commit_time_us
 from agentmem.core.watching import Watches
-from agentmem.replica import past_namespace, past_views, reader_service
+from agentmem.replica import past_namespace, past_views, searcher
 from agentmem.replica.past_views import PastViews
 from agentmem.replica.reader_service import ReplicaReader
 from agentmem.replica.search import ScoredOrdinal, SearchQuery
@@ -424,7 +424,7 @@ def test_what_is_purged_while_a_search_looks_at_it_is_not_in_the_answer(
             past.written.run(DeleteById(NAMESPACE, [purges.pop()], True, None, None, 0))
         return hits
 
-    monkeypatch.setattr(reader_service, "search", purge_then_search)
+    monkeypatch.setattr(searcher, "search", purge_then_search)
     with Replica(tmp_path) as replica:
         past = Past(replica)
         replica.indexer.notify()
@@ -442,7 +442,9 @@ def test_what_is_purged_while_a_search_looks_at_it_is_not_in_the_answer(
                 top_k=len(expected),
                 as_of=AsOf(revision=revision),
             )
-            found = {hit.memory.id for hit in asyncio.run(reader.SearchMemories(request, no_deadline)).hits}
+            answer = asyncio.run(reader.SearchMemories(request, no_deadline))
+            hits = reader_pb2.SearchMemoriesResponse.FromString(answer).hits
+            found = {hit.memory.id for hit in hits}
             assert not purges
             assert found == expected
         reader.close()
@@ -460,7 +462,8 @@ def test_a_search_that_waits_for_its_past_leaves_the_others_of_a_batch_their_ans
             reader_pb2.BatchSearchMemoriesRequest(requests=requests), deadline
         )
         assert deadline.time_remaining() > 0
-        return [result.failure.reason or f"{len(result.response.hits) > 0}" for result in answer.results]
+        results = reader_pb2.BatchSearchMemoriesResponse.FromString(answer).results
+        return [result.failure.reason or f"{len(result.response.hits) > 0}" for result in results]
 
     with Replica(tmp_path) as replica:
         past = Past(replica)

@@ -16,7 +16,7 @@ Everything here may be used from several threads. This is the only module that i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import zstandard
 
@@ -89,7 +89,7 @@ class _Contexts:
             decompressor = self._decompressors.pop()
         except IndexError:
             decompressor = self._decompressor()
-        body = decompressor.decompress(frame, allow_extra_data=False)
+        body = decompressor.decompress(frame, 0, False, False)  # no data behind the frame
         self._decompressors.append(decompressor)
         return body
 
@@ -118,6 +118,7 @@ class Dictionary:
 
 
 _WITHOUT_DICTIONARY = _Contexts()
+FindDictionary = Callable[[int], Dictionary | None]
 
 
 def compress(body: bytes, dictionary: Dictionary | None = None) -> tuple[int, bytes]:
@@ -140,7 +141,12 @@ def dictionary_id(payload: bytes) -> int:
 
 
 def decompress(codec: int, payload: bytes, dictionary: Dictionary | None, max_bytes: int) -> bytes:
-    """The body that ``compress`` was given. Only CODEC_ZSTD_DICTIONARY uses the dictionary.
+    """As ``decompress_with``, with the one dictionary that there is."""
+    return decompress_with(codec, payload, lambda _: dictionary, max_bytes)
+
+
+def decompress_with(codec: int, payload: bytes, find: FindDictionary, max_bytes: int) -> bytes:
+    """The body that ``compress`` was given. Only for CODEC_ZSTD_DICTIONARY a dictionary is looked for.
 
     Its size is known before memory is taken for it. Not all damage shows: that needs a checksum.
 
@@ -148,23 +154,30 @@ def decompress(codec: int, payload: bytes, dictionary: Dictionary | None, max_by
         CompressionError: the payload is damaged, is or claims to be larger than ``max_bytes``, or needs
             another dictionary; or the codec is none of this release.
     """
-    if codec not in (CODEC_RAW, CODEC_ZSTD, CODEC_ZSTD_DICTIONARY):
-        raise CompressionError(f"codec {codec} is not known")
-    size_bytes = len(payload) if codec == CODEC_RAW else _frame(payload).content_size
-    if size_bytes > max_bytes:
-        raise CompressionError(f"the body has {size_bytes} bytes; at most {max_bytes} are expected")
     if codec == CODEC_RAW:
+        _check_size(len(payload), max_bytes)
         return payload
+    if codec not in (CODEC_ZSTD, CODEC_ZSTD_DICTIONARY):
+        raise CompressionError(f"codec {codec} is not known")
+    frame = _frame(payload)
+    _check_size(frame.content_size, max_bytes)
     contexts = _WITHOUT_DICTIONARY
     if codec == CODEC_ZSTD_DICTIONARY:
-        needed = dictionary_id(payload)
-        if dictionary is None or dictionary.id != needed:
-            raise CompressionError(f"the payload needs dictionary {needed}, and another or none was given")
+        dictionary = find(frame.dict_id)
+        if dictionary is None or dictionary.id != frame.dict_id:
+            raise CompressionError(
+                f"the payload needs dictionary {frame.dict_id}, and another or none was given"
+            )
         contexts = dictionary._contexts
     try:
         return contexts.decompress(payload)
     except zstandard.ZstdError as error:
         raise CompressionError(f"the payload is damaged: {error}") from error
+
+
+def _check_size(size_bytes: int, max_bytes: int) -> None:
+    if size_bytes > max_bytes:
+        raise CompressionError(f"the body has {size_bytes} bytes; at most {max_bytes} are expected")
 
 
 def _frame(payload: bytes) -> zstandard.FrameParameters:

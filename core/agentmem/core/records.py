@@ -32,7 +32,6 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +44,9 @@ from agentmem.core.compression import (
     CODEC_ZSTD_DICTIONARY,
     CompressionError,
     Dictionary,
+    FindDictionary,
     compress,
-    decompress,
+    decompress_with,
     dictionary_id,
 )
 from agentmem.core.errors import DataLoss
@@ -69,7 +69,6 @@ _EXPIRE_TIME_TAG = b"\x8a\x01"
 MAX_MEMORY_BYTES = 1024 * 1024
 
 FloatVector = npt.NDArray[np.float32]
-FindDictionary = Callable[[int], Dictionary | None]
 
 
 def no_dictionary(dictionary_id: int) -> None:
@@ -134,11 +133,8 @@ def memory_bytes(value: bytes, ordinal: int, find: FindDictionary = no_dictionar
         raise _damaged_record(ordinal)
     codec, memory = value[_CODEC_OFFSET], value[RECORD_HEADER.size :]
     if codec != CODEC_RAW:
-        dictionary = None
         try:
-            if codec == CODEC_ZSTD_DICTIONARY:
-                dictionary = find(dictionary_id(memory))
-            memory = decompress(codec, memory, dictionary, MAX_MEMORY_BYTES)
+            memory = decompress_with(codec, memory, find, MAX_MEMORY_BYTES)
         except CompressionError as error:
             raise _damaged_record(ordinal) from error
     if stored_checksum(value) != crc32c(memory, crc32c(value[_BODY_OFFSET : RECORD_HEADER.size])):

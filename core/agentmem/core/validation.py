@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,6 +36,7 @@ MAX_TOP_K = 1000
 MAX_QUERY_BYTES = 16 * 1024
 # protobuf's Timestamp: 0001-01-01 to 9999-12-31.
 MAX_TTL_US = 100 * 365 * 24 * 3600 * 1_000_000
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
 
 
@@ -93,7 +95,7 @@ def check_query_text(text: str) -> None:
 
 def _check_key(value: str, field: str, max_bytes: int) -> None:
     _check_length(value, field, max_bytes)
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in value):
+    if _CONTROL_CHARACTER.search(value):
         raise invalid_field(field, "must not have control characters")
 
 

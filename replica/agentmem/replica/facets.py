@@ -260,6 +260,16 @@ class Facets:
         found = [ordinal for ordinal, memory in memories(undecided) if node.matches(memory)]
         return sure | OrdinalSet(found)
 
+    def at_most(self, condition: Condition) -> int:
+        """How many memories, dead ones too, a condition with EQ or IN can hold for."""
+        if condition.field == CONTENT or condition.field in self._columns:
+            return self.rows
+        postings = self._postings.get(condition.field)
+        if postings is None:
+            return 0
+        found = (postings.by_value.get((isinstance(value, bool), value)) for value in condition.values)
+        return sum(len(each) if isinstance(each, OrdinalSet) else each is not None for each in found)
+
     def _bounds(self, node: Filter, live: OrdinalSet, rows: int) -> tuple[OrdinalSet, OrdinalSet]:
         """The ordinals that match whatever the contents are, and those that match with some contents."""
         if not needs(node, CONTENT):

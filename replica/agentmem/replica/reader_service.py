@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,45 +12,27 @@ from typing import Any
 import grpc
 
 from agentmem.core.bounded_threads import BoundedThreads
-from agentmem.core.call_metrics import current_call
 from agentmem.core.consistency import Demand, demand_of
 from agentmem.core.deadlines import allowed_wait_s
 from agentmem.core.embedders import Embedders
-from agentmem.core.errors import (
-    InvalidArgument,
-    ResourceExhausted,
-    Unavailable,
-    answerable,
-    invalid_field,
-)
-from agentmem.core.history import Moment, is_expired, moment_of
-from agentmem.core.layout import NamespaceState
+from agentmem.core.errors import ResourceExhausted, Unavailable, answerable, invalid_field
+from agentmem.core.history import Moment, moment_of
 from agentmem.core.reader_service import MAX_STALE_WAIT_S, StoreReader
-from agentmem.core.reading import add_embedding, checked_size
-from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
 from agentmem.core.times import boot_time_s, now_us
 from agentmem.core.validation import check_batch
 from agentmem.core.watching import Watches
 from agentmem.replica.consistent_reads import ConsistentReads, Part
 from agentmem.replica.index_stats import add_freshness, breakdown, index_stats
-from agentmem.replica.observed_search import ObservedSearch
-from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.past_namespace import PastMovedError
 from agentmem.replica.past_views import RETRY_AFTER_S as PAST_RETRY_AFTER_S
 from agentmem.replica.past_views import PastView, PastViews
-from agentmem.replica.replacements import replacements
-from agentmem.replica.search import WORD_MODES, Mode, ScoredOrdinal, SearchQuery, search
-from agentmem.replica.search_requests import explanation_of, query_of, signals_of
-from agentmem.replica.trace import Step, Trace
+from agentmem.replica.search_answers import outcome_bytes
+from agentmem.replica.searcher import MAX_SEARCHES_AGAIN, Asked, Searcher
+from agentmem.replica.trace import Trace
 from agentmem.replica.view import View
-from agentmem.v1 import (
-    memory_pb2,
-    reader_pb2,
-)
+from agentmem.v1 import reader_pb2
 
-# When what a search found has been removed meanwhile, it is repeated without that.
-MAX_SEARCHES_AGAIN = 3
 MAX_WAITING_SEARCHES = 1024
 # For the index of a moment of the past; what takes longer is found ready by who asks again.
 MAX_PAST_WAIT_S = 60.0
@@ -58,6 +40,8 @@ MAX_PAST_WAIT_S = 60.0
 PAST_WAIT_SHARE = 0.9
 # Below the 64 MiB that a message may have, with room for the failures of the others.
 MAX_BATCH_ANSWER_BYTES = 48 * 1024 * 1024
+# Of a batch, light searches go on for so long before other calls have their turn.
+MAX_HOLD_S = 0.002
 
 
 class ReplicaReader(StoreReader):
@@ -85,7 +69,8 @@ class ReplicaReader(StoreReader):
         self._searches = BoundedThreads(
             "searches", threads=search_threads, max_calls=search_threads + MAX_WAITING_SEARCHES
         )
-        self._embedders = embedders
+        self._search_threads = search_threads
+        self._searcher = Searcher(store, embedders, view)
         self._view = view
         self._consistent_reads = consistent_reads
         self._store_part = store_part
@@ -130,31 +115,39 @@ class ReplicaReader(StoreReader):
         response.breakdown.CopyFrom(breakdown(view, namespace))
         response.indexes.CopyFrom(index_stats(view, namespace, self._index_folder))
 
-    async def SearchMemories(
+    async def SearchMemories(  # type: ignore[override]
         self, request: reader_pb2.SearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> reader_pb2.SearchMemoriesResponse:
+    ) -> bytes:
+        """A SearchMemoriesResponse, serialized."""
         self.check_serving()
-        query, given = query_of(request)
+        asked = Asked.by(request)
         moment = moment_of(request.as_of, now_us())
         demand = demand_of(request.consistency)
         if demand is not None:
             wait_s = allowed_wait_s(context, MAX_STALE_WAIT_S)
             await self._consistent_reads.reach(self._view_part, demand, wait_s)
-        search_in = partial(self._search, request, query, given, ObservedSearch(current_call()))
-        if moment.is_now:
-            return await self._searches.run(search_in)
-        await self._reach_moment(request.as_of, context)
+        if not moment.is_now:
+            return await self._search_past(asked, moment, context)
+        if self._searcher.is_light(asked):
+            return self._searcher.answer(asked)
+        return await self._searches.run(self._searcher.answer, asked)
+
+    async def _search_past(
+        self, asked: Asked, moment: Moment, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> bytes:
+        query = asked.query
+        await self._reach_moment(asked.request.as_of, context)
         needs_text = bool(query.text) and query.mode != "semantic"
         trace = Trace()
         has_moved = False
         for _ in range(MAX_SEARCHES_AGAIN):
             past = await self._past_view(
-                request.namespace, moment, context, trace, needs_text=needs_text, has_moved=has_moved
+                query.namespace, moment, context, trace, needs_text=needs_text, has_moved=has_moved
             )
             if past is None:
                 continue
             try:
-                return await self._searches.run(search_in, past, trace.steps)
+                return await self._searches.run(self._searcher.answer, asked, past, trace.steps)
             except PastMovedError:
                 has_moved = True  # it is built anew, or refused
         raise Unavailable(
@@ -224,143 +217,79 @@ class ReplicaReader(StoreReader):
             step.memories = sum(len(each.live) for each in found.view.namespaces.values())
             return found
 
-    async def BatchSearchMemories(
+    async def BatchSearchMemories(  # type: ignore[override]
         self, request: reader_pb2.BatchSearchMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> reader_pb2.BatchSearchMemoriesResponse:
+    ) -> bytes:
+        """A BatchSearchMemoriesResponse, serialized."""
         self.check_serving()
         check_batch(len(request.requests), "requests")
-        size_bytes = 0
-
-        async def result_of(each: reader_pb2.SearchMemoriesRequest) -> reader_pb2.BatchSearchResult:
-            nonlocal size_bytes
+        batch = _Batch(len(request.requests))
+        light: list[tuple[int, Asked]] = []
+        heavy: list[tuple[int, Asked]] = []
+        others: list[Awaitable[None]] = []
+        for place, each in enumerate(request.requests):
+            if each.HasField("consistency") or each.HasField("as_of"):
+                others.append(batch.settle(place, self.SearchMemories(each, context)))
+                continue
             try:
-                response = await self.SearchMemories(each, context)
-                # As they come, so that what does not fit is not kept either.
-                if size_bytes + response.ByteSize() > MAX_BATCH_ANSWER_BYTES:
-                    raise ResourceExhausted(
-                        "ANSWER_TOO_LARGE",
-                        f"the answers are larger than {MAX_BATCH_ANSWER_BYTES} bytes in all: search alone",
-                        field="requests",
-                    )
-                size_bytes += response.ByteSize()
-                return reader_pb2.BatchSearchResult(response=response)
+                asked = Asked.by(each)
             except Exception as error:
-                failure = answerable(error, "BatchSearchMemories").to_failure()
-                return reader_pb2.BatchSearchResult(failure=failure)
+                batch.put(place, error)
+                continue
+            (light if self._searcher.is_light(asked) else heavy).append((place, asked))
+        # As many as there are threads, and each thread some of them.
+        shares = [share for at in range(self._search_threads) if (share := heavy[at :: self._search_threads])]
+        others += [self._answer_heavy(share, batch) for share in shares]
+        await asyncio.gather(self._answer_light(light, batch), *others)
+        return b"".join(batch.outcomes)
 
-        results = await asyncio.gather(*(result_of(each) for each in request.requests))
-        return reader_pb2.BatchSearchMemoriesResponse(results=results)
+    async def _answer_heavy(self, heavy: Sequence[tuple[int, Asked]], batch: _Batch) -> None:
+        works = [partial(self._searcher.answer, asked) for _, asked in heavy]
+        try:
+            outcomes: Sequence[bytes | Exception] = await self._searches.run_each(works)
+        except ResourceExhausted as error:
+            outcomes = [error] * len(heavy)
+        for (place, _), outcome in zip(heavy, outcomes, strict=True):
+            batch.put(place, outcome)
 
-    def _search(
-        self,
-        request: reader_pb2.SearchMemoriesRequest,
-        query: SearchQuery,
-        given: FloatVector | None,
-        observed: ObservedSearch,
-        past: PastView | None = None,
-        steps: Sequence[Step] = (),
-    ) -> reader_pb2.SearchMemoriesResponse:
-        """Raises PastMovedError when the store no longer has what a view of the past shows.
-
-        Args:
-            steps: what was done before.
-        """
-        observed.began()
-        view, at_us = (self._view(), now_us()) if past is None else (past.view, past.time_us)
-        response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
-        namespace = view.namespaces.get(request.namespace)
-        if namespace is None:
-            if request.explain:
-                response.explanation.CopyFrom(explanation_of(Trace([*steps]), ""))
-            return response
-        state = namespace.state
-        has_question = query.mode not in WORD_MODES and (query.text or given is not None)
-        with observed.embedding():
-            vector = self._query_vector(state, query.mode, query.text, given) if has_question else None
-        query = replace(query, vector=vector, now_us=at_us)
-        trace = Trace([*steps])
-        for _ in range(MAX_SEARCHES_AGAIN):
-            trace = Trace([*steps])
-            hits = search(view, query, trace)
-            response = reader_pb2.SearchMemoriesResponse(applied_revision=view.revision, epoch=view.epoch)
-            with trace.step("read") as step:
-                gone = self._fill(response, hits, request, query, is_past=past is not None)
-                step.memories = len(response.hits)
-            if not gone:
-                break
-            if past is not None:
-                raise PastMovedError
-            # They were deleted, and removed, since the view was made. The newest view may know.
-            view = self._view()
-            query = replace(query, excluded=query.excluded | gone)
-        observed.ended(request, trace)
-        if request.explain:
-            model = "" if vector is None or given is not None else state.model
-            response.explanation.CopyFrom(explanation_of(trace, model))
-        return response
-
-    def _fill(
-        self,
-        response: reader_pb2.SearchMemoriesResponse,
-        hits: Sequence[ScoredOrdinal],
-        request: reader_pb2.SearchMemoriesRequest,
-        query: SearchQuery,
-        *,
-        is_past: bool,
-    ) -> OrdinalSet:
-        """Adds the hits' memories to the response; returns the ordinals that the store has no more.
-
-        A version that was replaced, and removed by retention, since the view was made is shown as what
-        replaced it, when that matches the filter too.
-        """
-        gone = OrdinalSet()
-        size_bytes = 0
-        with self._store.read() as transaction:
-            found = {hit.ordinal: (hit.ordinal, transaction.record(hit.ordinal)) for hit in hits}
-            removed = [ordinal for ordinal, (_, record) in found.items() if record is None]
-            if removed and not is_past:
-                for ordinal, newest in replacements(transaction, removed).items():
-                    record = transaction.record(newest)
-                    if record is not None and _matches(query, record.memory):
-                        found[ordinal] = newest, record
-            for hit in hits:
-                ordinal, record = found[hit.ordinal]
-                if record is None:
-                    gone.add(ordinal)
-                    continue
-                if request.include_embedding:
-                    add_embedding(transaction, ordinal, record.memory)
-                size_bytes = checked_size(size_bytes, record.memory.ByteSize(), "top_k")
-                added = response.hits.add(score=hit.score, memory=record.memory)
-                if request.explain:
-                    added.signals.CopyFrom(signals_of(hit))
-        return gone
-
-    def _query_vector(
-        self, space: NamespaceState, mode: Mode, text: str, given: FloatVector | None
-    ) -> FloatVector | None:
-        """The question as a vector of the namespace's space; None when the namespace has no vectors."""
-        if not space.dimension:
-            return None
-        if given is not None:
-            if len(given) != space.dimension:
-                raise InvalidArgument(
-                    "DIMENSION_MISMATCH",
-                    f"embedding has {len(given)} dimensions; the namespace has {space.dimension}",
-                    field="embedding",
-                    dimension=str(space.dimension),
-                )
-            return given
-        name = self._embedders.name_of(space.model)
-        if not name:
-            raise self._embedders.required(space, "send one, or search with mode TEXT")
-        (vector,) = self._embedders.named(name).embed([text])
-        if vector is not None and len(vector) != space.dimension:
-            raise self._embedders.required(space, "send one, or search with mode TEXT")
-        if vector is None and mode == "semantic":
-            raise invalid_field("text", "has no words that the embedder knows")
-        return vector
+    async def _answer_light(self, light: Sequence[tuple[int, Asked]], batch: _Batch) -> None:
+        began_s = time.perf_counter()
+        for place, asked in light:
+            try:
+                batch.put(place, self._searcher.answer(asked))
+            except Exception as error:
+                batch.put(place, error)
+            if time.perf_counter() - began_s > MAX_HOLD_S:
+                await asyncio.sleep(0)  # lets the other calls have a turn
+                began_s = time.perf_counter()
 
 
-def _matches(query: SearchQuery, memory: memory_pb2.Memory) -> bool:
-    return not is_expired(memory, query.now_us) and (query.filter is None or query.filter.matches(memory))
+class _Batch:
+    """The outcomes of the searches of a batch, each as a field of the answer to all."""
+
+    def __init__(self, count: int) -> None:
+        self.outcomes = [b""] * count
+        self._size_bytes = 0
+
+    async def settle(self, place: int, answering: Awaitable[bytes]) -> None:
+        """Waits for the answer to one of them."""
+        try:
+            self.put(place, await answering)
+        except Exception as error:
+            self.put(place, error)
+
+    def put(self, place: int, outcome: bytes | Exception) -> None:
+        """The answer to one of them, unless it is too large beside the others, or why there is none."""
+        # As they come, so that what does not fit is not kept either.
+        if isinstance(outcome, bytes) and self._size_bytes + len(outcome) > MAX_BATCH_ANSWER_BYTES:
+            outcome = ResourceExhausted(
+                "ANSWER_TOO_LARGE",
+                f"the answers are larger than {MAX_BATCH_ANSWER_BYTES} bytes in all: search alone",
+                field="requests",
+            )
+        if isinstance(outcome, Exception):
+            failure = answerable(outcome, "BatchSearchMemories").to_failure()
+            self.outcomes[place] = outcome_bytes(failure)
+            return
+        self._size_bytes += len(outcome)
+        self.outcomes[place] = outcome_bytes(outcome)

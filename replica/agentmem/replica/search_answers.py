@@ -1,0 +1,47 @@
+"""Answers to searches, serialized: memories go into them as the store has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agentmem.core import wire
+from agentmem.replica.view import View
+from agentmem.v1 import failure_pb2, reader_pb2
+
+_HIT, _ANSWER, _RESULT = (
+    reader_pb2.SearchHit,
+    reader_pb2.SearchMemoriesResponse,
+    reader_pb2.BatchSearchResult,
+)
+_MEMORY, _SCORE, _SIGNALS = _HIT.MEMORY_FIELD_NUMBER, _HIT.SCORE_FIELD_NUMBER, _HIT.SIGNALS_FIELD_NUMBER
+_HITS, _EXPLANATION = _ANSWER.HITS_FIELD_NUMBER, _ANSWER.EXPLANATION_FIELD_NUMBER
+_APPLIED_REVISION, _EPOCH = _ANSWER.APPLIED_REVISION_FIELD_NUMBER, _ANSWER.EPOCH_FIELD_NUMBER
+_RESPONSE, _FAILURE = _RESULT.RESPONSE_FIELD_NUMBER, _RESULT.FAILURE_FIELD_NUMBER
+_RESULTS = reader_pb2.BatchSearchMemoriesResponse.RESULTS_FIELD_NUMBER
+
+
+def hit_bytes(memory: bytes, score: float, signals: reader_pb2.SearchSignals | None) -> bytes:
+    """A hit, as a field of its answer."""
+    explained = b"" if signals is None else wire.delimited(_SIGNALS, signals.SerializeToString())
+    scored = wire.double(_SCORE, score) + explained
+    before = wire.head(_MEMORY, len(memory))
+    size_bytes = len(before) + len(memory) + len(scored)
+    return b"".join((wire.head(_HITS, size_bytes), before, memory, scored))
+
+
+def answer_bytes(
+    hits: Iterable[bytes], view: View, explanation: reader_pb2.SearchExplanation | None
+) -> bytes:
+    """A SearchMemoriesResponse of what ``hit_bytes`` made, from this view."""
+    explained = b"" if explanation is None else wire.delimited(_EXPLANATION, explanation.SerializeToString())
+    shown = wire.number(_APPLIED_REVISION, view.revision) + wire.number(_EPOCH, view.epoch)
+    return b"".join((*hits, shown, explained))
+
+
+def outcome_bytes(outcome: bytes | failure_pb2.Failure) -> bytes:
+    """The answer to one search of a batch, or why there is none, as a field of the answer to all."""
+    if isinstance(outcome, bytes):
+        result = wire.delimited(_RESPONSE, outcome)
+    else:
+        result = wire.delimited(_FAILURE, outcome.SerializeToString())
+    return wire.delimited(_RESULTS, result)

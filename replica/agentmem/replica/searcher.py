@@ -1,0 +1,182 @@
+"""Carrying out a search: the question's vector, the view, the memories of the hits, the answer's bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from agentmem.core.call_metrics import current_call
+from agentmem.core.embedders import Embedders
+from agentmem.core.errors import InvalidArgument, invalid_field
+from agentmem.core.history import is_expired
+from agentmem.core.layout import NamespaceState
+from agentmem.core.memory_bytes import memory_bytes
+from agentmem.core.reading import checked_size
+from agentmem.core.records import FloatVector
+from agentmem.core.store import ReadTransaction, Store
+from agentmem.core.times import now_us
+from agentmem.replica.observed_search import ObservedSearch
+from agentmem.replica.ordinals import OrdinalSet
+from agentmem.replica.past_namespace import PastMovedError
+from agentmem.replica.past_views import PastView
+from agentmem.replica.replacements import replacements
+from agentmem.replica.search import WORD_MODES, Mode, ScoredOrdinal, SearchQuery, search
+from agentmem.replica.search_answers import answer_bytes, hit_bytes
+from agentmem.replica.search_requests import explanation_of, query_of, signals_of
+from agentmem.replica.selectivity import at_most
+from agentmem.replica.trace import Step, Trace
+from agentmem.replica.view import View
+from agentmem.v1 import reader_pb2
+
+# When what a search found has been removed meanwhile, it is repeated without that.
+MAX_SEARCHES_AGAIN = 3
+# A search by a given vector among so many takes less than a millisecond, which the event loop can spare; to
+# hand it to a thread costs a tenth of that.
+MAX_LIGHT_MEMORIES = 4_096
+MAX_LIGHT_HITS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A search request, checked.
+
+    Attributes:
+        query: without vector and time.
+        given: the embedding that came with it.
+    """
+
+    request: reader_pb2.SearchMemoriesRequest
+    query: SearchQuery
+    given: FloatVector | None
+    observed: ObservedSearch
+
+    @classmethod
+    def by(cls, request: reader_pb2.SearchMemoriesRequest) -> Asked:
+        """Raises InvalidArgument, naming the field."""
+        query, given = query_of(request)
+        return cls(request, query, given, ObservedSearch(current_call()))
+
+
+class Searcher:
+    """Searches the newest view, or one of the past. Any thread may call it."""
+
+    def __init__(self, store: Store, embedders: Embedders, view: Callable[[], View]) -> None:
+        self._store = store
+        self._embedders = embedders
+        self._view = view
+
+    def is_light(self, asked: Asked) -> bool:
+        """Whether the search surely takes no longer than the event loop may be held up."""
+        query = asked.query
+        if query.mode != "semantic" or asked.given is None or query.top_k > MAX_LIGHT_HITS:
+            return False
+        namespace = self._view().namespaces.get(query.namespace)
+        return namespace is None or at_most(namespace, query.filter) <= MAX_LIGHT_MEMORIES
+
+    def answer(self, asked: Asked, past: PastView | None = None, steps: Sequence[Step] = ()) -> bytes:
+        """A SearchMemoriesResponse, serialized.
+
+        Args:
+            steps: what was done before.
+
+        Raises:
+            PastMovedError: the store no longer has what a view of the past shows.
+        """
+        request, query, given, observed = asked.request, asked.query, asked.given, asked.observed
+        observed.began()
+        view, at_us = (self._view(), now_us()) if past is None else (past.view, past.time_us)
+        namespace = view.namespaces.get(query.namespace)
+        if namespace is None:
+            explanation = explanation_of(Trace([*steps]), "") if query.explain else None
+            return answer_bytes((), view, explanation)
+        vector = None
+        if query.mode not in WORD_MODES and (query.text or given is not None):
+            with observed.embedding():
+                vector = self._query_vector(namespace.state, query.mode, query.text, given)
+        query = replace(query, vector=vector, now_us=at_us)
+        model = "" if vector is None or given is not None else namespace.state.model
+        for _ in range(MAX_SEARCHES_AGAIN):
+            shown, trace = view, Trace([*steps])
+            hits = search(view, query, trace)
+            with trace.step("read") as step:
+                found, gone = self._read(hits, query, is_past=past is not None, request=request)
+                step.memories = len(found)
+            if not gone:
+                break
+            if past is not None:
+                raise PastMovedError
+            # They were deleted, and removed, since the view was made. The newest view may know.
+            view = self._view()
+            query = replace(query, excluded=query.excluded | gone)
+        observed.ended(request, trace)
+        return answer_bytes(found, shown, explanation_of(trace, model) if query.explain else None)
+
+    def _read(
+        self,
+        hits: Sequence[ScoredOrdinal],
+        query: SearchQuery,
+        *,
+        is_past: bool,
+        request: reader_pb2.SearchMemoriesRequest,
+    ) -> tuple[list[bytes], OrdinalSet]:
+        """The hits with their memories, and the ordinals that the store has no more.
+
+        A version that was replaced, and removed by retention, since the view was made is shown as what
+        replaced it, when that matches the filter too.
+        """
+        found: list[bytes] = []
+        gone = OrdinalSet()
+        size_bytes, include_embedding = 0, request.include_embedding
+        with self._store.read() as transaction:
+            space = transaction.namespace(query.namespace)
+            read: dict[int, bytes] = {}
+            removed: list[int] = []
+            for hit in hits:
+                memory = memory_bytes(transaction, space, hit.ordinal, include_embedding=include_embedding)
+                if memory is None:
+                    removed.append(hit.ordinal)
+                else:
+                    read[hit.ordinal] = memory
+            if removed and not is_past:
+                for ordinal, newest in replacements(transaction, removed).items():
+                    memory = memory_bytes(transaction, space, newest, include_embedding=include_embedding)
+                    if memory is not None and _matches(query, transaction, newest):
+                        read[ordinal] = memory
+        for hit in hits:
+            memory = read.get(hit.ordinal)
+            if memory is None:
+                gone.add(hit.ordinal)
+                continue
+            size_bytes = checked_size(size_bytes, len(memory), "top_k")
+            found.append(hit_bytes(memory, hit.score, signals_of(hit) if query.explain else None))
+        return found, gone
+
+    def _query_vector(
+        self, space: NamespaceState, mode: Mode, text: str, given: FloatVector | None
+    ) -> FloatVector | None:
+        """The question as a vector of the namespace's space; None when the namespace has no vectors."""
+        if not space.dimension:
+            return None
+        if given is not None:
+            if len(given) != space.dimension:
+                raise InvalidArgument(
+                    "DIMENSION_MISMATCH",
+                    f"embedding has {len(given)} dimensions; the namespace has {space.dimension}",
+                    field="embedding",
+                    dimension=str(space.dimension),
+                )
+            return given
+        name = self._embedders.name_of(space.model)
+        if not name:
+            raise self._embedders.required(space, "send one, or search with mode TEXT")
+        (vector,) = self._embedders.named(name).embed([text])
+        if vector is not None and len(vector) != space.dimension:
+            raise self._embedders.required(space, "send one, or search with mode TEXT")
+        if vector is None and mode == "semantic":
+            raise invalid_field("text", "has no words that the embedder knows")
+        return vector
+
+
+def _matches(query: SearchQuery, transaction: ReadTransaction, ordinal: int) -> bool:
+    memory = transaction.named_record(ordinal).memory
+    return not is_expired(memory, query.now_us) and (query.filter is None or query.filter.matches(memory))
