@@ -279,7 +279,7 @@ def _added_from_proto(message: writer_pb2.AddedMemory) -> AddedMemory:
 def updated_memory_from_proto(message: writer_pb2.UpdateMemoryResponse) -> UpdatedMemory:
     """The answer to an update."""
     return UpdatedMemory(
-        **vars(models.memory_from_proto(message.memory)),
+        **models.memory_from_proto(message.memory).__getstate__(),
         revision=message.revision,
         epoch=message.epoch,
         acknowledged=acknowledged_from_proto(message),
@@ -338,7 +338,10 @@ def page_from_proto(message: reader_pb2.ListMemoriesResponse) -> Page:
 
 def search_result_from_proto(message: reader_pb2.SearchMemoriesResponse) -> SearchResult:
     """The answer to a search."""
-    hits = tuple(
+    if not message.HasField("explanation"):
+        hits = tuple([Hit(models.memory_from_proto(hit.memory), hit.score) for hit in message.hits])
+        return SearchResult(hits, message.applied_revision, message.epoch)
+    explained = tuple(
         Hit(
             models.memory_from_proto(hit.memory),
             hit.score,
@@ -346,7 +349,5 @@ def search_result_from_proto(message: reader_pb2.SearchMemoriesResponse) -> Sear
         )
         for hit in message.hits
     )
-    explanation = (
-        searching.explanation_from_proto(message.explanation) if message.HasField("explanation") else None
-    )
-    return SearchResult(hits, message.applied_revision, message.epoch, explanation)
+    explanation = searching.explanation_from_proto(message.explanation)
+    return SearchResult(explained, message.applied_revision, message.epoch, explanation)

@@ -83,6 +83,9 @@ class AsyncConnection:
     def _endpoints(self) -> tuple[str, ...]:
         return self._link.endpoints
 
+    # Whether calls build on each other: those of a session do.
+    _has_floor = False
+
     async def _admit(self, deadline_s: float) -> None:
         """Comes before each call, until ``deadline_s`` of time.monotonic. A session looks where it is."""
 
@@ -107,6 +110,8 @@ class AsyncConnection:
     ) -> Consistency:
         """The consistency of one read: what the caller or the client asks for, and what a session needs."""
         given = self._link.consistency if consistency is None else consistencies.checked(consistency)
+        if not self._has_floor:
+            return given
         await self._admit(deadline_s)
         floor = await self._floor(namespace, deadline_s)
         return given if floor == NOWHERE else given & Consistency(at_least=floor)
@@ -140,6 +145,8 @@ class AsyncConnection:
     async def _require(self, request: Any, consistency: Consistency | None, deadline_s: float) -> Consistency:
         """Sets the consistency of a request, and returns it."""
         wanted = await self._wanted(request.namespace, consistency, deadline_s)
+        if wanted is EVENTUAL:
+            return wanted
         message = consistencies.to_proto(wanted)
         if message is not None:
             request.consistency.CopyFrom(message)

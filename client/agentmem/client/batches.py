@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -70,12 +70,10 @@ def get_entry(
         at_least.epoch,
         _patience(timeout_s),
     )
-    entry = Entry[reader_pb2.GetMemoriesRequest, GetResult](
-        request, lane, len(request.ids), timeout_s, begun_at_s, wanted
-    )
+    ids = request.ids
     # What the server refuses in one request would not show among the ids of others.
-    entry.is_apart = not 0 < len(set(request.ids)) == len(request.ids)
-    return entry
+    is_apart = len(ids) != 1 and not 0 < len(set(ids)) == len(ids)
+    return Entry(request, lane, len(ids), timeout_s, begun_at_s, wanted, is_apart=is_apart)
 
 
 def search_entry(
@@ -103,6 +101,17 @@ def add_entry(
 def _patience(timeout_s: float) -> int:
     """Calls with about the same time travel together: a node that hangs may take half of a batch's time."""
     return math.frexp(timeout_s)[1]
+
+
+def _furthest(entries: Sequence[Entry[Any, Any]]) -> Consistency:
+    """What is new enough for all."""
+    furthest = last = entries[0].consistency
+    for entry in entries:
+        # Mostly it is the same object, that of the client.
+        if entry.consistency is not last:
+            last = entry.consistency
+            furthest &= last
+    return furthest
 
 
 def _own(error: Error) -> Error:
@@ -140,25 +149,22 @@ class _Gets(_Reads[reader_pb2.GetMemoriesRequest, GetResult]):
         request = reader_pb2.GetMemoriesRequest()
         request.CopyFrom(entries[0].request)
         request.ids[:] = dict.fromkeys(id for entry in entries for id in entry.request.ids)
-        wanted = entries[0].consistency
-        for entry in entries[1:]:
-            wanted &= entry.consistency
+        wanted = _furthest(entries)
         if wanted.at_least.revision:
             request.consistency.min_revision = wanted.at_least.revision
         begun_at_s = time.monotonic()
         response = await self._read(request, wanted, max(0.0, deadline_s - begun_at_s), begun_at_s)
         found = {memory.id: memory for memory in response.memories}
-        return [
-            _outcome(
-                lambda ids=entry.request.ids: GetResult(  # type: ignore[misc]
-                    models.memories_from_proto(found[id] for id in ids if id in found),
-                    tuple(id for id in ids if id not in found),
-                    response.applied_revision,
-                    response.epoch,
-                )
-            )
-            for entry in entries
-        ]
+        revision, epoch = response.applied_revision, response.epoch
+
+        def outcome(ids: Sequence[str]) -> GetResult | AgentMemError:
+            try:
+                memories = models.memories_from_proto([found[id] for id in ids if id in found])
+            except AgentMemError as error:
+                return error
+            return GetResult(memories, tuple([id for id in ids if id not in found]), revision, epoch)
+
+        return [outcome(entry.request.ids) for entry in entries]
 
     async def _read(
         self,
@@ -196,9 +202,7 @@ class _Searches(_Reads[reader_pb2.SearchMemoriesRequest, SearchResult]):
     async def together(
         self, entries: Sequence[Entry[reader_pb2.SearchMemoriesRequest, SearchResult]], deadline_s: float
     ) -> Sequence[SearchResult | AgentMemError | Again]:
-        furthest = entries[0].consistency
-        for entry in entries[1:]:
-            furthest &= entry.consistency
+        furthest = _furthest(entries)
         begun_at_s = time.monotonic()
         try:
             response = await self._router.read(

@@ -10,6 +10,7 @@ Each caller keeps its own deadline and its own outcome. One that gives up takes 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Hashable, Sequence
@@ -62,11 +63,11 @@ class Entry(Generic[Request, Result]):
     is_apart: bool = False
     flight: _Flight | None = None
     outcome: asyncio.Future[Result | Again] | None = None
+    # Of time.monotonic.
+    deadline_s: float = field(init=False)
 
-    @property
-    def deadline_s(self) -> float:
-        """Of time.monotonic."""
-        return self.begun_at_s + self.timeout_s
+    def __post_init__(self) -> None:
+        self.deadline_s = self.begun_at_s + self.timeout_s
 
 
 class Again(Enum):
@@ -148,6 +149,10 @@ class Coalescer(Generic[Request, Result]):
         self._is_enabled = is_enabled
         self._least_requests = least_requests
         self._lanes: dict[Hashable, _Lane[Request, Result]] = {}
+        # Those who wait, as many as there are callers; one timer watches over all their deadlines.
+        self._waiting: dict[Entry[Request, Result], None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = math.inf
 
     async def call(self, entry: Entry[Request, Result]) -> Result:
         """Sends a call, alone or with others, and returns its own outcome."""
@@ -191,16 +196,13 @@ class Coalescer(Generic[Request, Result]):
         entry.outcome = outcome
         if not lane.has_leader:
             self._send_gathered(lane)
+        self._waiting[entry] = None
+        if entry.deadline_s < self._timer_at_s:
+            self._watch_deadlines()
         try:
-            await asyncio.wait({outcome}, timeout=max(0.0, entry.deadline_s - time.monotonic()))
-            if not outcome.done():
-                if entry.flight is None:
-                    raise _never_sent(entry.timeout_s)
-                if entry.deadline_s < entry.flight.deadline_s:
-                    raise self._kind.overdue(entry)
-            # The last deadline is that of the batch, which ends with an error that says more.
             return await outcome
         finally:
+            del self._waiting[entry]
             outcome.cancel()
             flight = entry.flight
             if flight is None:
@@ -209,6 +211,26 @@ class Coalescer(Generic[Request, Result]):
                 flight.waiting -= 1
                 if not flight.waiting and flight.task is not None:
                     flight.task.cancel()
+
+    def _watch_deadlines(self) -> None:
+        """Ends the wait of those whose time is over, and sets the timer for the next of them."""
+        now_s = time.monotonic()
+        next_s = math.inf
+        for entry in self._waiting:
+            if entry.deadline_s > now_s:
+                next_s = min(next_s, entry.deadline_s)
+            elif entry.flight is None:
+                _settle(entry, _never_sent(entry.timeout_s))
+            elif entry.deadline_s < entry.flight.deadline_s:
+                _settle(entry, self._kind.overdue(entry))
+            # The last deadline is that of the batch, which ends with an error that says more.
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at_s = next_s
+        if next_s < math.inf:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, next_s - now_s), self._watch_deadlines)
 
     def _send_gathered(self, lane: _Lane[Request, Result]) -> None:
         """Sends what has gathered, as far as something may be sent now."""

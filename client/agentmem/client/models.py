@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from agentmem.client import values
 from agentmem.client.errors import ServerError, invalid_field
@@ -124,6 +124,28 @@ class Memory:
     version: int
     expire_time: datetime | None = None
 
+    # What a server sent is decoded when something of it is asked for: an answer may have a thousand memories,
+    # of which the caller looks at a few. Until then _SENT is all that the instance has.
+
+    if not TYPE_CHECKING:  # which would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            own = vars(self)
+            sent = own.get(_SENT)
+            if sent is not None:
+                own.update(_decoded(memory_pb2.Memory.FromString(sent)))
+                own.pop(_SENT, None)
+            if name not in own:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return own[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+# Else the default would be found where it has not been decoded yet.
+del Memory.expire_time
+_SENT = "_sent"
 
 _TYPE_TO_PROTO = {
     MemoryType.EPISODIC: memory_pb2.MEMORY_TYPE_EPISODIC,
@@ -212,29 +234,38 @@ def memory_type_from_proto(number: int) -> MemoryType:
 
 
 def memory_from_proto(message: memory_pb2.Memory) -> Memory:
-    """A memory that a server sent."""
-    kind = _TYPE_FROM_PROTO.get(message.type)
-    if kind is None:
+    """A memory that a server sent. Raises ServerError for one that this client does not understand."""
+    if message.type not in _TYPE_FROM_PROTO:
         raise ServerError(f"memory {message.id!r} has type {message.type}, which this client does not know")
-    return Memory(
-        id=message.id,
-        namespace=message.namespace,
-        content=message.content,
-        type=kind,
-        user_id=message.user_id,
-        agent_id=message.agent_id,
-        session_id=message.session_id,
-        importance=message.importance,
-        tags=tuple(message.tags),
-        metadata=values.to_metadata(message.metadata),
-        embedding=values.to_embedding(message.embedding),
-        embedding_model=message.embedding_model,
-        event_time=values.to_datetime(message.event_time),
-        create_time=values.to_datetime(message.create_time),
-        update_time=values.to_datetime(message.update_time),
-        version=message.version,
-        expire_time=values.to_datetime(message.expire_time) if message.HasField("expire_time") else None,
-    )
+    if message.embedding or message.metadata:
+        values.check_decodable(message)
+    memory = object.__new__(Memory)
+    # Not the message, which would keep all of the answer that it came in.
+    memory.__dict__[_SENT] = message.SerializeToString()
+    return memory
+
+
+def _decoded(message: memory_pb2.Memory) -> dict[str, Any]:
+    """The fields of a Memory."""
+    return {
+        "id": message.id,
+        "namespace": message.namespace,
+        "content": message.content,
+        "type": _TYPE_FROM_PROTO[message.type],
+        "user_id": message.user_id,
+        "agent_id": message.agent_id,
+        "session_id": message.session_id,
+        "importance": message.importance,
+        "tags": tuple(message.tags),
+        "metadata": values.to_metadata(message.metadata),
+        "embedding": values.to_embedding(message.embedding),
+        "embedding_model": message.embedding_model,
+        "event_time": values.to_datetime(message.event_time),
+        "create_time": values.to_datetime(message.create_time),
+        "update_time": values.to_datetime(message.update_time),
+        "version": message.version,
+        "expire_time": values.to_datetime(message.expire_time) if message.HasField("expire_time") else None,
+    }
 
 
 def memories_from_proto(messages: Iterable[memory_pb2.Memory]) -> tuple[Memory, ...]:

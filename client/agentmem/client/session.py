@@ -60,6 +60,8 @@ class AsyncSession(AsyncWrites, AsyncReads, AsyncTransfers):
     nothing.
     """
 
+    _has_floor = True
+
     def __init__(self, link: Link, token: str | None = None) -> None:
         super().__init__(link)
         self._cluster_id, self._position = _NO_CLUSTER, NOWHERE

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -23,6 +25,7 @@ MetadataInput: TypeAlias = Scalar | Sequence[Scalar]
 Choice = TypeVar("Choice", bound=StrEnum)
 
 # Numbers travel as doubles, which hold every integer up to here.
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_EXACT_INTEGER = 2**53
 
 
@@ -101,8 +104,9 @@ def timestamp(field: str, value: object) -> Timestamp:
 
 def to_datetime(message: Timestamp) -> datetime:
     """An aware datetime in UTC; a NanosecondDatetime when it is not of whole microseconds."""
-    moment = message.ToDatetime(tzinfo=UTC)
-    beyond = message.nanos % 1000
+    microseconds, beyond = divmod(message.nanos, 1000)
+    # As its own ToDatetime, without checks that the server has made.
+    moment = _EPOCH + timedelta(0, message.seconds, microseconds)
     return NanosecondDatetime.of(moment, beyond) if beyond else moment
 
 
@@ -132,6 +136,13 @@ def embedding(field: str, value: object) -> bytes:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise invalid_field(field, f"must be a sequence of numbers, not {kind(value)}")
     numbers = tuple(value)
+    try:
+        # Most are good, which their sum shows: it is finite when they are.
+        quick = array("f", numbers)
+        if quick and math.isfinite(sum(quick)) and sys.byteorder == "little":
+            return quick.tobytes()
+    except (TypeError, OverflowError):
+        pass  # the checks below say what is wrong
     if not numbers:
         raise invalid_field(field, "must not be empty")
     try:
@@ -153,6 +164,12 @@ def to_embedding(packed: bytes) -> tuple[float, ...] | None:
             f"the server sent an embedding of {len(packed)} bytes, which are not float32 values"
         )
     return struct.unpack(f"<{len(packed) // 4}f", packed)
+
+
+def check_decodable(message: memory_pb2.Memory) -> None:
+    """Raises ServerError when the embedding or the metadata of a memory mean nothing to this client."""
+    to_embedding(message.embedding)
+    to_metadata(message.metadata)
 
 
 def metadata(field: str, value: object) -> dict[str, memory_pb2.MetadataValue]:
