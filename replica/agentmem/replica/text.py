@@ -3,8 +3,11 @@
 One index on disk holds all namespaces of a replica. Its fields:
 
     ordinal   u64, indexed and fast
-    body      tokens with their frequencies, made here and not by tantivy: stems, CJK characters and bigrams
+    body      tokens with their frequencies: stems, CJK characters and bigrams
     words     tokens with their positions: words as they are written, CJK characters
+
+Tokens are made here and handed over in one text, which tantivy parts at the spaces, in a thread of its own:
+token by token it would take them thirty times as long, and hold the interpreter's lock.
 
 A token is ``<namespace number>|<word>``, so a search cannot leave its namespace and the document frequency
 of a word is that within the namespace. tantivy counts documents over all namespaces, though; ``Sought``
@@ -18,8 +21,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +49,8 @@ from agentmem.replica.text_files import check_files
 from agentmem.replica.vocabulary import Vocabularies
 
 WRITER_HEAP_BYTES = 32_000_000
+# Most of what is said is said in as many words.
+MAX_REMEMBERED_STEMS = 32_768
 MIN_FETCH_HITS = 64
 # Words like one of the question: this many of the nearest, and more when they leave the hits too few.
 MAX_NEAR_WORDS = 64
@@ -53,6 +59,10 @@ MORE_NEAR_WORDS = 8
 MAX_WORD_HITS = 6000
 # As alternatives of a query ordinals take 0.2 ms per 100; as a set 0.9 ms per 100, but 4 ms per 3,000.
 MAX_ALTERNATIVE_ORDINALS = 1000
+
+_TOKENIZER = "between spaces"
+# Takes a position, and is not indexed.
+_GAP = "-"
 
 _logger = logging.getLogger(__name__)
 
@@ -74,8 +84,8 @@ NO_HITS = TextHits(np.empty(0, dtype=np.uint64), np.empty(0))
 def _schema() -> tantivy.Schema:
     builder = tantivy.SchemaBuilder()
     builder.add_unsigned_field("ordinal", indexed=True, fast=True)
-    builder.add_text_field("body", tokenizer_name="raw", index_option="freq")
-    builder.add_text_field("words", tokenizer_name="raw", index_option="position")
+    builder.add_text_field("body", tokenizer_name=_TOKENIZER, index_option="freq")
+    builder.add_text_field("words", tokenizer_name=_TOKENIZER, index_option="position")
     return builder.build()
 
 
@@ -88,8 +98,8 @@ def _folding() -> tantivy.TextAnalyzerBuilder:
     )
 
 
-def _stemming(stop_words: tuple[str, ...]) -> tantivy.TextAnalyzer:
-    builder = _folding().filter(tantivy.Filter.remove_long(MAX_TOKEN_BYTES))
+def _stemming(words: tantivy.TextAnalyzerBuilder, stop_words: tuple[str, ...] = ()) -> tantivy.TextAnalyzer:
+    builder = words.filter(tantivy.Filter.remove_long(MAX_TOKEN_BYTES))
     if stop_words:
         builder = builder.filter(tantivy.Filter.custom_stopword(list(stop_words)))
     return builder.filter(tantivy.Filter.stemmer("english")).build()
@@ -97,16 +107,64 @@ def _stemming(stop_words: tuple[str, ...]) -> tantivy.TextAnalyzer:
 
 _SCHEMA = _schema()
 _AS_WRITTEN = _folding().build()
-_STEMS = _stemming(())
-_STEMS_THAT_MEAN = _stemming(tuple(sorted(STOP_WORDS)))
+_STEMS = _stemming(_folding())
+_STEM = _stemming(tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw()))
+_STEMS_THAT_MEAN = _stemming(_folding(), tuple(sorted(STOP_WORDS)))
+_BETWEEN_SPACES = (
+    tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
+    .filter(tantivy.Filter.custom_stopword([_GAP]))
+    .build()
+)
+
+
+@lru_cache(MAX_REMEMBERED_STEMS)
+def _stem(word: str) -> str:
+    """The stem of a word as it is written; empty when the word is too long to be indexed."""
+    return "".join(_STEM.analyze(word))
+
+
+@dataclass(frozen=True, slots=True)
+class _DocumentTokens:
+    """What a memory is found by.
+
+    Attributes:
+        body: English stems, CJK characters and bigrams.
+        words: as they are written, CJK characters; each at its position, empty where there is none.
+        vocabulary: the distinct words that are not CJK.
+    """
+
+    body: list[str]
+    words: list[str]
+    vocabulary: set[str]
+
+    @classmethod
+    def of(cls, content: str) -> _DocumentTokens:
+        body: list[str] = []
+        words: list[str] = []
+        vocabulary: set[str] = set()
+        for of_cjk, found in _words_in_order(content):
+            if of_cjk:
+                body += found
+                body += bigrams("".join(found))
+            elif found:
+                body += filter(None, map(_stem, found))
+                if len(max(found, key=len)) > MAX_TOKEN_BYTES // 4:
+                    found = [word if is_indexed(word) else "" for word in found]
+                vocabulary.update(found)
+            words += found or [""]
+        vocabulary.discard("")
+        return cls(body, words, vocabulary)
 
 
 def document_tokens(content: str) -> list[str]:
     """The tokens that a memory is found by: English stems, CJK characters and bigrams."""
-    tokens: list[str] = []
-    for of_cjk, run in runs(content):
-        tokens += [*run, *bigrams(run)] if of_cjk else _STEMS.analyze(run)
-    return tokens
+    return _DocumentTokens.of(content).body
+
+
+def _in_one_text(prefix: str, tokens: list[str]) -> str:
+    if "" in tokens:
+        return " ".join([prefix + token if token else _GAP for token in tokens])
+    return prefix + f" {prefix}".join(tokens) if tokens else ""
 
 
 def query_tokens(text: str) -> list[str]:
@@ -150,22 +208,25 @@ def phrase_tokens(text: str) -> list[tuple[int, str]]:
     Case, width and accents make no difference, nor do spaces and punctuation between words; but punctuation
     between two CJK characters, where a space would say nothing, takes a position.
     """
-    tokens: list[tuple[int, str]] = []
-    position = 0
+    words = [word for _, found in _words_in_order(text) for word in found or [""]]
+    return [(position, word) for position, word in enumerate(words) if word]
+
+
+def _words_in_order(text: str) -> Iterator[tuple[bool, list[str]]]:
+    """Whether they are CJK characters, and some words; none where a position is left out."""
     is_behind_cjk = is_apart = False
     for of_cjk, run in runs(text):
         if of_cjk:
-            position += is_behind_cjk and is_apart
-            words = list(run)
+            if is_behind_cjk and is_apart:
+                yield False, []
+            yield True, list(run)
+            is_behind_cjk = True
         else:
             words = _AS_WRITTEN.analyze(run)
             is_apart = not words and bool(run.strip(JOINERS))
-        for word in words:
-            tokens.append((position, word))
-            position += 1
-        if words:
-            is_behind_cjk = of_cjk
-    return tokens
+            if words:
+                yield False, words
+                is_behind_cjk = False
 
 
 def _query(sought: Sought) -> tantivy.Query:
@@ -431,6 +492,7 @@ class TextIndex:
         self.is_changed = False
         if folder is None:
             self._index = tantivy.Index(_SCHEMA)
+            self._index.register_tokenizer(_TOKENIZER, _BETWEEN_SPACES)
             self._writer = self._index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
             self.indexed = np.empty(0, dtype=np.uint64)
             return
@@ -451,19 +513,17 @@ class TextIndex:
     def _open(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._index = tantivy.Index(_SCHEMA, path=str(folder), reuse=True)
+        self._index.register_tokenizer(_TOKENIZER, _BETWEEN_SPACES)
         self._writer = self._index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
 
     def add(self, namespace_number: int, ordinal: int, content: str) -> None:
         """Adds a document; searchable after ``commit``."""
-        # No offsets are kept, and no positions in the body, so that all of them may be 0.
-        tokens = [tantivy.Token(f"{namespace_number}|{token}", 0, 0, 0) for token in document_tokens(content)]
-        written = [(position, word) for position, word in phrase_tokens(content) if is_indexed(word)]
-        words = [tantivy.Token(f"{namespace_number}|{word}", position, 0, 0) for position, word in written]
-        self._vocabularies.add(namespace_number, {word for _, word in written if not is_cjk(word)})
+        tokens, prefix = _DocumentTokens.of(content), f"{namespace_number}|"
+        self._vocabularies.add(namespace_number, tokens.vocabulary)
         document = tantivy.Document()
         document.add_unsigned("ordinal", ordinal)
-        document.add_pre_tokenized_text("body", tantivy.PreTokenizedString(text="", tokens=tokens))
-        document.add_pre_tokenized_text("words", tantivy.PreTokenizedString(text="", tokens=words))
+        document.add_text("body", _in_one_text(prefix, tokens.body))
+        document.add_text("words", _in_one_text(prefix, tokens.words))
         self._writer.add_document(document)
         self.is_changed = True
 
