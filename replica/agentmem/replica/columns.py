@@ -47,7 +47,8 @@ class Column:
         self._data = grown
 
     def append(self, row: Any) -> None:
-        self._reserve(self.count + 1)
+        if self.count == len(self._data):
+            self._reserve(self.count + 1)
         self._data[self.count] = row
         self.count += 1
 

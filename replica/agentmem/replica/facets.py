@@ -36,6 +36,7 @@ from agentmem.core.filters import (
     field_values,
     needs,
 )
+from agentmem.core.times import timestamp_us
 from agentmem.replica.columns import Column
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.ranges import MIN_ROWS, Ranges
@@ -48,6 +49,11 @@ CONTENT = "content"
 _POSTING_FIELDS = tuple(
     field for field, kind in FIELD_KINDS.items() if kind not in _COLUMN_DTYPES and field != CONTENT
 )
+_TEXT_FIELDS = tuple(
+    field for field in _POSTING_FIELDS if FIELD_KINDS[field] is Kind.TEXT and field != "type"
+)
+_NUMBER_FIELDS = tuple(field for field, kind in FIELD_KINDS.items() if kind is Kind.NUMBER)
+_TIME_FIELDS = tuple(field for field, kind in FIELD_KINDS.items() if kind is Kind.TIME)
 
 NO_SESSION = -1
 # In a column of times: the memory has none.
@@ -148,17 +154,20 @@ class Facets:
 
     def add(self, ordinal: int, memory: memory_pb2.Memory) -> None:
         """Adds a memory; its ordinal is larger than all before."""
-        for field in _POSTING_FIELDS:
-            for value in field_values(memory, field):
-                self._postings[field].add(value, ordinal)
+        # What ``field_values`` says, without the detour where most memories are alike: each write comes here.
+        for field in _TEXT_FIELDS:
+            if text := getattr(memory, field):
+                self._postings[field].add(text, ordinal)
+        self._add_values("type", memory, ordinal)
+        if memory.tags:
+            self._add_values("tags", memory, ordinal)
         for key in memory.metadata:
-            field = METADATA_PREFIX + key
-            for value in field_values(memory, field):
-                if field not in self._postings:
-                    self._postings[field] = _Postings()
-                self._postings[field].add(value, ordinal)
-        for field, column in self._columns.items():
-            column.append(next(field_values(memory, field), NO_TIME))
+            self._add_values(METADATA_PREFIX + key, memory, ordinal)
+        for field in _NUMBER_FIELDS:
+            self._columns[field].append(getattr(memory, field))
+        for field in _TIME_FIELDS:
+            time_us = timestamp_us(getattr(memory, field)) if memory.HasField(field) else NO_TIME
+            self._columns[field].append(time_us)
         self._any_expires = self._any_expires or memory.HasField("expire_time")
         code = self._session_code(memory.session_id)
         self._session_codes.append(code)
@@ -168,6 +177,12 @@ class Facets:
             self._session_places.append(self._session_sizes[code])
             self._session_sizes[code] += 1
         self._ordinals.append(ordinal)
+
+    def _add_values(self, field: str, memory: memory_pb2.Memory, ordinal: int) -> None:
+        for value in field_values(memory, field):
+            if field not in self._postings:
+                self._postings[field] = _Postings()
+            self._postings[field].add(value, ordinal)
 
     def note_dead(self, ordinal: int) -> None:
         """Says that a memory that was added has ended, before a view without it is published."""

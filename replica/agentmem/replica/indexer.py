@@ -43,6 +43,8 @@ LOAD_CHUNK_MEMORIES = 10_000
 # change is committed at once.
 MAX_COMMIT_TIME_SHARE = 0.25
 
+_KINDS = frozenset(Operation.Kind.values()) - {Operation.KIND_UNSPECIFIED}
+
 _logger = logging.getLogger(__name__)
 
 
@@ -90,6 +92,7 @@ class Indexer:
         self._revision = 0
         self._epoch = 0
         self._namespaces: dict[str, NamespaceIndex] = {}
+        self._names: dict[int, str] = {}  # of namespaces, by their numbers
         self._changed: set[str] = set()  # not yet in the view
         # Namespaces with embeddings that were replaced in the store before they came here: nothing is
         # published until their replacement has come, too.
@@ -254,18 +257,18 @@ class Indexer:
             return self._revision < position.revision
 
     def _apply(self, transaction: ReadTransaction, operation: Operation, text: TextIndex) -> None:
-        if operation.kind not in Operation.Kind.values() or not operation.kind:
-            raise DataLoss("UNKNOWN_OPERATION", f"the log has an operation of kind {operation.kind}")
-        if operation.kind == Operation.KIND_PUT:
+        kind = operation.kind
+        if kind not in _KINDS:
+            raise DataLoss("UNKNOWN_OPERATION", f"the log has an operation of kind {kind}")
+        if kind == Operation.KIND_PUT:
             self._put(transaction, operation.ordinal, text, with_vector=True, operation=operation)
-        name = transaction.namespace_name(operation.namespace_number)
-        namespace = self._namespace(name)
-        if operation.kind == Operation.KIND_EMBED:
+        namespace = self._numbered_namespace(transaction, operation.namespace_number)
+        if kind == Operation.KIND_EMBED:
             self._put_coming(transaction, namespace, operation.ordinal)
-        if operation.kind in (Operation.KIND_EMBED, Operation.KIND_CLEAR):
+        if kind in (Operation.KIND_EMBED, Operation.KIND_CLEAR):
             return
-        self._changed.add(name)
-        self._sealable.add(name)
+        self._changed.add(namespace.name)
+        self._sealable.add(namespace.name)
         namespace.changed_revision = self._revision + 1  # of the entry that is being applied
         for ordinal in (operation.replaced_ordinal, *operation.removed_ordinals):
             if ordinal and namespace.drop(ordinal):
@@ -362,6 +365,13 @@ class Indexer:
         self._sealer.remove(namespace.switch_space(state))
         namespace.changed_revision = self._revision + 1
         self._sealable.add(namespace.name)
+
+    def _numbered_namespace(self, transaction: ReadTransaction, number: int) -> NamespaceIndex:
+        """Raises DataLoss when the log has no beginning of it."""
+        name = self._names.get(number)
+        if name is None:
+            name = self._names[number] = transaction.namespace_name(number)
+        return self._namespace(name)
 
     def _namespace(self, name: str) -> NamespaceIndex:
         """Raises DataLoss when the log has no beginning of it."""
