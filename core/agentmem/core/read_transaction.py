@@ -53,6 +53,7 @@ class ReadTransaction:
         self._dictionaries = dictionaries
         # Asked for with every record.
         self._read_namespaces: dict[str, NamespaceState | None] = {}
+        self._names: dict[int, str] = {}
 
     def dictionary(self, dictionary_id: int) -> Dictionary | None:
         """None when the store does not have it."""
@@ -155,10 +156,13 @@ class ReadTransaction:
 
     def namespace_name(self, number: int) -> str:
         """Raises DataLoss when there is no such namespace."""
-        value = self._transaction.get(b"numbers", number_prefix(number))
-        if value is None:
-            raise DataLoss("CORRUPT_NAMESPACES", f"the store has no namespace number {number}")
-        return unseal(value, f"the name of namespace number {number}").decode()
+        name = self._names.get(number)
+        if name is None:
+            value = self._transaction.get(b"numbers", number_prefix(number))
+            if value is None:
+                raise DataLoss("CORRUPT_NAMESPACES", f"the store has no namespace number {number}")
+            name = self._names[number] = unseal(value, f"the name of namespace number {number}").decode()
+        return name
 
     def namespace_count(self) -> int:
         return self._transaction.count(b"namespaces")
@@ -353,15 +357,18 @@ class ReadTransaction:
         Raises VectorsReplacedError when the first of them cannot be shipped any more.
         """
         shipped: list[replication_pb2.ShippedEntry] = []
-        size_bytes = 0
+        size_bytes = entry_bytes = 0
         for revision, value in self.log_values(after_revision + 1):
+            if shipped and size_bytes + entry_bytes > max_bytes:
+                break  # the next is about as large as the last, and would be read in vain
             try:
                 entry = self._ship(revision, value)
             except VectorsReplacedError:
                 if shipped:
                     break
                 raise
-            size_bytes += entry.ByteSize()
+            entry_bytes = entry.ByteSize()
+            size_bytes += entry_bytes
             if shipped and size_bytes > max_bytes:
                 break
             shipped.append(entry)

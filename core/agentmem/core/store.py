@@ -132,9 +132,14 @@ class Store:
                 changed, and a later commit may succeed.
             lmdb.Error: the commit failed; nothing can be said of the disk any more.
         """
-        return self._environment.commit(
-            lambda transaction: work(WriteTransaction(transaction, self.dictionaries))
-        )
+
+        def run(transaction: Transaction) -> T:
+            write = WriteTransaction(transaction, self.dictionaries)
+            answer = work(write)
+            write.finish()
+            return answer
+
+        return self._environment.commit(run)
 
     @property
     def map_size_bytes(self) -> int:

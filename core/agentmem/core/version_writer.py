@@ -36,7 +36,7 @@ class VersionWriter(ReadTransaction):
 
     def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
         super().__init__(transaction, dictionaries)
-        # Read and changed by nearly every operation, and so written once, at the end of an entry.
+        # Read and changed by nearly every operation, and so written once, before the commit.
         self._namespaces: dict[str, NamespaceState] = {}
         self._changed_namespaces: set[str] = set()
         self._next_ordinal, self._log_bytes = self._counters()
@@ -130,7 +130,7 @@ class VersionWriter(ReadTransaction):
         self._next_ordinal = ordinal + 1
 
     def _write_namespaces(self) -> None:
-        """Writes the namespaces that operations have changed; at the end of an entry."""
+        """Writes the namespaces that operations have changed."""
         for name in self._changed_namespaces:
             state = self._namespaces[name]
             self._transaction.put(b"namespaces", name.encode(), encode_namespace(state))

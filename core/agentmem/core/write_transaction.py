@@ -102,10 +102,27 @@ class WriteTransaction(VersionWriter):
     def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
         super().__init__(transaction, dictionaries)
         self._position = super().position
+        self._is_moved = False
+        # The time of the oldest request that is kept; None when it has to be looked up.
+        self._oldest_request_us: int | None = None
+
+    def finish(self) -> None:
+        """Writes what every entry changes, once for all of them; the last thing before the commit."""
+        self._write_namespaces()
+        if self._is_moved:
+            position = self._position
+            value = POSITION.pack(position.epoch, position.revision, position.chain_hash)
+            self._transaction.put(b"meta", b"position", seal(value))
+            counters = COUNTERS.pack(self._next_ordinal, self._log_bytes)
+            self._transaction.put(b"meta", b"counters", seal(counters))
 
     @property
     def position(self) -> Position:
         return self._position
+
+    @property
+    def log_bytes(self) -> int:
+        return self._log_bytes
 
     @property
     def newest_ordinal(self) -> int:
@@ -331,9 +348,8 @@ class WriteTransaction(VersionWriter):
         self._position = replace(self._position, cluster_id=cluster_id)
 
     def _move(self, position: Position) -> None:
-        value = POSITION.pack(position.epoch, position.revision, position.chain_hash)
-        self._transaction.put(b"meta", b"position", seal(value))
         self._position = position
+        self._is_moved = True
 
     # The log
 
@@ -348,12 +364,7 @@ class WriteTransaction(VersionWriter):
         if entry.HasField("receipt"):
             receipt = seal(entry.receipt.SerializeToString())
             self._transaction.append(b"receipts", KEY.pack(entry.revision), receipt)
-        self._write_namespaces()
-        self._put_counters(self._log_bytes + len(value))
-
-    def _put_counters(self, log_bytes: int) -> None:
-        self._log_bytes = log_bytes
-        self._transaction.put(b"meta", b"counters", seal(COUNTERS.pack(self._next_ordinal, log_bytes)))
+        self._log_bytes += len(value)
 
     def _remember(self, entry: LogEntry) -> None:
         """Keeps the outcome of a request, and forgets some that are over their time or too many."""
@@ -361,14 +372,18 @@ class WriteTransaction(VersionWriter):
         self._transaction.put(b"requests", request.key, seal(request.SerializeToString()))
         self._transaction.append(b"request_log", KEY.pack(entry.revision), seal(request.key))
         excess = self._transaction.count(b"request_log") - MAX_REQUESTS
+        over_us = entry.time_us - REQUEST_MEMORY_US
+        if excess <= 0 and self._oldest_request_us is not None and self._oldest_request_us >= over_us:
+            return
         for _ in range(MAX_FORGOTTEN_REQUESTS):
             oldest = self._transaction.first_key(b"request_log")
             if oldest is None:
                 return
             key = unseal(self._transaction.get(b"request_log", oldest) or b"", "the list of requests")
             outcome = self.request_outcome(key)
-            is_old = outcome is None or outcome.time_us < entry.time_us - REQUEST_MEMORY_US
-            if not is_old and excess <= 0:
+            is_old = outcome is None or outcome.time_us < over_us
+            if outcome is not None and not is_old and excess <= 0:
+                self._oldest_request_us = outcome.time_us
                 return
             # A request_id that came again after its time has a newer row, which goes on.
             if outcome is not None and outcome.revision == KEY.unpack(oldest)[0]:
@@ -398,5 +413,5 @@ class WriteTransaction(VersionWriter):
         for revision in trimmed:
             self._transaction.delete(b"log", KEY.pack(revision))
         if trimmed:
-            self._put_counters(log_bytes)
+            self._log_bytes, self._is_moved = log_bytes, True
         return len(trimmed)
