@@ -92,12 +92,6 @@ BREAKAGES: Mapping[str, Breakage] = {
                 "        time.sleep(0.02)\n"
                 "        return transaction.revision > before\n",
             ),
-            (
-                _QUEUE,
-                "            if isinstance(waiting.outcome, AgentMemError):\n                waiting",
-                "            if waiting.answer.done():\n                continue\n"
-                "            if isinstance(waiting.outcome, AgentMemError):\n                waiting",
-            ),
         ),
     ),
     "request": Breakage(

@@ -42,6 +42,8 @@ LOAD_CHUNK_MEMORIES = 10_000
 # Of the time, at most this share goes into commits of the text index (7 ms each); when idle, the next
 # change is committed at once.
 MAX_COMMIT_TIME_SHARE = 0.25
+# However short a commit is, its threads work for 10 ms and more, merging included.
+MIN_COMMIT_PAUSE_S = 0.04
 
 _KINDS = frozenset(Operation.Kind.values()) - {Operation.KIND_UNSPECIFIED}
 
@@ -425,7 +427,8 @@ class Indexer:
         if text.is_changed:
             text.commit()
             ended_s = time.monotonic()
-            self._next_commit_at_s = ended_s + (ended_s - began_s) * (1 / MAX_COMMIT_TIME_SHARE - 1)
+            pause_s = (ended_s - began_s) * (1 / MAX_COMMIT_TIME_SHARE - 1)
+            self._next_commit_at_s = ended_s + max(MIN_COMMIT_PAUSE_S, pause_s)
         namespaces = dict(self._view.namespaces)
         for name in self._changed:
             namespaces[name] = self._namespaces[name].view()

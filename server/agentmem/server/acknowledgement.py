@@ -66,7 +66,13 @@ class _Waiting:
 
 
 class LocalAcknowledgement:
-    """Of a write that is answered once it is on the writer's disk."""
+    """Of a write that is answered once it is on the writer's disk.
+
+    Attributes:
+        waits: whether it may take its time to be completed.
+    """
+
+    waits = False
 
     def __enter__(self) -> LocalAcknowledgement:
         return self
@@ -83,6 +89,8 @@ class LocalAcknowledgement:
 
 class ReplicaAcknowledgement(LocalAcknowledgement):
     """Of a write that waits for replicas. Has its place among those that wait for the length of ``with``."""
+
+    waits = True
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ from agentmem.v1 import memory_pb2, writer_pb2
 
 # What is larger is checked in a thread: it would hold up the event loop.
 MAX_INLINE_BYTES = 64 * 1024
+_POLICIES = frozenset(writer_pb2.DuplicatePolicy.values())
 
 
 @dataclass(slots=True)
@@ -65,6 +66,14 @@ class _Add:
             [vector is not None for vector in self.vectors],
         )
 
+    @property
+    def command(self) -> AddMemories:
+        request = self.request
+        return AddMemories(
+            *(request.namespace, request.memories, self.vectors, self.policy, self.key, self.size_bytes),
+            self.made,
+        )
+
 
 class Adding:
     """Adds the memories of requests."""
@@ -89,7 +98,8 @@ class Adding:
             in_thread = request.ByteSize() > MAX_INLINE_BYTES
             add = await self._prepared(request, acknowledgement, in_thread=in_thread)
             add.made = await self._embedder.embed(add.wish)
-            return await self._committed(add)
+            (outcome,) = await self._queue.submit_each([add.command])
+            return await self._completed(add, outcome)
 
     async def add_batch(
         self, batch: writer_pb2.BatchAddMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -110,7 +120,7 @@ class Adding:
                 except Exception as error:
                     adds.append(answerable(error, "BatchAddMemories"))
             await self._embed(adds)
-            results = await asyncio.gather(*(self._result(add) for add in adds))
+            results = await self._results(adds)
         return writer_pb2.BatchAddMemoriesResponse(results=results)
 
     async def _embed(self, adds: list[_Add | AgentMemError]) -> None:
@@ -124,30 +134,48 @@ class Adding:
             else:
                 add.made = made
 
-    async def _result(self, add: _Add | AgentMemError) -> writer_pb2.BatchAddResult:
-        try:
-            if isinstance(add, AgentMemError):
-                raise add
-            return writer_pb2.BatchAddResult(response=await self._committed(add))
-        except Exception as error:
-            return writer_pb2.BatchAddResult(failure=answerable(error, "BatchAddMemories").to_failure())
-
-    async def _committed(self, add: _Add) -> writer_pb2.AddMemoriesResponse:
-        """The answer, once it may be sent."""
-        request = add.request
-        attempts = 0
-        while True:
-            command = AddMemories(
-                *(request.namespace, request.memories, add.vectors, add.policy, add.key, add.size_bytes),
-                add.made,
+    async def _results(self, adds: Sequence[_Add | AgentMemError]) -> list[writer_pb2.BatchAddResult]:
+        """Commits what was prepared; the result of each request, once it may be sent."""
+        committed = iter(
+            await self._queue.submit_each([add.command for add in adds if isinstance(add, _Add)])
+        )
+        outcomes = [next(committed) if isinstance(add, _Add) else add for add in adds]
+        # A task for each would cost more than what most of them have to do.
+        tasks = {
+            place: asyncio.create_task(self._completed(add, outcome))
+            for place, (add, outcome) in enumerate(zip(adds, outcomes, strict=True))
+            if isinstance(add, _Add) and (add.acknowledgement.waits or isinstance(outcome, EmbeddingOutdated))
+        }
+        completed = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for place, outcome in zip(tasks, completed, strict=True):
+            outcomes[place] = (
+                outcome if isinstance(outcome, writer_pb2.AddMemoriesResponse) else _failed(outcome)
             )
-            try:
-                return await add.acknowledgement.complete(await self._queue.submit(command))
-            except EmbeddingOutdated:
-                attempts += 1
-                if attempts > MAX_EMBEDDINGS_AGAIN:
-                    raise
-                add.made = await self._embedder.embed(add.wish)
+        return [
+            writer_pb2.BatchAddResult(failure=outcome.to_failure())
+            if isinstance(outcome, AgentMemError)
+            else writer_pb2.BatchAddResult(response=outcome)
+            for outcome in outcomes
+        ]
+
+    async def _completed(
+        self, add: _Add, outcome: writer_pb2.AddMemoriesResponse | AgentMemError
+    ) -> writer_pb2.AddMemoriesResponse:
+        """The answer, once it may be sent.
+
+        Args:
+            outcome: of its first way through the commit queue.
+        """
+        attempts = 0
+        while isinstance(outcome, EmbeddingOutdated):
+            attempts += 1
+            if attempts > MAX_EMBEDDINGS_AGAIN:
+                break
+            add.made = await self._embedder.embed(add.wish)
+            (outcome,) = await self._queue.submit_each([add.command])
+        if isinstance(outcome, AgentMemError):
+            raise outcome
+        return await add.acknowledgement.complete(outcome)
 
     async def _prepared(
         self,
@@ -158,7 +186,7 @@ class Adding:
     ) -> _Add:
         size_bytes = request.ByteSize()
         policy = request.on_duplicate or writer_pb2.DUPLICATE_POLICY_ADD
-        if policy not in writer_pb2.DuplicatePolicy.values():
+        if policy not in _POLICIES:
             raise invalid_field("on_duplicate", f"has no meaning for {policy}")
         key = request_key_of("AddMemories", request.namespace, request.request_id, request)
         if in_thread:
@@ -186,6 +214,13 @@ class Adding:
             vectors.append(decode_embedding(given, f"{path}.embedding") if given else None)
             memory.ClearField("embedding")
         return vectors
+
+
+def _failed(error: BaseException) -> AgentMemError:
+    """The error of one request of a batch; raises what is not of the request."""
+    if not isinstance(error, Exception):
+        raise error
+    return answerable(error, "BatchAddMemories")
 
 
 def _check_new(memory: memory_pb2.Memory, namespace: str, path: str) -> None:

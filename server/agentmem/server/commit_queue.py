@@ -11,7 +11,7 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -32,12 +32,32 @@ A = TypeVar("A")
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
+    """A command, or what came of it.
+
+    Attributes:
+        answer: of all commands that were submitted with it.
+        outcome: what it returned, or the error that it raised.
+    """
+
     command: Command[Any]
-    answer: asyncio.Future[Any]
+    answer: _Answer
     outcome: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class _Answer:
+    """Of commands that were submitted together.
+
+    Attributes:
+        missing: commands without outcome.
+        commit: that of the last of them.
+    """
+
+    is_complete: asyncio.Future[None]
+    missing: int
+    trace: TraceContext | None
     submitted_s: float = field(default_factory=time.perf_counter)
     commit: _Commit | None = None
-    trace: TraceContext | None = None
 
 
 class CommitMetrics:
@@ -121,33 +141,50 @@ class CommitQueue:
             AgentMemError: what the command itself raised, or what ``hold`` was given; nothing was written.
             Unavailable: ``SHUTTING_DOWN``, nothing was written; ``COMMIT_FAILED``, it may have been.
         """
-        waiting = _Waiting(command, self._loop.create_future())
+        (outcome,) = await self.submit_each([command])
+        if isinstance(outcome, AgentMemError):
+            raise outcome
+        return outcome
+
+    async def submit_each(self, commands: Sequence[Command[A]]) -> list[A | AgentMemError]:
+        """Runs commands that do not depend on one another; of each, what ``submit`` returns or raises."""
+        if not commands:
+            return []
         call = current_call()
-        if call is not None:
-            waiting.trace = call.span
+        answer = _Answer(self._loop.create_future(), len(commands), None if call is None else call.span)
+        together = [_Waiting(command, answer) for command in commands]
         with self._changed:
-            if self._closed:
-                raise Unavailable("SHUTTING_DOWN", "the writer is shutting down")
-            if self._refusal is not None:
-                raise self._refusal()
-            # One command is always let in, however large.
-            if len(self._waiting) >= self._max_commands or (
-                self._waiting and self._waiting_bytes + command.size_bytes > self._max_bytes
-            ):
-                raise ResourceExhausted(
-                    "OVERLOADED",
-                    f"{len(self._waiting)} writes are waiting to be committed",
-                    retry_after_s=RETRY_AFTER_S,
-                )
-            self._waiting.append(waiting)
-            self._waiting_bytes += command.size_bytes
+            for waiting in together:
+                refusal = self._refusal_of(waiting.command)
+                if refusal is None:
+                    self._waiting.append(waiting)
+                    self._waiting_bytes += waiting.command.size_bytes
+                else:
+                    waiting.outcome = refusal
+                    answer.missing -= 1
             self._changed.notify_all()
-        try:
-            answer: A = await asyncio.shield(waiting.answer)
-            return answer
-        finally:
-            if call is not None and waiting.commit is not None:
-                waiting.commit.add_stages(call, waiting.submitted_s)
+        if answer.missing:
+            await answer.is_complete
+        if call is not None and answer.commit is not None:
+            answer.commit.add_stages(call, answer.submitted_s)
+        return [waiting.outcome for waiting in together]
+
+    def _refusal_of(self, command: Command[Any]) -> AgentMemError | None:
+        """Why a command is not taken."""
+        if self._closed:
+            return Unavailable("SHUTTING_DOWN", "the writer is shutting down")
+        if self._refusal is not None:
+            return self._refusal()
+        # One command is always let in, however large.
+        if len(self._waiting) >= self._max_commands or (
+            self._waiting and self._waiting_bytes + command.size_bytes > self._max_bytes
+        ):
+            return ResourceExhausted(
+                "OVERLOADED",
+                f"{len(self._waiting)} writes are waiting to be committed",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        return None
 
     def waiting(self) -> tuple[int, int]:
         """How many commands wait, and how many bytes they are about to write."""
@@ -217,8 +254,8 @@ class CommitQueue:
     def _measure(self, group: list[_Waiting], commit: _Commit) -> None:
         commit.ended_s = time.perf_counter()
         for waiting in group:
-            waiting.commit = commit
-        self.metrics.waits.record(commit.began_s - group[0].submitted_s)
+            waiting.answer.commit = commit
+        self.metrics.waits.record(commit.began_s - group[0].answer.submitted_s)
         self.metrics.durations.record(commit.ended_s - commit.began_s)
         self.metrics.sync_durations.record(commit.ended_s - commit.ran_s)
         self.metrics.sizes.record(len(group))
@@ -257,14 +294,10 @@ class CommitQueue:
 
     def _acknowledge(self, group: list[_Waiting], moved: bool) -> None:
         for waiting in group:
-            if isinstance(waiting.outcome, AgentMemError):
-                waiting.answer.set_exception(waiting.outcome)
-                waiting.answer.exception()  # seen, also when the caller has gone
-            else:
-                waiting.answer.set_result(waiting.outcome)
-                revision = getattr(waiting.outcome, "revision", 0)
-                if waiting.trace is not None and revision:
-                    self._traces.add(revision, waiting.trace)
+            revision = getattr(waiting.outcome, "revision", 0)
+            if waiting.answer.trace is not None and revision:
+                self._traces.add(revision, waiting.answer.trace)
+            _settle(waiting)
         if moved:
             self._on_commit()
 
@@ -278,10 +311,18 @@ class CommitQueue:
 
         def tell() -> None:
             for waiting in (*group, *unwritten):
-                waiting.answer.set_exception(
-                    Unavailable("COMMIT_FAILED", f"the commit failed and the writer stops: {error}")
+                waiting.outcome = Unavailable(
+                    "COMMIT_FAILED", f"the commit failed and the writer stops: {error}"
                 )
-                waiting.answer.exception()
+                _settle(waiting)
             self._on_failure(error)
 
         self._loop.call_soon_threadsafe(tell)
+
+
+def _settle(waiting: _Waiting) -> None:
+    """Wakes who submitted the command, when it was the last of his."""
+    answer = waiting.answer
+    answer.missing -= 1
+    if not answer.missing and not answer.is_complete.done():  # cancelled, when he has gone
+        answer.is_complete.set_result(None)

@@ -109,23 +109,25 @@ class TextEmbedder:
         """
         jobs = _Jobs()
         outcomes: list[_Outcome | AgentMemError] = []
-        for number, wish in enumerate(wishes):
+        with self._store.read() as transaction:
+            spaces = [transaction.namespace(wish.namespace) or NamespaceState(number=0) for wish in wishes]
+        for number, (wish, space) in enumerate(zip(wishes, spaces, strict=True)):
             try:
-                outcomes.append(self._plan(jobs, number, wish))
+                outcomes.append(self._plan(jobs, number, wish, space))
             except AgentMemError as error:
                 outcomes.append(error)
-        with stage("embed"):
-            for name, texts in jobs.items():
-                await self._make(name, texts, outcomes)
+        if jobs:
+            with stage("embed"):
+                for name, texts in jobs.items():
+                    await self._make(name, texts, outcomes)
         return [
             outcome if isinstance(outcome, AgentMemError) else outcome.made(len(wish.texts))
             for outcome, wish in zip(outcomes, wishes, strict=True)
         ]
 
-    def _plan(self, jobs: _Jobs, number: int, wish: Wish) -> _Outcome:
+    def _plan(self, jobs: _Jobs, number: int, wish: Wish, space: NamespaceState) -> _Outcome:
         if not wish.texts:
             return _Outcome()
-        space = self.namespace(wish.namespace)
         outcome = _Outcome(space=space.space)
         needed = [index for index, given in enumerate(wish.given) if not given]
         if needed:
@@ -187,6 +189,9 @@ class _Jobs:
     def add(self, name: str, number: int, indexes: Iterable[int], wish: Wish, *, can_wait: bool) -> None:
         texts = self._texts.setdefault(name, [])
         texts.extend(_Text(number, index, wish.texts[index], can_wait) for index in indexes)
+
+    def __bool__(self) -> bool:
+        return bool(self._texts)
 
     def items(self) -> Iterable[tuple[str, list[_Text]]]:
         return self._texts.items()
