@@ -14,9 +14,9 @@ from agentmem.core.filters import Filter, compile_filter
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Change, Store, WriteTransaction
 from agentmem.core.times import now_us
-from agentmem.replica.annoy_segment import FloatRows
 from agentmem.replica.indexer import DEFAULT_SEAL_ROWS, Indexer
 from agentmem.replica.search import Mode, SearchQuery, search
+from agentmem.replica.segment_files import FloatRows
 from agentmem.replica.view import View
 from agentmem.v1 import filter_pb2, memory_pb2
 

@@ -22,6 +22,7 @@ ARROWS = {
 # Dependencies that stay behind one module each. (grpc, protobuf and numpy are the language we speak.)
 ONE_MODULE = {
     "annoy",
+    "faiss",
     "google_crc32c",
     "grpc_tools",
     "hdrh",

@@ -5,19 +5,22 @@ from __future__ import annotations
 import pytest
 
 from agentmem.replica.planner import (
-    FOREST_ROWS_PER_HIT,
+    Costs,
     ExactScan,
     Plan,
     Segments,
     SegmentSize,
     Statistics,
+    estimate,
     gathers,
-    plan,
     pushes_down,
     segments_to_merge,
 )
 
 MILLION = 1_000_000
+# A graph, and a forest of the same rows.
+GRAPH_NS, FOREST_NS = 120_000.0, 1_500_000.0
+COSTS = Costs(scan=0.15, gather=0.5)
 
 
 def statistics(
@@ -27,11 +30,12 @@ def statistics(
     matching: int | None = None,
     tail: int = 0,
     segments: int = 0,
-    share: float = 0.3,
+    search_ns: float = GRAPH_NS,
+    effort_per_hit: float = 0.02,
+    scattered: float = 1.0,
 ) -> Statistics:
-    return Statistics(
-        top_k, live if matching is None else matching, live, tail, segments, forest_rows=int(segments * share)
-    )
+    matching = live if matching is None else matching
+    return Statistics(top_k, matching, live, 256, tail, segments, search_ns, effort_per_hit, scattered)
 
 
 @pytest.mark.parametrize(
@@ -42,36 +46,53 @@ def statistics(
         (statistics(live=20_000, tail=20_000), ExactScan),
         # Segments pay once the rows in them are many more than those in the tail.
         (statistics(live=100_000, segments=100_000), Segments),
+        (statistics(live=100_000, segments=100_000, search_ns=FOREST_NS), Segments),
         (statistics(live=100_000, tail=20_000, segments=80_000), Segments),
+        (statistics(live=5_000, tail=2_000, segments=3_000), ExactScan),
         # The memories of one owner are scored one by one.
         (statistics(live=100_000, segments=100_000, matching=1), ExactScan),
         (statistics(live=100_000, segments=100_000, matching=100), ExactScan),
         (statistics(live=MILLION, segments=MILLION, matching=1000), ExactScan),
-        (statistics(live=MILLION, segments=MILLION, matching=100_000), ExactScan),
-        # Nearly all match: as without a filter.
-        (statistics(live=100_000, segments=100_000, matching=90_000), Segments),
-        # Half match: the forests would have to look at twice as many rows.
-        (statistics(live=100_000, segments=100_000, matching=50_000), ExactScan),
+        # So are 10,000 that stand side by side, and not those that stand alone.
+        (statistics(live=100_000, segments=100_000, matching=10_000, scattered=0.0), ExactScan),
+        (statistics(live=100_000, segments=100_000, matching=10_000, scattered=1.0), Segments),
+        # Nearly all match: as without a filter. With a forest, half of them are scored as soon.
+        (statistics(live=100_000, segments=100_000, matching=90_000, search_ns=FOREST_NS), Segments),
+        (statistics(live=100_000, segments=100_000, matching=30_000, search_ns=FOREST_NS), ExactScan),
+        (statistics(live=100_000, segments=100_000, matching=30_000), Segments),
+        # An index would have to be searched a hundred times as deep.
+        (statistics(live=100_000, segments=100_000, matching=1_000), ExactScan),
         # All matching ones are wanted.
         (statistics(live=MILLION, segments=MILLION, matching=1000, top_k=1000), ExactScan),
         # Memories without vectors do not count for the tail.
         (statistics(live=MILLION, segments=100_000, tail=10), Segments),
         (statistics(live=0), ExactScan),
-        # A forest that has to look at most of its rows is of no use.
-        (statistics(live=MILLION, segments=MILLION, share=1.0), ExactScan),
+        # An index that does not find at any depth is of no use.
+        (statistics(live=MILLION, segments=MILLION, search_ns=float("inf")), ExactScan),
+        # Many hits make it dear.
+        (statistics(live=100_000, segments=100_000, top_k=200), Segments),
+        (statistics(live=100_000, segments=100_000, top_k=5000), ExactScan),
     ],
 )
 def test_plan(given: Statistics, chosen: type[Plan]) -> None:
-    assert isinstance(plan(given), chosen)
+    assert isinstance(estimate(given, COSTS).plan, chosen)
+
+
+def test_the_plan_is_the_cheaper_one() -> None:
+    for matching in (1, 50, 1000, 5000, 20_000, 70_000, 100_000):
+        for scattered in (0.0, 0.5, 1.0):
+            given = statistics(live=100_000, segments=100_000, matching=matching, scattered=scattered)
+            found = estimate(given, COSTS)
+            assert isinstance(found.plan, Segments) == (found.segments_ns < found.exact_ns)
 
 
 def test_a_filter_makes_segments_fetch_more() -> None:
-    alone = plan(statistics(live=100_000, segments=100_000, top_k=100))
-    filtered = plan(statistics(live=100_000, segments=100_000, top_k=100, matching=80_000))
+    alone = estimate(statistics(live=100_000, segments=100_000, top_k=100), COSTS).plan
+    filtered = estimate(statistics(live=100_000, segments=100_000, top_k=100, matching=80_000), COSTS).plan
     assert isinstance(alone, Segments)
     assert isinstance(filtered, Segments)
-    assert (alone.fetch_rows, alone.last_rank, alone.effort) == (200, 153, 1.0)
-    assert (filtered.fetch_rows, filtered.last_rank, filtered.effort) == (250, 191, 1 / 0.8)
+    assert (alone.fetch_rows, alone.last_rank, alone.effort) == (200, 153, 2.0)
+    assert (filtered.fetch_rows, filtered.last_rank, filtered.effort) == (250, 191, 2.0 / 0.8)
 
 
 @pytest.mark.parametrize(
@@ -131,13 +152,10 @@ def test_the_number_of_segments_stays_logarithmic() -> None:
     assert len(segments) <= 11  # log2(1000) and the newest
 
 
-def test_forests_look_at_more_rows_for_more_hits() -> None:
-    few = plan(statistics(live=MILLION, segments=MILLION, share=0.02))
-    many = plan(statistics(live=MILLION, segments=MILLION, share=0.02, top_k=1000))
-    filtered = plan(statistics(live=MILLION, segments=MILLION, share=0.02, top_k=1000, matching=800_000))
+def test_indexes_are_searched_deeper_for_more_hits() -> None:
+    few = estimate(statistics(live=MILLION, segments=MILLION), COSTS).plan
+    many = estimate(statistics(live=MILLION, segments=MILLION, top_k=1000), COSTS).plan
     assert isinstance(few, Segments)
     assert isinstance(many, Segments)
-    assert isinstance(filtered, Segments)
     assert few.effort == 1
-    assert many.effort * 20_000 == FOREST_ROWS_PER_HIT * 1000
-    assert filtered.effort == pytest.approx(many.effort / 0.8)
+    assert many.effort == 0.02 * 1000

@@ -14,6 +14,7 @@ from memories import NAMESPACE, Replica, condition, make_memory, segment_rows, u
 from agentmem.core.records import FloatVector
 from agentmem.replica import planner
 from agentmem.replica.search import Mode
+from agentmem.replica.view import View
 from agentmem.v1 import filter_pb2, memory_pb2
 
 COUNT = 5000
@@ -25,10 +26,18 @@ SHARES = (1.0, 0.5, 0.1, 0.01, 0.002, 0.0002)
 # The plans of a small namespace are exact scans and over-fetching. These prices make it choose otherwise.
 PRICES: dict[str, dict[str, float]] = {
     "as measured": {},
-    "forests": {"FOREST_NS_PER_COMPONENT": 1e-4},
+    "segments": {},
     "named ordinals": {"PUSH_DOWN_NS_PER_ORDINAL": 0},
     "over-fetching": {"PUSH_DOWN_NS_PER_ORDINAL": 1e9},
 }
+
+
+def dear_scans(view: View) -> View:
+    """The same view where scoring rows costs so much that segments are used."""
+    namespace = view.namespaces[NAMESPACE]
+    assert namespace.vectors is not None
+    priced = replace(namespace, vectors=replace(namespace.vectors, costs=planner.Costs(1000.0, 1000.0)))
+    return replace(view, namespaces={NAMESPACE: priced})
 
 
 class Stored:
@@ -89,6 +98,7 @@ def of_share(field: str, share: float) -> filter_pb2.Filter:
 def test_never_fewer_than_there_are(
     stored: Stored, monkeypatch: pytest.MonkeyPatch, prices: str, top_k: int
 ) -> None:
+    view = dear_scans(stored.view) if prices == "segments" else stored.view
     for name, price in PRICES[prices].items():
         monkeypatch.setattr(planner, name, price)
     for share in SHARES:
@@ -97,7 +107,7 @@ def test_never_fewer_than_there_are(
             matching = {name for name, memory in stored.live.items() if holds(message, memory)}
             for mode in get_args(Mode):
                 found = stored.replica.search(
-                    stored.view, QUESTION, QUERY, mode=mode, node=compiled(message), top_k=top_k
+                    view, QUESTION, QUERY, mode=mode, node=compiled(message), top_k=top_k
                 )
                 what = (mode, share, field)
                 assert len(found) == min(top_k, len(matching)), what
@@ -124,14 +134,16 @@ def recall(stored: Stored, message: filter_pb2.Filter, matching: set[str], top_k
 def test_the_prices_choose_what_they_are_for(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = stored.view.namespaces[NAMESPACE].vectors
     assert vectors is not None
-    forest_rows = sum(part.segment.forest_rows for part in vectors.segments if part.segment)
-    tail_rows = len(vectors.tail.rows)
-    statistics = planner.Statistics(10, 50, COUNT, tail_rows, COUNT, forest_rows)
     assert vectors.segments
-    assert tail_rows
-    assert isinstance(planner.plan(statistics), planner.ExactScan)
+    assert len(vectors.tail.rows)
+    few, most = (np.arange(1, count, dtype=np.uint64) for count in (50, 4000))
+    for wanted in (few, most, None):
+        assert isinstance(vectors.estimate(10, wanted, COUNT).plan, planner.ExactScan)
     assert not planner.pushes_down(50, COUNT, 64)
-    for name, price in (PRICES["forests"] | PRICES["named ordinals"]).items():
+    dear = dear_scans(stored.view).namespaces[NAMESPACE].vectors
+    assert dear is not None
+    for wanted in (most, None):
+        assert isinstance(dear.estimate(10, wanted, COUNT).plan, planner.Segments)
+    for name, price in PRICES["named ordinals"].items():
         monkeypatch.setattr(planner, name, price)
-    assert isinstance(planner.plan(replace(statistics, matching=4000)), planner.Segments)
     assert planner.pushes_down(50, COUNT, 64)

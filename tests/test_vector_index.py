@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Collection
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,16 @@ import pytest
 from memories import Replica, by_user, make_memory, segment_rows, unit_vectors
 
 from agentmem.core.records import FloatVector
-from agentmem.replica.annoy_segment import AnnoySegment, FloatRows, SegmentError, write_segment
-from agentmem.replica.ordinals import OrdinalSet
-from agentmem.replica.planner import Segments, Statistics, plan
+from agentmem.replica.ordinals import OrdinalSet, ordinal_array
+from agentmem.replica.planner import Costs, Segments
+from agentmem.replica.segment import KINDS, Segment, write_segment
+from agentmem.replica.segment_files import FloatRows, SegmentError, read_sidecar
 from agentmem.replica.vectors import NamespaceVectors, VectorView
 
 DIMENSION = 32
 SEAL_ROWS = 500
+# Small segments are used only where scoring rows is dear.
+DEAR = Costs(scan=100.0, gather=100.0)
 TENTH = "1"  # user of every tenth memory
 
 
@@ -29,12 +33,12 @@ def exact(rows: FloatRows, query: FloatVector, allowed: list[int], top_k: int) -
     return sorted(allowed, key=lambda ordinal: (-cosines[ordinal], -ordinal))[:top_k]
 
 
-def segment_on_disk(folder: Path, ordinals: list[int], rows: FloatRows) -> AnnoySegment:
+def segment_on_disk(folder: Path, ordinals: list[int], rows: FloatRows, kind: str = "annoy") -> Segment:
     folder.mkdir()
     np.array(ordinals, dtype="<u8").tofile(folder / "ordinals.u64")
     rows.astype("<f4").tofile(folder / "rows.f32")
-    write_segment(folder, dimension=rows.shape[1], trees=24, seed=1, replaces=[])
-    return AnnoySegment.open(folder)
+    write_segment(folder, dimension=rows.shape[1], kind=kind, replaces=[])
+    return Segment.open(folder)
 
 
 def recall(view: VectorView, rows: FloatRows, allowed: OrdinalSet, live: OrdinalSet) -> float:
@@ -98,21 +102,22 @@ def test_a_vector_of_another_dimension_is_refused() -> None:
         NamespaceVectors(DIMENSION).add(1, unit_vectors(1, 8)[0])
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [1.0, 0.9, 0.5, 0.1, 0.01, 0.001])
-def test_recall_of_segments(tmp_path: Path, share: float) -> None:
+def test_recall_of_segments(tmp_path: Path, share: float, kind: str) -> None:
     count = 10_000
     rows = unit_vectors(count + 200, 64)
     live = OrdinalSet(range(1, count + 201))
     vectors = NamespaceVectors(64)
     for start in (0, count // 2):
         ordinals = list(range(start + 1, start + count // 2 + 1))
-        segment = segment_on_disk(tmp_path / f"1-{start}", ordinals, rows[start : start + count // 2])
+        segment = segment_on_disk(tmp_path / f"1-{start}", ordinals, rows[start : start + count // 2], kind)
         vectors.add_segment(segment, live)
     for ordinal in range(count + 1, count + 201):
         vectors.add(ordinal, rows[ordinal - 1])
     random = np.random.default_rng(4)
     allowed = live if share == 1.0 else OrdinalSet(o for o in live if random.random() < share)
-    assert recall(vectors.view(), rows, allowed, live) >= 0.95
+    assert recall(vectors.view(DEAR), rows, allowed, live) >= 0.95
 
 
 def test_segments_alone_are_used_and_never_return_too_few(tmp_path: Path) -> None:
@@ -125,8 +130,9 @@ def test_segments_alone_are_used_and_never_return_too_few(tmp_path: Path) -> Non
     segment = segment_on_disk(tmp_path / "1-1", list(range(1, 4001)), rows)
     vectors.add_segment(segment, live)
     allowed = live - OrdinalSet(nearest)
-    assert isinstance(plan(Statistics(10, len(allowed), len(live), 0, 4000, segment.forest_rows)), Segments)
-    hits = vectors.view().search(query, 10, allowed, live)
+    view = vectors.view(DEAR)
+    assert isinstance(view.estimate(10, ordinal_array(allowed), len(live)).plan, Segments)
+    hits = view.search(query, 10, allowed, live)
     assert len(hits.ordinals) == 10
     assert not nearest & set(hits.ordinals.tolist())
 
@@ -144,14 +150,43 @@ def test_recall_when_a_filter_leaves_out_what_is_near(tmp_path: Path) -> None:
     segment = segment_on_disk(tmp_path / "1-1", list(live), rows)
     vectors.add_segment(segment, live)
     half = [ordinal for ordinal in live if of_cluster[ordinal - 1] % 2]
-    chosen = plan(Statistics(10, len(half), len(live), 0, len(rows), segment.forest_rows))
-    assert isinstance(chosen, Segments)
+    wanted = ordinal_array(OrdinalSet(half))
+    view = vectors.view(DEAR)
+    assert isinstance(view.estimate(10, wanted, len(live)).plan, Segments)
     found = 0
     for cluster in range(0, 80, 2):
         query = (centres[cluster] / np.linalg.norm(centres[cluster])).astype(np.float32)
-        hits = vectors.view().search(query, 10, OrdinalSet(half), live)
+        hits = view.search(query, 10, OrdinalSet(half), live)
         found += len(set(hits.ordinals.tolist()).intersection(exact(rows, query, half, 10)))
     assert found >= 0.95 * 40 * 10
+
+
+@pytest.mark.parametrize("gap", [1, 100])  # near each other, a table finds them; far apart, halving
+def test_rows_of_a_segment_in_any_order(tmp_path: Path, gap: int) -> None:
+    rows = unit_vectors(600, DIMENSION)
+    order = np.random.default_rng(3).permutation(500)
+    vectors = NamespaceVectors(DIMENSION)
+    live = OrdinalSet(range(gap, 600 * gap + 1, gap))
+    ordinals = [(int(row) + 1) * gap for row in order]
+    vectors.add_segment(segment_on_disk(tmp_path / "1-1", ordinals, rows[order]), live)
+    for row in range(500, 600):
+        vectors.add((row + 1) * gap, rows[row])
+    for row in (0, 77, 499, 510):
+        vectors.drop((row + 1) * gap)
+        live.remove((row + 1) * gap)
+    view = vectors.view()
+    query = unit_vectors(1, DIMENSION, seed=5)[0]
+    ranked = np.argsort(-(rows @ query))
+    for wanted in ([1], [40, 41, 42, 43, 44], [499, 550], [*range(300, 590)], [0, 510], [*range(600)]):
+        allowed = OrdinalSet((row + 1) * gap for row in wanted) & live
+        found = view.search(query, 1000, allowed, live)
+        assert found.ordinals.tolist() == [(row + 1) * gap for row in ranked if (row + 1) * gap in allowed]
+    asked = np.arange(1, 700 * gap + 1, dtype=np.uint64)
+    cosines = view.cosines(query, asked)
+    has_row = np.isin(asked, (np.arange(600) + 1) * gap)
+    assert not np.isnan(cosines[has_row]).any()
+    assert np.isnan(cosines[~has_row]).all()
+    np.testing.assert_allclose(cosines[has_row], rows @ query, atol=1e-5)
 
 
 # Through the indexer: store, builder process, restart.
@@ -196,6 +231,28 @@ def test_a_long_tail_is_sealed_and_mapped_after_a_restart(tmp_path: Path) -> Non
         check(replica, rows)
 
 
+def test_rows_of_one_owner_stand_together(tmp_path: Path) -> None:
+    """A user's in one piece, an agent's of that user in one piece of it, and a session's in one of these."""
+    count = 1200
+    random = np.random.default_rng(12)
+    owners = [tuple(f"{draw}" if draw else "" for draw in random.integers(0, 4, 3)) for _ in range(count)]
+    memories = [make_memory(f"m{n}", user_id=who[0], session_id=who[2]) for n, who in enumerate(owners)]
+    for memory, who in zip(memories, owners, strict=True):
+        memory.agent_id = who[1]
+    with Replica(tmp_path, seal_rows=SEAL_ROWS) as replica:
+        replica.put(memories, unit_vectors(count, DIMENSION))
+        view = replica.wait_for(lambda view: sum(segment_rows(view)) == count)
+        vectors = view.namespaces["tests"].vectors
+        assert vectors is not None
+        (part,) = vectors.segments
+    stand = [(*owners[ordinal - 1], ordinal) for ordinal in part.ordinals.tolist()]
+    for depth in (1, 2, 3):
+        seen = [each[:depth] for each in stand]
+        pieces = 1 + sum(before != after for before, after in pairwise(seen))
+        assert pieces == len(set(seen))
+    assert all(a[3] < b[3] for a, b in pairwise(stand) if a[:3] == b[:3])
+
+
 def test_deleted_rows_of_segments_are_gone_and_worn_segments_rewritten(tmp_path: Path) -> None:
     rows = unit_vectors(1200, DIMENSION)
     with Replica(tmp_path, seal_rows=SEAL_ROWS) as replica:
@@ -228,7 +285,7 @@ def test_updates_move_rows_to_the_tail(tmp_path: Path) -> None:
 
 
 def flip_index_byte(folder: Path) -> None:
-    path = folder / "index.annoy"
+    (path,) = folder.glob("index.*")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
@@ -249,18 +306,18 @@ def garble_sidecar(folder: Path) -> None:
 
 def make_format_newer(folder: Path) -> None:
     sidecar = folder / "segment.json"
-    sidecar.write_text(sidecar.read_text().replace('"format": 1', '"format": 2'))
+    sidecar.write_text(sidecar.read_text().replace('"format": 2', '"format": 3'))
 
 
 def exchange_rows(folder: Path) -> None:
     """Files that are whole, but do not belong together: what the self-test is for."""
     rows = unit_vectors((folder / "rows.f32").stat().st_size // DIMENSION // 4, DIMENSION, seed=77)
-    before = AnnoySegment.open(folder).sidecar.sha256["rows.f32"]
+    before = Segment.open(folder).sidecar.sha256["rows.f32"]
     rows.tofile(folder / "rows.f32")
     other = folder.parent / "other"
     shutil.copytree(folder, other)
-    write_segment(other, dimension=DIMENSION, trees=1, seed=1, replaces=[])
-    after = AnnoySegment.open(other).sidecar.sha256["rows.f32"]
+    write_segment(other, dimension=DIMENSION, kind=read_sidecar(folder).index, replaces=[])
+    after = Segment.open(other).sidecar.sha256["rows.f32"]
     shutil.rmtree(other)
     sidecar = folder / "segment.json"
     sidecar.write_text(sidecar.read_text().replace(before, after))
@@ -269,12 +326,13 @@ def exchange_rows(folder: Path) -> None:
 DAMAGES = [flip_index_byte, cut_rows, lose_ordinals, garble_sidecar, make_format_newer, exchange_rows]
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_segment_is_refused(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    segment_on_disk(tmp_path / "1-1", list(range(1, 501)), unit_vectors(500, DIMENSION))
+def test_a_damaged_segment_is_refused(tmp_path: Path, damage: Callable[[Path], None], kind: str) -> None:
+    segment_on_disk(tmp_path / "1-1", list(range(1, 501)), unit_vectors(500, DIMENSION), kind)
     damage(tmp_path / "1-1")
     with pytest.raises(SegmentError):
-        AnnoySegment.open(tmp_path / "1-1")
+        Segment.open(tmp_path / "1-1")
 
 
 def test_damaged_and_unfinished_segments_are_rebuilt_from_the_store(tmp_path: Path) -> None:

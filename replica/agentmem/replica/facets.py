@@ -201,6 +201,11 @@ class Facets:
             self._session_sizes.append(0)
         return code
 
+    def having(self, field: str) -> list[int | OrdinalSet]:
+        """Of each text that memories have in a field, the ordinal or the ordinals; not to be changed."""
+        # list() of a dict is one step to other threads, iterating over it is not.
+        return list(self._postings[field].by_value.values())
+
     def session_places(self, ordinals: OrdinalArray, live: OrdinalSet, rows: int) -> SessionPlaces:
         """Where live memories stand in their sessions, in the order in which they were written.
 

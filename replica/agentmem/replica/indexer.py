@@ -25,11 +25,12 @@ from agentmem.core.log import Operation
 from agentmem.core.measurements import Histogram
 from agentmem.core.records import FloatVector, unit_vector
 from agentmem.core.store import ReadTransaction, Store
-from agentmem.replica.annoy_segment import AnnoySegment
 from agentmem.replica.index_directory import IndexDirectory
+from agentmem.replica.machine_costs import measured_costs
 from agentmem.replica.namespace_index import NamespaceIndex, memories_of
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.sealing import Sealed, Sealer
+from agentmem.replica.segment import Segment
 from agentmem.replica.text import TextIndex
 from agentmem.replica.view import View
 from agentmem.v1 import storage_pb2
@@ -57,6 +58,7 @@ class Indexer:
         store: the replica's own store, opened by the caller.
         directory: of the indexes, for this store alone.
         seal_rows: a tail of more vectors than this is sealed into a segment.
+        vector_index: the kind of index that segments get.
         on_publish: called in the indexer's thread with each new view.
         on_failure: called in the indexer's thread, once, with the error that ended it. ``view`` stays as it
             is and no longer moves.
@@ -72,6 +74,7 @@ class Indexer:
         directory: Path,
         *,
         seal_rows: int = DEFAULT_SEAL_ROWS,
+        vector_index: str = "auto",
         on_publish: Callable[[View], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
@@ -89,7 +92,8 @@ class Indexer:
         self._is_stopping = False
         # From here on for the indexer's thread alone.
         self._text: TextIndex | None = None
-        self._sealer = Sealer(self._directory.segments, self.notify)
+        self._costs = measured_costs()
+        self._sealer = Sealer(self._directory.segments, self.notify, vector_index)
         self.builds = self._sealer.builds
         self._revision = 0
         self._epoch = 0
@@ -185,17 +189,17 @@ class Indexer:
 
     def _open_segments(
         self, states: dict[str, NamespaceState], newest_ordinal: int
-    ) -> dict[str, list[AnnoySegment]]:
+    ) -> dict[str, list[Segment]]:
         """The good segments on disk by namespace, oldest first."""
         names = {state.number: name for name, state in states.items()}
-        fitting: dict[str, list[AnnoySegment]] = {}
+        fitting: dict[str, list[Segment]] = {}
         for number, segments in self._sealer.open_segments().items():
             for segment in segments:
                 name = names.get(number)
                 # A store that was put back to an older state gives its ordinals a second time.
                 if (
                     name is None
-                    or segment.ordinals[-1] > newest_ordinal
+                    or segment.ordinals.max() > newest_ordinal
                     or segment.sidecar.dimension != states[name].dimension
                     or segment.sidecar.space != states[name].space
                 ):
@@ -209,10 +213,11 @@ class Indexer:
         text: TextIndex,
         states: dict[str, NamespaceState],
         live: OrdinalArray,
-        segments: dict[str, list[AnnoySegment]],
+        segments: dict[str, list[Segment]],
     ) -> None:
         self._namespaces = {
-            name: NamespaceIndex(name, state, memories_of(self._store)) for name, state in states.items()
+            name: NamespaceIndex(name, state, memories_of(self._store), self._costs)
+            for name, state in states.items()
         }
         for namespace in self._namespaces.values():
             # Some did not change for long, but which is not in the records of what is live.
@@ -335,7 +340,7 @@ class Indexer:
         if known is None:
             state = NamespaceState(number=change.number)
             known = self._namespaces[change.name] = NamespaceIndex(
-                change.name, state, memories_of(self._store)
+                change.name, state, memories_of(self._store), self._costs
             )
         self._changed.add(change.name)
         if change.reembedding == storage_pb2.REEMBEDDING_STEP_SWITCHED:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from agentmem.core.layout import NamespaceState
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
-from agentmem.replica.annoy_segment import AnnoySegment
 from agentmem.replica.coming_vectors import ComingVectors
 from agentmem.replica.facets import Facets, Memories
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
-from agentmem.replica.planner import segments_to_merge
+from agentmem.replica.planner import DEFAULT_COSTS, Costs, segments_to_merge
 from agentmem.replica.replacements import replacements
 from agentmem.replica.sealing import Job, Sealed
+from agentmem.replica.segment import Segment
 from agentmem.replica.vectors import NamespaceVectors
 from agentmem.replica.view import NamespaceView
 from agentmem.v1 import memory_pb2
@@ -51,10 +51,14 @@ class NamespaceIndex:
 
     Args:
         memories: reads records, from any thread.
+        costs: of this machine.
     """
 
-    def __init__(self, name: str, state: NamespaceState, memories: Memories) -> None:
+    def __init__(
+        self, name: str, state: NamespaceState, memories: Memories, costs: Costs = DEFAULT_COSTS
+    ) -> None:
         self.name = name
+        self._costs = costs
         self.state = state
         self._memories = memories
         # Of the last change that is known of; set by who applies them.
@@ -121,7 +125,7 @@ class NamespaceIndex:
         self._facets = self._facets.with_embedding_model(state.model, ordinals)
         return ended
 
-    def add_segment(self, segment: AnnoySegment) -> None:
+    def add_segment(self, segment: Segment) -> None:
         """Takes up a segment from disk, after all live memories were put."""
         self._vectors_of(segment.sidecar.dimension).add_segment(segment, self._live)
 
@@ -145,6 +149,7 @@ class NamespaceIndex:
             space=self.state.space,
             parts=(*(view.segments[place] for place in sorted(chosen)), view.tail),
             live=self._live.copy(),
+            facets=self._facets,
             last_ordinal=int(view.tail.ordinals[-1]) if len(view.tail.ordinals) else 0,
         )
 
@@ -159,7 +164,7 @@ class NamespaceIndex:
             live=self._live.copy(),
             facets=self._facets,
             facet_rows=self._facets.rows,
-            vectors=None if self._vectors is None else self._vectors.view(),
+            vectors=None if self._vectors is None else self._vectors.view(self._costs),
             memories=self._memories,
             changed_revision=self.changed_revision,
         )

@@ -2,18 +2,18 @@
 
 By meaning:
 
-    cost of an exact scan   = every row of the namespace, read in order,
-                              or the matching rows alone, gathered one by one
-    cost of segments        = the rows that the forests look at, and the tail's rows, read in order
+    cost of an exact scan   = every row of the namespace, read in order, or the matching rows alone:
+                              as one piece where they stand together, else gathered
+    cost of segments        = a search of each index, deeper for a filter and for many hits,
+                              and the tail's rows, read in order
 
-How many rows a forest has to look at is measured when it is built (annoy_segment.py). An exact search has
-recall 1, so it is chosen whenever it is not dearer, and when what the forests propose shows that the filter
+What reading and gathering cost is measured when the process starts (machine_costs.py), what a search of an
+index costs when it is opened, and how deep it has to be when it is built (segment.py). An exact search has
+recall 1, so it is chosen whenever it is not dearer, and when what the indexes propose shows that the filter
 leaves out what is near. By words, under a filter:
 
     cost of pushing down    = the matching ordinals as a part of the query
     cost of over-fetching   = as many hits as it takes until enough of them match
-
-The constants are of one core, measured on 100,000 memories with vectors of 256; only their ratios matter.
 """
 
 from __future__ import annotations
@@ -21,16 +21,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SCAN_NS_PER_COMPONENT = 0.13
-GATHER_NS_PER_COMPONENT = 0.45
-FOREST_NS_PER_COMPONENT = 0.28
-
 PUSH_DOWN_NS_PER_ORDINAL = 2000
 FETCH_NS_PER_HIT = 320
-
-# What forests look at is measured for ten hits (annoy_segment.py). Hits beyond those that lie close together
-# are in many leaves: from about a hundred on, recall 0.95 took 20 to 25 rows for each.
-FOREST_ROWS_PER_HIT = 25
 
 # Candidates to be scored again exactly, as a multiple of what is wanted of them.
 OVERFETCH = 2
@@ -45,6 +37,24 @@ WORN_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
+class Costs:
+    """What scoring rows takes on this machine, nanoseconds of CPU for each component.
+
+    The defaults are of one core, measured on 100,000 rows of 256.
+
+    Attributes:
+        scan: of rows that are read in order.
+        gather: of rows that are read one by one.
+    """
+
+    scan: float = 0.15
+    gather: float = 0.5
+
+
+DEFAULT_COSTS = Costs()
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """What is known before a search.
 
@@ -52,15 +62,20 @@ class Statistics:
         matching: live memories that match the filter; ``live`` when there is none.
         live: live memories of the namespace.
         tail_rows, segment_rows: rows with vectors, dead ones included.
-        forest_rows: how many rows the forests of the segments have to look at for ten hits without a filter.
+        search_ns: CPU time of a search of all indexes for ten hits without a filter.
+        effort_per_hit: how many times as deep as for ten hits an index has to be searched, for each hit.
+        scattered: the share of the matching rows that are read one by one; the others stand side by side.
     """
 
     top_k: int
     matching: int
     live: int
+    dimension: int
     tail_rows: int
     segment_rows: int
-    forest_rows: int
+    search_ns: float
+    effort_per_hit: float = 0.0
+    scattered: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +85,13 @@ class ExactScan:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Take candidates from each segment's forest, and all of the tail.
+    """Take candidates from the index of each segment, and all of the tail.
 
     Attributes:
         fetch_rows: candidates from each segment.
         last_rank: when the last hit wanted is not among so many of the best candidates, the filter leaves out
-            what is nearest to the question. Of what lies further off a forest finds too little.
-        effort: how many times as many rows as for ten hits without a filter the forests look at.
+            what is nearest to the question. Of what lies further off an index finds too little.
+        effort: how many times as deep as for ten hits without a filter the indexes are searched.
     """
 
     fetch_rows: int
@@ -87,31 +102,45 @@ class Segments:
 Plan = ExactScan | Segments
 
 
-def gathers(matching: int, rows: int) -> bool:
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The plan that is cheapest, and what each was thought to cost, CPU nanoseconds; infinite for none."""
+
+    plan: Plan
+    exact_ns: float
+    segments_ns: float
+
+    def __str__(self) -> str:
+        exact = f"estimated {self.exact_ns / 1e6:.3f} ms exactly"
+        if self.segments_ns == float("inf"):
+            return exact
+        return f"{exact}, {self.segments_ns / 1e6:.3f} ms by segments"
+
+
+def gathers(matching: int, rows: int, costs: Costs = DEFAULT_COSTS) -> bool:
     """Whether scoring the matching rows one by one is cheaper than scoring all rows in order."""
-    return matching * GATHER_NS_PER_COMPONENT < rows * SCAN_NS_PER_COMPONENT
+    return matching * costs.gather < rows * costs.scan
 
 
-def plan(statistics: Statistics) -> Plan:
+def estimate(statistics: Statistics, costs: Costs = DEFAULT_COSTS) -> Estimate:
     """The cheapest way to find the best ``top_k`` of the matching memories."""
-    if statistics.matching <= statistics.top_k:
-        return ExactScan()
+    rows = statistics.tail_rows + statistics.segment_rows
+    a_match = statistics.scattered * costs.gather + (1 - statistics.scattered) * costs.scan
+    exact_ns = statistics.dimension * min(rows * costs.scan, statistics.matching * a_match)
+    if statistics.matching <= statistics.top_k or not statistics.segment_rows:
+        return Estimate(ExactScan(), exact_ns, float("inf"))
     # Of the nearest rows of all only this part matches the filter, so that many times more are looked for.
     selectivity = statistics.matching / statistics.live
     last_rank = int((LATE * statistics.top_k + LATE_HITS) / selectivity)
     fetch_rows = max(MIN_FETCH_ROWS, int(OVERFETCH * statistics.top_k / selectivity), last_rank)
-    depth = max(1.0, FOREST_ROWS_PER_HIT * statistics.top_k / max(1, statistics.forest_rows))
-    return _cheaper(statistics, Segments(fetch_rows, last_rank, depth / selectivity))
-
-
-def _cheaper(statistics: Statistics, segments: Segments) -> Plan:
-    rows = statistics.tail_rows + statistics.segment_rows
-    exact_ns = min(rows * SCAN_NS_PER_COMPONENT, statistics.matching * GATHER_NS_PER_COMPONENT)
-    segments_ns = (
-        statistics.tail_rows * SCAN_NS_PER_COMPONENT
-        + statistics.forest_rows * segments.effort * FOREST_NS_PER_COMPONENT
+    effort = max(1.0, statistics.effort_per_hit * statistics.top_k) / selectivity
+    tail_ns = statistics.dimension * min(
+        statistics.tail_rows * costs.scan, statistics.tail_rows * selectivity * costs.gather
     )
-    return ExactScan() if exact_ns <= segments_ns else segments
+    segments_ns = tail_ns + statistics.search_ns * effort
+    if exact_ns <= segments_ns:
+        return Estimate(ExactScan(), exact_ns, segments_ns)
+    return Estimate(Segments(fetch_rows, last_rank, effort), exact_ns, segments_ns)
 
 
 def pushes_down(matching: int, live: int, fetch_hits: int) -> bool:

@@ -121,6 +121,7 @@ async def _serve(
         store,
         directory.path / INDEXES_FOLDER,
         seal_rows=settings.seal_rows,
+        vector_index=settings.vector_index,
         on_publish=lambda view: _call_on(loop, follower.progress.notify),
         on_failure=lambda error: _call_on(loop, fail, error),
     )

@@ -24,14 +24,11 @@ import numpy as np
 
 from agentmem.core.data_directory import sync
 from agentmem.core.measurements import Counter, Histogram
-from agentmem.replica.annoy_segment import (
-    ORDINALS_FILE,
-    ROWS_FILE,
-    AnnoySegment,
-    SegmentError,
-    segment_folders,
-)
+from agentmem.replica.facets import Facets
 from agentmem.replica.ordinals import OrdinalSet, ordinal_array
+from agentmem.replica.owner_order import owner_order
+from agentmem.replica.segment import KINDS, Segment, has_hnsw
+from agentmem.replica.segment_files import ORDINALS_FILE, ROWS_FILE, SegmentError, segment_folders
 from agentmem.replica.vectors import Part
 
 FIRST_RETRY_S = 1.0
@@ -42,7 +39,18 @@ BUILDING_SUFFIX = ".building"
 # A build takes from a second to some minutes.
 BUILD_BOUNDS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
+VECTOR_INDEXES = ("auto", *KINDS)
+# With fewer rows an exact scan takes no longer than a search of a graph, which takes longer to build.
+MIN_GRAPH_ROWS = 5_000
+
 _logger = logging.getLogger(__name__)
+
+
+def index_kind(asked: str, rows: int) -> str:
+    """The kind of index for a segment of so many rows: "annoy" or "hnsw"."""
+    if asked != "auto":
+        return asked
+    return "hnsw" if rows >= MIN_GRAPH_ROWS and has_hnsw() else "annoy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,7 @@ class Job:
         space: the number of the embedding space of the vectors.
         parts: the tail and the segments that end, as of one view.
         live: the live ordinals of that view; no other row is written.
+        facets: what the rows are put in order by.
         last_ordinal: the newest of the tail; 0 when it is empty.
     """
 
@@ -62,6 +71,7 @@ class Job:
     space: int
     parts: tuple[Part, ...]
     live: OrdinalSet
+    facets: Facets
     last_ordinal: int
 
     @property
@@ -75,7 +85,7 @@ class Sealed:
     """A finished job. ``segment`` is None when no row of it was live."""
 
     job: Job
-    segment: AnnoySegment | None
+    segment: Segment | None
 
 
 class SealingFailed(Exception):
@@ -96,13 +106,15 @@ class Sealer:
     Args:
         folder: of all segments.
         on_done: called, in another thread, when ``collect`` has something to say.
+        kind: of index that segments get, one of VECTOR_INDEXES.
 
     Attributes:
         builds: what is measured of them.
     """
 
-    def __init__(self, folder: Path, on_done: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, on_done: Callable[[], None], kind: str = "auto") -> None:
         self._folder = folder
+        self._kind = kind
         self._on_done = on_done
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -113,13 +125,13 @@ class Sealer:
         self._retry_at_s = 0.0
         self.builds = BuildMetrics()
 
-    def open_segments(self) -> dict[int, list[AnnoySegment]]:
+    def open_segments(self) -> dict[int, list[Segment]]:
         """The segments on disk that pass their checks, by the number of their namespace, oldest first.
 
         What fails, was replaced, or was never finished is deleted.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        opened: dict[int, list[AnnoySegment]] = {}
+        opened: dict[int, list[Segment]] = {}
         replaced: set[str] = set()
         for folder in segment_folders(self._folder):
             number, sequence = (int(part) for part in folder.name.split("-"))
@@ -127,7 +139,7 @@ class Sealer:
             if folder.name in replaced:
                 continue
             try:
-                segment = AnnoySegment.open(folder)
+                segment = Segment.open(folder)
             except SegmentError as error:
                 _logger.warning(
                     "segment %s is deleted and built again from the store: %s", folder.name, error
@@ -198,26 +210,27 @@ class Sealer:
             self.builds.outcomes.add("failed")
         self._on_done()
 
-    def _seal(self, job: Job, name: str) -> AnnoySegment | None:
+    def _seal(self, job: Job, name: str) -> Segment | None:
         building = self._folder / (name + BUILDING_SUFFIX)
         try:
             building.mkdir()
-            if not _write_rows(job, building):
+            count = _write_rows(job, building)
+            if not count:
                 return None
-            self._build(job, building)
+            self._build(job, building, index_kind(self._kind, count))
             target = building.rename(self._folder / name)
             sync(self._folder)
             try:
-                return AnnoySegment.open(target)
+                return Segment.open(target)
             except SegmentError:
                 shutil.rmtree(target)
                 raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
-    def _build(self, job: Job, folder: Path) -> None:
+    def _build(self, job: Job, folder: Path, kind: str) -> None:
         command = [sys.executable, "-m", "agentmem.replica.segment_builder", str(folder)]
-        command += ["--dimension", str(job.dimension), "--space", str(job.space)]
+        command += ["--dimension", str(job.dimension), "--space", str(job.space), "--kind", kind]
         command += ["--replaces", *job.replaced]
         # The builder has to find the same code as this process, however that was started.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -243,13 +256,13 @@ def remove_path(path: Path) -> None:
 
 
 def _write_rows(job: Job, folder: Path) -> int:
-    """Writes the live rows of all parts in the order of their ordinals; returns how many."""
+    """Writes the live rows of all parts, those of one owner side by side; returns how many."""
     kept = [np.isin(part.ordinals, ordinal_array(job.live), assume_unique=True) for part in job.parts]
     ordinals = np.concatenate([part.ordinals[mask] for part, mask in zip(job.parts, kept, strict=True)])
     count = len(ordinals)
     if not count:
         return 0
-    order = np.argsort(ordinals, kind="stable")
+    order = owner_order(job.facets, ordinals)
     ordinals[order].astype("<u8").tofile(folder / ORDINALS_FILE)
     targets = np.empty(count, dtype=np.int64)
     targets[order] = np.arange(count)

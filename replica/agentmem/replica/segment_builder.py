@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from agentmem.replica.annoy_segment import SEED, TREES, write_segment
+from agentmem.replica.segment import KINDS, write_segment
 
 NICENESS = 10
 
@@ -20,16 +20,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dimension", type=int, required=True)
     parser.add_argument("--space", type=int, default=0)
-    parser.add_argument("--trees", type=int, default=TREES)
-    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--kind", choices=KINDS, default="annoy")
     parser.add_argument("--replaces", nargs="*", default=[])
     arguments = parser.parse_args()
     os.nice(NICENESS)
     write_segment(
         arguments.folder,
         dimension=arguments.dimension,
-        trees=arguments.trees,
-        seed=arguments.seed,
+        kind=arguments.kind,
         replaces=arguments.replaces,
         space=arguments.space,
     )

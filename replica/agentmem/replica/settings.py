@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agentmem.core.config import check_positive, setting, split_address
+from agentmem.core.config import SettingsError, check_positive, setting, split_address
 from agentmem.core.settings import NodeSettings
 from agentmem.replica.indexer import DEFAULT_SEAL_ROWS
+from agentmem.replica.sealing import VECTOR_INDEXES
+from agentmem.replica.segment import has_hnsw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +21,17 @@ class ReplicaSettings(NodeSettings):
         "vectors of a namespace that are searched one by one before they are sealed in a segment",
         default=DEFAULT_SEAL_ROWS,
     )
+    vector_index: str = setting(
+        "index of sealed vectors: annoy is built sooner, hnsw finds sooner and needs faiss; auto takes hnsw "
+        "for all but small segments, where faiss is installed",
+        default="auto",
+        choices=VECTOR_INDEXES,
+    )
     search_threads: int = setting("searches that run at the same time", default=2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         split_address(self.writer, "--writer")
         check_positive(self, "seal_rows", "search_threads")
+        if self.vector_index == "hnsw" and not has_hnsw():
+            raise SettingsError("--vector-index hnsw needs its extra: pip install 'agentmem-grpc[hnsw]'")

@@ -1,6 +1,6 @@
 """The vectors of one namespace: an exact tail for what is fresh, sealed segments for the rest.
 
-A search scores exactly whatever it returns; the forests of the segments only propose. What is deleted stays
+A search scores exactly whatever it returns; the indexes of the segments only propose. What is deleted stays
 in its part as a dead row until the part is written anew, and is cut out of every answer.
 """
 
@@ -10,18 +10,33 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from agentmem.core.records import FloatVector
-from agentmem.replica.annoy_segment import AnnoySegment, FloatRows, RowNumbers
 from agentmem.replica.columns import Column
-from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
-from agentmem.replica.planner import Segments, SegmentSize, Statistics, gathers, plan
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
+from agentmem.replica.planner import (
+    DEFAULT_COSTS,
+    Costs,
+    Estimate,
+    Segments,
+    SegmentSize,
+    Statistics,
+    estimate,
+    gathers,
+)
 from agentmem.replica.ranking import best
+from agentmem.replica.segment import Segment
+from agentmem.replica.segment_files import FloatRows, RowNumbers
 
-GATHER_CHUNK_ROWS = 1024
+# Rows that are wanted, looked at together: whether they are gathered or all between them are scored.
+SCORED_CHUNK_ROWS = 1024
 # A tail with more dead rows than live ones, and this many, is copied without them.
 MIN_COMPACTED_ROWS = 1024
+# Of how many matching memories on it is looked at whether they stand side by side, by so many of them.
+MIN_SAMPLED = 2048
+SAMPLES = 64
+# Rows that are so close to each other are read as one piece.
+NEIGHBOURING_ROWS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,41 +53,68 @@ class Part:
     """The tail or a segment, as a view has it.
 
     Attributes:
-        ordinals: uint64 [n], ascending.
+        ordinals: uint64 [n]; ascending in the tail, in no order in a segment.
         rows: unit vectors, float32 [n, dimension].
         dead: row numbers, int64, in no order.
         segment: None for the tail.
+        costs: of this machine.
     """
 
     ordinals: OrdinalArray
     rows: FloatRows
     dead: RowNumbers
-    segment: AnnoySegment | None = None
+    segment: Segment | None = None
+    costs: Costs = DEFAULT_COSTS
 
-    def locate(self, ordinals: OrdinalArray) -> tuple[npt.NDArray[np.bool_], RowNumbers]:
-        """Which of the ordinals have a row here, bool [n], and the row numbers of those that have."""
+    def locate(self, ordinals: OrdinalArray) -> tuple[RowNumbers, RowNumbers]:
+        """Which of the ordinals have a row here, by their places, and the row numbers of those.
+
+        Args:
+            ordinals: uint64 [n], ascending.
+        """
+        if self.segment is not None:
+            return self.segment.lookup.find(ordinals)
         if not len(self.ordinals):
-            return np.zeros(len(ordinals), dtype=np.bool_), np.empty(0, dtype=np.int64)
-        rows = np.searchsorted(self.ordinals, ordinals)
-        here = self.ordinals[np.minimum(rows, len(self.ordinals) - 1)] == ordinals
-        return here, rows[here]
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        start = int(ordinals.searchsorted(self.ordinals[0]))
+        wanted = ordinals[start:]
+        rows = self.ordinals.searchsorted(wanted)
+        here = np.flatnonzero(self.ordinals[np.minimum(rows, len(self.ordinals) - 1)] == wanted)
+        return here + start, rows[here]
 
     def scores(self, query: FloatVector, rows: RowNumbers) -> FloatVector:
-        """The cosines of some rows, float32 [n]."""
-        if not gathers(len(rows), len(self.rows)):
-            scanned: FloatVector = (self.rows @ query)[rows]
-            return scanned
+        """The cosines of some rows, float32 [n].
+
+        Args:
+            rows: ascending.
+        """
+        if not len(rows):
+            return np.empty(0, dtype=np.float32)
+        first, last = int(rows[0]), int(rows[-1])
+        if last - first + 1 == len(rows):
+            piece: FloatVector = self.rows[first : last + 1] @ query
+            return piece
         scores = np.empty(len(rows), dtype=np.float32)
-        for start in range(0, len(rows), GATHER_CHUNK_ROWS):
-            chunk = rows[start : start + GATHER_CHUNK_ROWS]
-            scores[start : start + len(chunk)] = np.take(self.rows, chunk, axis=0) @ query
+        for start in range(0, len(rows), SCORED_CHUNK_ROWS):
+            chunk = rows[start : start + SCORED_CHUNK_ROWS]
+            first, last = int(chunk[0]), int(chunk[-1])
+            if gathers(len(chunk), last - first + 1, self.costs):
+                scores[start : start + len(chunk)] = np.take(self.rows, chunk, axis=0) @ query
+            else:
+                scores[start : start + len(chunk)] = (self.rows[first : last + 1] @ query)[chunk - first]
         return scores
 
     def scan(self, query: FloatVector, allowed: OrdinalArray | None) -> VectorHits:
-        """All live rows, or those among the allowed ordinals, with their cosines, in no order."""
+        """All live rows, or those among the allowed ordinals, with their cosines, in no order.
+
+        Args:
+            allowed: uint64 [n], ascending.
+        """
         if allowed is not None:
-            here, rows = self.locate(allowed)
-            return VectorHits(allowed[here], self.scores(query, rows))
+            _, rows = self.locate(allowed)
+            if self.segment is not None:
+                rows = np.sort(rows)
+            return VectorHits(self.ordinals[rows], self.scores(query, rows))
         scores: FloatVector = self.rows @ query
         if not len(self.dead):
             return VectorHits(self.ordinals, scores)
@@ -87,6 +129,7 @@ class VectorView:
 
     tail: Part
     segments: tuple[Part, ...]
+    costs: Costs = DEFAULT_COSTS
 
     def search(self, query: FloatVector, top_k: int, allowed: OrdinalSet, live: OrdinalSet) -> VectorHits:
         """The ``top_k`` allowed memories nearest to the query, all of them when they are fewer.
@@ -96,42 +139,82 @@ class VectorView:
             allowed: the ordinals of ``live`` that match the filter.
             live: the live ordinals of the namespace.
         """
-        statistics = Statistics(
-            top_k=top_k,
-            matching=len(allowed),
-            live=len(live),
-            tail_rows=len(self.tail.rows),
-            segment_rows=sum(len(part.rows) for part in self.segments),
-            forest_rows=sum(part.segment.forest_rows for part in self.segments if part.segment),
-        )
-        chosen = plan(statistics)
+        matching = len(allowed)
         # One conversion for all parts; None stands for everything.
-        wanted = ordinal_array(allowed) if len(allowed) < len(live) else None
+        wanted = ordinal_array(allowed) if matching < len(live) else None
+        estimated = self.estimate(top_k, wanted, len(live))
+        chosen = estimated.plan
         if isinstance(chosen, Segments):
             found = self._proposed(query, top_k, chosen, allowed)
             if found is not None:
-                forests = f"{chosen.fetch_rows} rows from each of {len(self.segments)} forests"
-                words = f"{forests}, and a scan of the tail"
+                proposals = f"{chosen.fetch_rows} rows from each of {len(self.segments)} segments"
+                words = f"{proposals}, and a scan of the tail; {estimated}"
                 return _merge([found, self.tail.scan(query, wanted)], top_k, words)
         words = "exact scan of all rows" if wanted is None else "exact scan of the matching rows"
-        return _merge([part.scan(query, wanted) for part in (*self.segments, self.tail)], top_k, words)
+        hits = [part.scan(query, wanted) for part in self._parts]
+        return _merge(hits, top_k, f"{words}; {estimated}")
+
+    @property
+    def _parts(self) -> list[Part]:
+        """Those that have rows."""
+        return [part for part in (*self.segments, self.tail) if len(part.ordinals)]
+
+    def estimate(self, top_k: int, wanted: OrdinalArray | None, live: int) -> Estimate:
+        """What a search costs, and so how it is done.
+
+        Args:
+            wanted: the ordinals that match, uint64 [n], ascending; None for all.
+            live: how many memories the namespace has.
+        """
+        matching = live if wanted is None else len(wanted)
+        segments = [part.segment for part in self.segments if part.segment is not None]
+        return estimate(
+            Statistics(
+                top_k=top_k,
+                matching=matching,
+                live=live,
+                dimension=self.tail.rows.shape[1],
+                tail_rows=len(self.tail.rows),
+                segment_rows=sum(len(part.rows) for part in self.segments),
+                search_ns=sum(segment.search_ns for segment in segments),
+                effort_per_hit=max((segment.effort_per_hit for segment in segments), default=0.0),
+                scattered=1.0 if wanted is None else self._scattered(wanted),
+            ),
+            self.costs,
+        )
 
     def cosines(self, query: FloatVector, ordinals: OrdinalArray) -> FloatVector:
-        """The cosine of each ordinal, float32 [n]; NaN for those without a vector."""
+        """The cosine of each ordinal, float32 [n]; NaN for those without a vector.
+
+        Args:
+            ordinals: uint64 [n], ascending.
+        """
         cosines = np.full(len(ordinals), np.nan, dtype=np.float32)
-        for part in (*self.segments, self.tail):
-            here, rows = part.locate(ordinals)
-            cosines[here] = np.take(part.rows, rows, axis=0) @ query
+        for part in self._parts:
+            places, rows = part.locate(ordinals)
+            cosines[places] = np.take(part.rows, rows, axis=0) @ query
         return cosines
+
+    def _scattered(self, wanted: OrdinalArray) -> float:
+        """About which share of the wanted rows have other rows between them."""
+        if len(wanted) < MIN_SAMPLED or not self.segments:
+            return 1.0
+        largest = max(self.segments, key=lambda part: len(part.rows))
+        first = np.linspace(0, len(wanted) - 2, SAMPLES).astype(np.int64)
+        pairs = wanted[np.stack([first, first + 1], axis=1).ravel()]
+        places, rows = largest.locate(pairs)
+        of_place = np.full(2 * SAMPLES, -NEIGHBOURING_ROWS * 2 * SAMPLES, dtype=np.int64)
+        of_place[places] = rows
+        gaps = of_place[1::2] - of_place[::2]
+        return float(np.mean((gaps < 1) | (gaps > NEIGHBOURING_ROWS)))
 
     def _proposed(
         self, query: FloatVector, top_k: int, chosen: Segments, allowed: OrdinalSet
     ) -> VectorHits | None:
-        """The allowed ones of what the forests propose; None when they are too few, or come too late."""
+        """The allowed ones of what the indexes propose; None when they are too few, or come too late."""
         proposed = _merge([self._nearest(part, query, chosen) for part in self.segments])
-        kept = np.isin(
-            proposed.ordinals, ordinal_array(ordinal_set(proposed.ordinals) & allowed), assume_unique=True
-        )
+        ordinals = proposed.ordinals.tolist()
+        kept = np.fromiter(map(allowed.__contains__, ordinals), dtype=np.bool_, count=len(ordinals))
         if np.count_nonzero(kept[: chosen.last_rank]) < top_k:
             return None
         return VectorHits(proposed.ordinals[kept], proposed.cosines[kept])
@@ -139,14 +222,19 @@ class VectorView:
     @staticmethod
     def _nearest(part: Part, query: FloatVector, chosen: Segments) -> VectorHits:
         assert part.segment is not None
-        nodes = max(chosen.fetch_rows, int(chosen.effort * part.segment.forest_rows))
-        rows = part.segment.nearest(query, min(chosen.fetch_rows, len(part.rows)), nodes)
+        rows = part.segment.nearest(query, chosen.fetch_rows, chosen.effort)
         return VectorHits(part.ordinals[rows], np.take(part.rows, rows, axis=0) @ query)
 
 
 def _merge(hits: Sequence[VectorHits], top_k: int | None = None, plan: str = "") -> VectorHits:
-    ordinals = np.concatenate([part.ordinals for part in hits])
-    cosines = np.concatenate([part.cosines for part in hits])
+    filled = [part for part in hits if len(part.ordinals)]
+    if not filled:
+        return VectorHits(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.float32), plan)
+    if len(filled) == 1:
+        ordinals, cosines = filled[0].ordinals, filled[0].cosines
+    else:
+        ordinals = np.concatenate([part.ordinals for part in filled])
+        cosines = np.concatenate([part.cosines for part in filled])
     places = best(ordinals, cosines, len(ordinals) if top_k is None else top_k)
     return VectorHits(ordinals[places], cosines[places], plan)
 
@@ -159,25 +247,26 @@ class _Tail:
         self.rows = Column(np.float32, dimension)
         self.dead = Column(np.int64)
 
-    def view(self) -> Part:
+    def view(self, costs: Costs = DEFAULT_COSTS) -> Part:
         return Part(
             self.ordinals.rows(self.ordinals.count),
             self.rows.rows(self.rows.count),
             self.dead.rows(self.dead.count),
+            costs=costs,
         )
 
 
 class _Sealed:
     """A segment, on the writing side."""
 
-    def __init__(self, segment: AnnoySegment, live: OrdinalSet) -> None:
+    def __init__(self, segment: Segment, live: OrdinalSet) -> None:
         self.segment = segment
         dead = np.isin(segment.ordinals, ordinal_array(live), assume_unique=True, invert=True)
         self.dead = Column.of(np.flatnonzero(dead).astype(np.int64))
 
-    def view(self) -> Part:
+    def view(self, costs: Costs = DEFAULT_COSTS) -> Part:
         segment = self.segment
-        return Part(segment.ordinals, segment.rows, self.dead.rows(self.dead.count), segment)
+        return Part(segment.ordinals, segment.rows, self.dead.rows(self.dead.count), segment, costs)
 
 
 class NamespaceVectors:
@@ -226,20 +315,20 @@ class NamespaceVectors:
         wanted = np.array([ordinal], dtype=np.uint64)
         parts: list[_Tail | _Sealed] = [self._tail, *self._sealed]
         for part in parts:
-            here, rows = part.view().locate(wanted)
-            if here[0]:
+            _, rows = part.view().locate(wanted)
+            if len(rows):
                 part.dead.append(rows[0])
                 break
         dead = self._tail.dead.count
         if dead >= MIN_COMPACTED_ROWS and 2 * dead > self._tail.ordinals.count:
             self._cut_tail(after_ordinal=0)
 
-    def add_segment(self, segment: AnnoySegment, live: OrdinalSet) -> None:
+    def add_segment(self, segment: Segment, live: OrdinalSet) -> None:
         """Takes up an open segment; its rows that are not in ``live`` are dead."""
         self._sealed.append(_Sealed(segment, live))
 
     def replace(
-        self, replaced: Collection[str], last_ordinal: int, segment: AnnoySegment | None, live: OrdinalSet
+        self, replaced: Collection[str], last_ordinal: int, segment: Segment | None, live: OrdinalSet
     ) -> None:
         """Takes up a segment for others and for the rows of the tail up to ``last_ordinal``.
 
@@ -261,5 +350,6 @@ class NamespaceVectors:
         self._tail.ordinals = Column.of(old.ordinals[kept])
         self._tail.rows = Column.of(old.rows[kept])
 
-    def view(self) -> VectorView:
-        return VectorView(self._tail.view(), tuple(sealed.view() for sealed in self._sealed))
+    def view(self, costs: Costs = DEFAULT_COSTS) -> VectorView:
+        segments = tuple(sealed.view(costs) for sealed in self._sealed)
+        return VectorView(self._tail.view(costs), segments, costs)
