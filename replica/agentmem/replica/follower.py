@@ -1,8 +1,8 @@
 """The follower: subscribes to the writer's log and applies it to the replica's own store.
 
-One stream, one frame at a time: while a frame is applied the next ones wait in gRPC's flow control, so
-memory stays bounded. The stream opens with the store's position; whatever went wrong before, a new stream
-from the position on disk is right again.
+One stream; the entries that came while others were synced to the disk are applied together, see frames.py.
+The stream opens with the store's position; whatever went wrong before, a new stream from the position on disk
+is right again.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import functools
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 
 import grpc
 
-from agentmem.core.errors import DataLoss, ResourceExhausted
+from agentmem.core.errors import AgentMemError, DataLoss, ResourceExhausted
 from agentmem.core.log import MAX_EPOCHS
 from agentmem.core.measurements import SIZE_BOUNDS, Histogram
 from agentmem.core.signals import Signal
 from agentmem.core.spans import Sampling
 from agentmem.core.store import Store, WriteTransaction
 from agentmem.core.trace_context import parse_traceparent
+from agentmem.replica.frames import Frame, Frames, Stream
 from agentmem.replica.writer_link import WriterLink
 from agentmem.v1 import replication_pb2
 
@@ -105,10 +107,7 @@ class Follower:
         self._on_awaited = on_awaited
         self._sampling = Sampling() if sampling is None else sampling
         self._silence_timeout_s = SILENCE_TIMEOUT_S
-        self._stream: (
-            grpc.aio.UnaryStreamCall[replication_pb2.SubscribeRequest, replication_pb2.SubscribeResponse]
-            | None
-        ) = None
+        self._stream: Stream | None = None
 
     async def run(self) -> None:
         """Follows until cancelled.
@@ -182,20 +181,24 @@ class Follower:
                 ],
             )
         )
+        frames = Frames(stream)
         is_first = True
         try:
             while True:
                 began_s = time.monotonic()
                 # The first frame is small on any line.
                 timeout_s = SILENCE_TIMEOUT_S if is_first else self._silence_timeout_s
-                frame = await asyncio.wait_for(stream.read(), timeout_s)
-                if frame is grpc.aio.EOF:
+                taken = await frames.take(timeout_s)
+                if not taken:
                     return
-                if not isinstance(frame, replication_pb2.SubscribeResponse):
-                    # What gRPC gives for bytes that cannot be parsed.
-                    raise DataLoss("MALFORMED_FRAME", "it is not a message")
-                await self._process_frame(frame, is_first=is_first)
-                is_first = False
+                for is_entries, run in groupby(taken, _has_entries):
+                    if is_entries:
+                        await self._apply([frame.entries for frame in run])
+                        is_first = False
+                    else:
+                        for frame in run:
+                            await self._process_frame(frame, is_first=is_first)
+                            is_first = False
                 waited_s = time.monotonic() - began_s
                 self._silence_timeout_s = max(SILENCE_TIMEOUT_S, 2 * waited_s, self._silence_timeout_s / 2)
         except asyncio.CancelledError:
@@ -204,7 +207,7 @@ class Follower:
             if task is None or task.cancelling():
                 raise
         finally:
-            stream.cancel()
+            frames.close()
             self._set_connected(False)
 
     def reconnect(self) -> None:
@@ -223,23 +226,6 @@ class Follower:
                     f"the writer has sent everything up to revision {frame.heartbeat.head_revision}, "
                     f"what came ends at {self.applied_revision}",
                 )
-        elif kind == "entries" and frame.entries.entries:
-            self.head_revision = frame.entries.head_revision
-            began_s = time.perf_counter()
-            await asyncio.to_thread(
-                self._store.commit, functools.partial(_apply_entries, entries=frame.entries.entries)
-            )
-            self.apply_durations.record(time.perf_counter() - began_s)
-            self.apply_sizes.record(len(frame.entries.entries))
-            contexts = [(each.revision, parse_traceparent(each.traceparent)) for each in frame.entries.traces]
-            traces = [(revision, context) for revision, context in contexts if context is not None]
-            self._sampling.record_each("apply", traces, began_s)
-            self.applied_revision = self._store.position().revision
-            if frame.entries.is_awaited:
-                self.awaited_revision = self.applied_revision
-                self._on_awaited()
-            self.progress.notify()
-            self._on_applied()
         elif kind == "snapshot_required":
             raise SnapshotRequiredError(
                 f"the writer can go on from revision {frame.snapshot_required.first_revision} only"
@@ -255,6 +241,34 @@ class Follower:
         else:
             # Of a later release, or damaged on the way.
             raise DataLoss("MALFORMED_FRAME", "it is of no kind that this release knows")
+
+    async def _apply(self, frames: Sequence[replication_pb2.Entries]) -> None:
+        """Applies frames of entries, in one commit if all of them fit."""
+        self.head_revision = frames[-1].head_revision
+        began_s = time.perf_counter()
+        entries = [entry for frame in frames for entry in frame.entries]
+        try:
+            await asyncio.to_thread(self._store.commit, functools.partial(_apply_entries, entries=entries))
+        except AgentMemError:
+            # Nothing was applied. One of them is at fault, and what came before it is good.
+            if len(frames) == 1:
+                raise
+            for frame in frames:
+                await self._apply([frame])
+            return
+        self.apply_durations.record(time.perf_counter() - began_s)
+        self.apply_sizes.record(len(entries))
+        contexts = [
+            (each.revision, parse_traceparent(each.traceparent)) for frame in frames for each in frame.traces
+        ]
+        traces = [(revision, context) for revision, context in contexts if context is not None]
+        self._sampling.record_each("apply", traces, began_s)
+        self.applied_revision = self._store.position().revision
+        if any(frame.is_awaited for frame in frames):
+            self.awaited_revision = self.applied_revision
+            self._on_awaited()
+        self.progress.notify()
+        self._on_applied()
 
     async def _process_heartbeat(self, heartbeat: replication_pb2.Heartbeat) -> None:
         position = self._store.position()
@@ -282,6 +296,10 @@ class Follower:
             _logger.info("following the writer from revision %d", self.applied_revision)
         self.is_connected = connected
         self.progress.notify()
+
+
+def _has_entries(frame: Frame) -> bool:
+    return frame.WhichOneof("frame") == "entries" and bool(frame.entries.entries)
 
 
 def _apply_entries(transaction: WriteTransaction, entries: Iterable[replication_pb2.ShippedEntry]) -> None:

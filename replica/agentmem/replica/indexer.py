@@ -42,9 +42,9 @@ LOAD_CHUNK_MEMORIES = 10_000
 # Of a search whose filter asks for the content: what one transaction reads, so that none stays open for long.
 # Of the time, at most this share goes into commits of the text index (7 ms each); when idle, the next
 # change is committed at once.
-MAX_COMMIT_TIME_SHARE = 0.25
+MAX_COMMIT_TIME_SHARE = 0.5
 # However short a commit is, its threads work for 10 ms and more, merging included.
-MIN_COMMIT_PAUSE_S = 0.04
+MIN_COMMIT_PAUSE_S = 0.03
 
 _KINDS = frozenset(Operation.Kind.values()) - {Operation.KIND_UNSPECIFIED}
 

@@ -1,0 +1,81 @@
+"""The frames of the writer's stream that have come and wait to be applied.
+
+While one is synced to the disk the next ones come; together they are applied with one sync. What waits is
+bounded: then gRPC's flow control holds the writer back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TypeAlias
+
+import grpc
+
+from agentmem.core.errors import DataLoss
+from agentmem.v1 import replication_pb2
+
+# Below both, the next frame is read: so it is one frame more at the most.
+MAX_WAITING_FRAMES = 1024
+MAX_WAITING_BYTES = 4 * 1024 * 1024
+
+Frame: TypeAlias = replication_pb2.SubscribeResponse
+Stream: TypeAlias = grpc.aio.UnaryStreamCall[replication_pb2.SubscribeRequest, Frame]
+
+
+class Frames:
+    """Reads a stream in a task of its own until ``close``."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._frames: deque[Frame] = deque()
+        self._waiting_bytes = 0
+        self._end: BaseException | None = None
+        self._has_ended = False
+        self._moved = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._task = asyncio.create_task(self._read())
+
+    async def take(self, timeout_s: float) -> list[Frame]:
+        """All that wait, in their order; at least one, but when the stream has ended.
+
+        Raises:
+            TimeoutError: nothing came for so long.
+            DataLoss: something came that is no frame. What came before it was taken before.
+            grpc.aio.AioRpcError, asyncio.CancelledError: what the stream ended with.
+        """
+        while not self._frames and not self._has_ended:
+            self._moved.clear()
+            await asyncio.wait_for(self._moved.wait(), timeout_s)
+        if not self._frames and self._end is not None:
+            raise self._end
+        taken = list(self._frames)
+        self._frames.clear()
+        self._waiting_bytes = 0
+        self._has_room.set()
+        return taken
+
+    def close(self) -> None:
+        """Ends the stream."""
+        self._stream.cancel()
+        self._task.cancel()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                frame = await self._stream.read()
+                if frame is grpc.aio.EOF:
+                    break
+                if not isinstance(frame, Frame):
+                    # What gRPC gives for bytes that cannot be parsed.
+                    raise DataLoss("MALFORMED_FRAME", "it is not a message")
+                self._frames.append(frame)
+                self._waiting_bytes += frame.ByteSize()
+                self._moved.set()
+                while len(self._frames) >= MAX_WAITING_FRAMES or self._waiting_bytes >= MAX_WAITING_BYTES:
+                    self._has_room.clear()
+                    await self._has_room.wait()
+        except BaseException as error:  # told to who takes
+            self._end = error
+        self._has_ended = True
+        self._moved.set()
