@@ -28,6 +28,7 @@ TRIED_SHARES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.37, 0.45, 0
 # The depth is measured for ten hits. Hits beyond those that lie close together are in many leaves: from about
 # a hundred on, recall 0.95 took 20 to 25 rows for each.
 DEPTH_PER_HIT = 25
+TARGET_RECALL = 0.95
 HARD_CALIBRATION = True
 SELF_TEST_DEPTH = 10 * PARAMETERS["trees"]
 

@@ -24,9 +24,8 @@ from dataclasses import dataclass
 PUSH_DOWN_NS_PER_ORDINAL = 2000
 FETCH_NS_PER_HIT = 320
 
-# Candidates to be scored again exactly, as a multiple of what is wanted of them.
+# Hits by words to be fetched, as a multiple of what is wanted of them.
 OVERFETCH = 2
-MIN_FETCH_ROWS = 64
 # How late the last hit may come among the candidates: as a multiple of where it comes on the average when the
 # filter is a matter of chance, and so many hits later for what chance may do.
 LATE = 1.5
@@ -88,14 +87,13 @@ class Segments:
     """Take candidates from the index of each segment, and all of the tail.
 
     Attributes:
-        fetch_rows: candidates from each segment.
-        last_rank: when the last hit wanted is not among so many of the best candidates, the filter leaves out
-            what is nearest to the question. Of what lies further off an index finds too little.
+        fetch_rows: candidates from each segment. When the last hit wanted is not among so many of the best
+            candidates, the filter leaves out what is nearest to the question. Of what lies further off an
+            index finds too little.
         effort: how many times as deep as for ten hits without a filter the indexes are searched.
     """
 
     fetch_rows: int
-    last_rank: int
     effort: float
 
 
@@ -130,9 +128,8 @@ def estimate(statistics: Statistics, costs: Costs = DEFAULT_COSTS) -> Estimate:
     if statistics.matching <= statistics.top_k or not statistics.segment_rows:
         return Estimate(ExactScan(), exact_ns, float("inf"))
     # Of the nearest rows of all only this part matches the filter, so that many times more are looked for.
-    selectivity = statistics.matching / statistics.live
-    last_rank = int((LATE * statistics.top_k + LATE_HITS) / selectivity)
-    fetch_rows = max(MIN_FETCH_ROWS, int(OVERFETCH * statistics.top_k / selectivity), last_rank)
+    selectivity = statistics.matching / max(statistics.live, rows)
+    fetch_rows = int((LATE * statistics.top_k + LATE_HITS) / selectivity)
     effort = max(1.0, statistics.effort_per_hit * statistics.top_k) / selectivity
     tail_ns = statistics.dimension * min(
         statistics.tail_rows * costs.scan, statistics.tail_rows * selectivity * costs.gather
@@ -140,7 +137,7 @@ def estimate(statistics: Statistics, costs: Costs = DEFAULT_COSTS) -> Estimate:
     segments_ns = tail_ns + statistics.search_ns * effort
     if exact_ns <= segments_ns:
         return Estimate(ExactScan(), exact_ns, segments_ns)
-    return Estimate(Segments(fetch_rows, last_rank, effort), exact_ns, segments_ns)
+    return Estimate(Segments(fetch_rows, effort), exact_ns, segments_ns)
 
 
 def pushes_down(matching: int, live: int, fetch_hits: int) -> bool:

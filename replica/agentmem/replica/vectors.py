@@ -212,10 +212,10 @@ class VectorView:
         self, query: FloatVector, top_k: int, chosen: Segments, allowed: OrdinalSet
     ) -> VectorHits | None:
         """The allowed ones of what the indexes propose; None when they are too few, or come too late."""
-        proposed = _merge([self._nearest(part, query, chosen) for part in self.segments])
+        proposed = _merge([self._nearest(part, query, chosen) for part in self.segments], chosen.fetch_rows)
         ordinals = proposed.ordinals.tolist()
         kept = np.fromiter(map(allowed.__contains__, ordinals), dtype=np.bool_, count=len(ordinals))
-        if np.count_nonzero(kept[: chosen.last_rank]) < top_k:
+        if np.count_nonzero(kept) < top_k:
             return None
         return VectorHits(proposed.ordinals[kept], proposed.cosines[kept])
 
