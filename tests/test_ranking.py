@@ -14,15 +14,12 @@ from memories import NAMESPACE, Replica, by_user, make_memory, unit_vectors
 
 from agentmem.core.filters import Filter
 from agentmem.core.records import FloatVector
-from agentmem.replica.bm25 import Bm25
 from agentmem.replica.names import MAX_NAMES, NAMED_GAIN, names_in
-from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
-from agentmem.replica.planner import push_down_hits
-from agentmem.replica.ranking import Scores, Signals, Weights, relevance
-from agentmem.replica.ranking import best as best_places
+from agentmem.replica.ordinals import OrdinalSet, ordinal_array
+from agentmem.replica.ranking import Weights
 from agentmem.replica.search import MAX_RANKED_WHOLE, MIN_CANDIDATES, Order, SearchQuery, search
 from agentmem.replica.sessions import LIKENESS_SHARES, WORD_SHARES
-from agentmem.replica.text import MAX_WORD_HITS, TextHits
+from agentmem.replica.text import query_tokens
 from agentmem.replica.trace import Trace
 from agentmem.replica.view import View
 from agentmem.v1 import memory_pb2
@@ -281,7 +278,7 @@ def test_the_newest_and_the_most_important_are_candidates_when_these_weigh(large
 @pytest.mark.parametrize("conversational", [True, False])
 def test_a_hit_that_words_did_not_find_has_its_own_bm25(large: Large, conversational: bool) -> None:
     """The nearest share words, too, though not the rarest of the question."""
-    texts = SearchQuery(NAMESPACE, "tea garden train", None, "text", None, 2000, NOW_US)
+    texts = SearchQuery(NAMESPACE, "tea garden train", None, "text", None, 5000, NOW_US)
     bm25 = {hit.ordinal: hit.score for hit in search(large.view, texts)}
     below = 0
     for row in range(20):
@@ -294,57 +291,9 @@ def test_a_hit_that_words_did_not_find_has_its_own_bm25(large: Large, conversati
     assert below > 100
 
 
-def test_what_is_not_looked_up_would_not_change_the_hits() -> None:
-    rounds = [_rounds_of_looking_up(np.random.default_rng(seed)) for seed in range(4000)]
-    # Mostly one does; when one that was looked up changes the scale of all scores, another may be needed.
-    assert set(rounds) == {0, 1, 2}
-
-
-def _rounds_of_looking_up(random: np.random.Generator) -> int:
-    """Checks the hits among some drawn candidates, and says how often scores were looked up."""
-    count = 40
-    top_k, found = random.integers(1, 12, size=2).tolist()
-    vector, text = random.choice([0.1, 1.0, 3.0], size=2).tolist()
-    weights = Weights(vector, text, float(random.choice([0.0, 1.0, 3.0]))).in_proportion()
-    session_words = random.choice([0.0, 0.5, 4.0, 10.0])
-    candidates = np.arange(100, 100 + count, dtype=np.uint64)
-    bm25 = np.maximum(0.0, random.normal(1, 2, count))
-    cosines, recency = random.random(count), random.random(count)
-    more_words = session_words * np.maximum(0.0, random.normal(-1, 2, count))
-    gains = random.choice([1.0, NAMED_GAIN], count)
-    # As a search by words finds them: the best, and only what shares a word.
-    best = np.argsort(-bm25)[:found]
-    best = best[bm25[best] > 0]
-    asked: list[int] = []
-
-    def look_up(ordinals: OrdinalArray) -> Scores:
-        asked.extend(ordinals.tolist())
-        return bm25[ordinals.astype(np.int64) - 100]
-
-    def hits(known: Scores) -> tuple[Scores, list[int]]:
-        vector, text, session = relevance(
-            weights, cosines, known, cosines * gains, (known + more_words) * gains
-        )
-        scores = Signals(vector, text, recency, np.zeros(count), session).scores(weights)
-        return scores, best_places(candidates, scores, top_k).tolist()
-
-    lazily = Bm25(candidates, TextHits(candidates[best], bm25[best]), look_up)
-    rounds = 0
-    scores, places = hits(lazily.scores)
-    while lazily.learn(scores, scores[places[-1]], weights.text, more_words, gains):
-        scores, places = hits(lazily.scores)
-        rounds += 1
-    all_scores, all_places = hits(bm25)
-    assert places == all_places
-    np.testing.assert_allclose(scores[places], all_scores[all_places])
-    np.testing.assert_allclose(lazily.scores[places], bm25[places])
-    assert len(set(asked)) == len(asked)
-    return rounds
-
-
 def test_all_that_match_are_ranked_when_they_are_not_many(large: Large) -> None:
     """What is neither among the best by words nor among the nearest may be the best of all."""
-    question = SearchQuery(NAMESPACE, "tea garden", large.rows[3], "text", by_user("ana"), 1000, NOW_US)
+    question = SearchQuery(NAMESPACE, "tea garden", large.rows[3], "text", by_user("ana"), 5000, NOW_US)
     text = {hit.ordinal: hit.score for hit in search(large.view, replace(question, vector=None))}
     semantic = search(large.view, replace(question, mode="semantic"))
     assert MIN_CANDIDATES < len(semantic) <= MAX_RANKED_WHOLE
@@ -359,28 +308,37 @@ def test_all_that_match_are_ranked_when_they_are_not_many(large: Large) -> None:
     assert {step.name: step.memories for step in trace.steps}["candidates"] == len(plain)
 
 
-def test_the_words_of_few_are_looked_up_and_those_of_many_are_read(large: Large) -> None:
-    """With the same result, and within the bound on what is read."""
+def test_what_words_count_for_is_that_of_the_text_search(large: Large) -> None:
+    """In all or in few, in sum, and within the bound on what is read."""
     namespace = large.view.namespaces[NAMESPACE]
-    assert large.view.text is not None
-    question = (namespace.state.number, len(namespace.live), "tea garden boat")
+    text = large.view.text
+    assert text is not None
+    question = (namespace.state.number, len(namespace.live))
+    weighed = text.words.weighed(*question, query_tokens("tea garden boat"))
     few = OrdinalSet(sorted(namespace.live)[100:150])
-    of_all = large.view.text.word_hits(*question, namespace.live)
-    of_few = large.view.text.word_hits(*question, few)
-    assert len(of_all) == len(of_few) == 3
-    for read, looked_up in zip(of_all, of_few, strict=True):
-        assert len(read.ordinals) > push_down_hits(len(few))
-        kept = np.isin(read.ordinals, ordinal_array(few))
-        assert kept.any()
-        np.testing.assert_array_equal(looked_up.ordinals, read.ordinals[kept])
-        np.testing.assert_allclose(looked_up.scores, read.scores[kept])
-    long = " ".join(WORDS * 2)
-    many = large.view.text.word_hits(*question[:2], long, namespace.live)
-    assert 0 < sum(len(each.ordinals) for each in many) <= MAX_WORD_HITS
+    words, ordinals, scores = text.words.scored(weighed, namespace.live)
+    some, few_ordinals, few_scores = text.words.scored(weighed, few)
+    assert len(words.counts) == len(some.counts) == 3
+    assert all(count > 0 for count in some.counts)
+    kept = np.isin(ordinals, ordinal_array(few))
+    np.testing.assert_array_equal(few_ordinals, ordinals[kept])
+    np.testing.assert_array_equal(few_scores, scores[kept])
+
+    # As the index has them, which finds the best of all.
+    limit = 64
+    by_index = text.search(*question, "tea garden boat", 1, namespace.live)
+    assert by_index.plan == f"the best {limit}"
+    score_of = dict(zip(ordinals.tolist(), scores.tolist(), strict=True))
+    assert by_index.scores[0] == pytest.approx(score_of[int(by_index.ordinals[0])])
+    assert by_index.scores[0] == pytest.approx(max(scores))
+
+    most = sum(words.counts[:2])
+    assert text.words.hits(weighed, namespace.live, most).counts == words.counts[:2]
+    assert text.words.hits(weighed, namespace.live, most - 1).counts == words.counts[:1]
 
 
 def test_text_in_the_order_of_time_is_of_all_that_are_found(large: Large) -> None:
-    query = SearchQuery(NAMESPACE, "boat", None, "text", None, 2000, NOW_US)
+    query = SearchQuery(NAMESPACE, "boat", None, "text", None, 5000, NOW_US)
     with large.replica.store.read() as transaction:
         times = {}
         for hit in search(large.view, query):

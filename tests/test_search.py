@@ -19,7 +19,6 @@ from agentmem.replica import ranking, sessions
 from agentmem.replica.facets import NO_SESSION, SessionPlaces, compare
 from agentmem.replica.ranking import Weights
 from agentmem.replica.search import SearchQuery, search
-from agentmem.replica.text import TextHits
 from agentmem.replica.view import View
 from agentmem.v1 import filter_pb2
 
@@ -128,20 +127,19 @@ def keys(*codes_and_ranks: tuple[int, int]) -> npt.NDArray[np.int64]:
 def test_neighbours_share_their_likeness(
     cosines: list[float], where: tuple[tuple[int, int], ...], expected: list[float]
 ) -> None:
-    np.testing.assert_allclose(sessions.with_likeness(np.array(cosines), keys(*where)), expected)
+    neighbours = sessions.Neighbours(keys(*where))
+    np.testing.assert_allclose(neighbours.with_likeness(np.array(cosines)), expected)
 
 
 def test_a_word_of_the_neighbours_counts_once_and_where_it_counts_most() -> None:
-    places = keys((0, 1), (0, 2), (0, 3), (NO_SESSION, 0))
-    # The first word is in the first and the third memory, the second in none of the candidates but the last.
-    words = [
-        TextHits(np.array([1, 3], dtype=np.uint64), np.array([2.0, 4.0])),
-        TextHits(np.array([4], dtype=np.uint64), np.array([7.0])),
-    ]
-    spoken = [keys((0, 1), (0, 3)), keys((NO_SESSION, 0))]
-    # 0.6 of the nearest neighbour's 4 for the second; the others have more themselves.
-    np.testing.assert_allclose(sessions.more_words(places, words, spoken), [0.0, 2.4, 0.0, 0.0])
-    np.testing.assert_allclose(sessions.more_words(places, [], []), [0.0, 0.0, 0.0, 0.0])
+    neighbours = sessions.Neighbours(keys((0, 1), (NO_SESSION, 0), (0, 3), (0, 2), (1, 4)))
+    # The first word is in the first and the third memory, the second in the one without a session alone.
+    words, memories = np.array([0, 0, 1]), np.array([0, 2, 1])
+    more = neighbours.more_words(words, memories, np.array([2.0, 4.0, 7.0]))
+    # 0.6 of the nearest neighbour's 4 for the one between; the others have more themselves.
+    np.testing.assert_allclose(more, [0.0, 0.0, 0.0, 2.4, 0.0])
+    nothing = np.array([], dtype=np.intp)
+    np.testing.assert_allclose(neighbours.more_words(nothing, nothing, np.array([])), np.zeros(5))
 
 
 def test_what_stands_beside_a_hit_in_its_session_is_found_before_what_does_not(replica: Replica) -> None:

@@ -121,6 +121,10 @@ class WriteTransaction(VersionWriter):
         return self._position
 
     @property
+    def place(self) -> tuple[int, int]:
+        return self._position.epoch, self._position.revision
+
+    @property
     def log_bytes(self) -> int:
         return self._log_bytes
 

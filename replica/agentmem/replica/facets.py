@@ -206,18 +206,20 @@ class Facets:
         # list() of a dict is one step to other threads, iterating over it is not.
         return list(self._postings[field].by_value.values())
 
-    def session_places(self, ordinals: OrdinalArray, live: OrdinalSet, rows: int) -> SessionPlaces:
+    def session_places(
+        self, ordinals: OrdinalArray, found: npt.NDArray[np.intp], live: OrdinalSet, rows: int
+    ) -> SessionPlaces:
         """Where live memories stand in their sessions, in the order in which they were written.
 
         Args:
             ordinals: uint64 [n], all in ``live``.
+            found: their rows, from ``rows_of``.
             live, rows: those of a view.
         """
-        found = self.rows_of(ordinals, rows)
         codes = self._session_codes.rows(rows)[found]
         ranks = self._session_places.rows(rows)[found]
         # A session may be noted too early for this view, which costs time and changes nothing.
-        for code in self._sessions_with_gaps.intersection(codes.tolist()):
+        for code in self._sessions_with_gaps.intersection(codes.tolist()) if self._sessions_with_gaps else ():
             session = ordinal_array(self._of_session(code) & live)
             mask = codes == code
             ranks[mask] = np.searchsorted(session, ordinals[mask])
@@ -228,7 +230,10 @@ class Facets:
     ) -> OrdinalSet:
         """The allowed memories at most so many places from one of some live memories, in its session.
 
-        Args: as of ``session_places``; ``allowed`` is a part of ``live``.
+        Args:
+            ordinals: uint64 [n], all in ``live``.
+            allowed: a part of ``live``.
+            live, rows: those of a view.
         """
         found = OrdinalSet()
         codes = self._session_codes.rows(rows)[self.rows_of(ordinals, rows)]

@@ -28,7 +28,7 @@ from agentmem.core.store import ReadTransaction, Store
 from agentmem.replica.index_directory import IndexDirectory
 from agentmem.replica.machine_costs import measured_costs
 from agentmem.replica.namespace_index import NamespaceIndex, memories_of
-from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_set
 from agentmem.replica.sealing import Sealed, Sealer
 from agentmem.replica.segment import Segment
 from agentmem.replica.text import TextIndex
@@ -226,9 +226,7 @@ class Indexer:
         in_segments = OrdinalSet().union(
             *(ordinal_set(segment.ordinals) for opened in segments.values() for segment in opened)
         )
-        in_text = ordinal_set(text.indexed)
-        for ordinal in ordinal_array(in_text - ordinal_set(live)).tolist():
-            text.delete(ordinal)
+        in_text = text.keep_only(live)
         # The records of a revision are never changed, so several short transactions read what one would.
         for start in range(0, len(live), LOAD_CHUNK_MEMORIES):
             with self._store.read() as transaction:

@@ -14,6 +14,7 @@ leaves out what is near. By words, under a filter:
 
     cost of pushing down    = the matching ordinals as a part of the query
     cost of over-fetching   = as many hits as it takes until enough of them match
+    cost of scoring         = the hits of all words that match (postings.py); for plain words alone
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from dataclasses import dataclass
 
 PUSH_DOWN_NS_PER_ORDINAL = 2000
 FETCH_NS_PER_HIT = 320
+# Of words alone: of each hit in the postings; of a search of the index, which leaves out most hits.
+SCORE_NS_PER_HIT = 90
+FIND_BEST_NS = 150_000
 
 # Hits by words to be fetched, as a multiple of what is wanted of them.
 OVERFETCH = 2
@@ -138,6 +142,11 @@ def estimate(statistics: Statistics, costs: Costs = DEFAULT_COSTS) -> Estimate:
     if exact_ns <= segments_ns:
         return Estimate(ExactScan(), exact_ns, segments_ns)
     return Estimate(Segments(fetch_rows, effort), exact_ns, segments_ns)
+
+
+def scores_all(hits: int, fetch_hits: int) -> bool:
+    """Whether scoring so many hits of words is cheaper than having the index find the best ``fetch_hits``."""
+    return hits * SCORE_NS_PER_HIT <= FIND_BEST_NS + fetch_hits * FETCH_NS_PER_HIT
 
 
 def pushes_down(matching: int, live: int, fetch_hits: int) -> bool:

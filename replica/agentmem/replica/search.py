@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,12 +11,13 @@ import numpy.typing as npt
 from agentmem.core.filters import Condition, Filter, Kind
 from agentmem.core.records import FloatVector
 from agentmem.replica import ranking, sessions
-from agentmem.replica.bm25 import Bm25
 from agentmem.replica.fuzziness import ANY_FUZZINESS, Fuzziness
 from agentmem.replica.names import NAMED_GAIN, names_in
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
+from agentmem.replica.postings import NO_WORD_HITS, WordHits
 from agentmem.replica.ranking import Scores, Weights
-from agentmem.replica.text import NO_HITS, TextHits, phrase_tokens, query_tokens
+from agentmem.replica.text import phrase_tokens, query_tokens
+from agentmem.replica.text_hits import NO_HITS, SCORED_PLAN, TextHits
 from agentmem.replica.trace import Trace
 from agentmem.replica.vectors import VectorHits
 from agentmem.replica.view import NamespaceView, View
@@ -25,11 +25,13 @@ from agentmem.v1 import filter_pb2
 
 # Hybrid ranks all that match against each other when they are so few, and else the best of each signal: this
 # many of each, and more for a large top_k.
-MAX_RANKED_WHOLE = 1000
+MAX_RANKED_WHOLE = 4000
 MIN_CANDIDATES = 200
 CANDIDATES_PER_HIT = 2
 # Of the best by words and by meaning, so many bring their neighbours in the session with them.
 MAX_LEADERS = 16
+# Of what so many have in common too much would be read: hits of single words, the rarest words first.
+MAX_WORD_HITS = 6000
 DEFAULT_HALF_LIFE_US = 30 * 24 * 3600 * 1_000_000
 
 Mode = Literal["hybrid", "semantic", "text", "fuzzy", "exact"]
@@ -214,57 +216,127 @@ def _hybrid(
         query.weights.recency,
         query.weights.importance,
     ).in_proportion()
-    has_question = bool(weights.text or weights.vector)
+    conversational = query.conversational and bool(weights.text or weights.vector)
+    in_sessions = conversational and namespace.facets.has_sessions()
+    compared = (
+        _all_compared(view, namespace, query, weights, allowed, trace)
+        # Recency and importance are known for all, so without a question the best can be told exactly.
+        if len(allowed) <= MAX_RANKED_WHOLE or not (weights.text or weights.vector)
+        else _best_compared(view, namespace, query, weights, allowed, trace, in_sessions=in_sessions)
+    )
+    candidates, bm25, cosines = compared.candidates, compared.bm25, compared.cosines
+    with trace.step("rank") as step:
+        plans = []
+        facets = namespace.facets
+        cosines_with, bm25_with = ranking.positive(cosines), bm25
+        if in_sessions:
+            more_words, cosines_with = _of_sessions(namespace, candidates, compared.words, cosines_with)
+            bm25_with = bm25 + more_words
+            plans.append("with shares of the neighbours in the session")
+        if conversational and (named := _named(namespace, query, candidates)):
+            gains = np.ones(len(candidates))
+            gains[np.searchsorted(candidates, ordinal_array(named))] = NAMED_GAIN
+            cosines_with, bm25_with = cosines_with * gains, bm25_with * gains
+            plans.append("more for whom the question names")
+        step.plan = ", ".join(plans)
+        rows = facets.rows_of(candidates, namespace.facet_rows)
+        times_us = facets.values("event_time", rows)
+        nothing = np.zeros(len(candidates))
+        vector, text, session = ranking.relevance(weights, cosines, bm25, cosines_with, bm25_with)
+        signals = ranking.Signals(
+            vector,
+            text,
+            ranking.recency(times_us, query.now_us, query.half_life_us) if weights.recency else nothing,
+            facets.values("importance", rows) if weights.importance else nothing,
+            session,
+        )
+        scores = signals.scores(weights)
+        places = ranking.best(candidates, scores, query.top_k, times_us)
+        step.memories = len(places)
+    explained: dict[str, npt.NDArray[np.floating]] = {}
+    if query.explain:
+        explained = _explained(weights, signals, cosines, bm25, conversational=bool(plans))
+    return _Hits(
+        candidates[places], scores[places], {name: values[places] for name, values in explained.items()}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What is to be ranked, uint64 [n], ascending, its BM25, float64 [n], and its cosines, float32 [n].
+
+    Attributes:
+        words: what each word counts for in them, and maybe in others beside them.
+    """
+
+    candidates: OrdinalArray
+    bm25: Scores
+    cosines: FloatVector
+    words: WordHits
+
+
+def _all_compared(
+    view: View,
+    namespace: NamespaceView,
+    query: SearchQuery,
+    weights: Weights,
+    allowed: OrdinalSet,
+    trace: Trace,
+) -> _Compared:
+    """All that match."""
+    candidates = ordinal_array(allowed)
+    words, bm25 = NO_WORD_HITS, np.zeros(len(candidates))
+    if weights.text and view.text is not None:
+        with trace.step("text") as step:
+            trace.tokens = query_tokens(query.text)
+            weighed = view.text.words.weighed(namespace.state.number, len(namespace.live), trace.tokens)
+            words, ordinals, scores = view.text.words.scored(weighed, allowed)
+            bm25[np.searchsorted(candidates, ordinals)] = scores
+            step.plan, step.memories = SCORED_PLAN, len(ordinals)
+    cosines = np.full(len(candidates), np.nan, dtype=np.float32)
+    if weights.vector and namespace.vectors is not None and query.vector is not None:
+        with trace.step("vectors") as step:
+            cosines = namespace.vectors.cosines(query.vector, candidates)
+            step.plan = "exact scan of the matching rows"
+            step.memories = len(cosines) - int(np.count_nonzero(np.isnan(cosines)))
+    with trace.step("candidates") as step:
+        step.plan, step.memories = "all that match", len(candidates)
+    return _Compared(candidates, bm25, cosines, words)
+
+
+def _best_compared(
+    view: View,
+    namespace: NamespaceView,
+    query: SearchQuery,
+    weights: Weights,
+    allowed: OrdinalSet,
+    trace: Trace,
+    *,
+    in_sessions: bool,
+) -> _Compared:
+    """The best of each signal; the words in all that match, as far as they are not in too many."""
     depth = max(MIN_CANDIDATES, CANDIDATES_PER_HIT * query.top_k)
-    if len(allowed) <= MAX_RANKED_WHOLE:
-        depth = max(depth, len(allowed))
     texts, nearest = NO_HITS, _NO_VECTOR_HITS
     if weights.text:
         texts = _by_text(view, namespace, query, allowed, depth, trace)
     if weights.vector:
         nearest = _by_vector(namespace, query, allowed, depth, trace)
-    conversational = query.conversational and has_question and namespace.facets.has_sessions()
     with trace.step("candidates") as step:
         candidates, step.plan = _candidates(
-            namespace, query, weights, allowed, texts, nearest, depth, conversational=conversational
+            namespace, query, weights, allowed, texts, nearest, depth, in_sessions=in_sessions
         )
+        words, bm25 = NO_WORD_HITS, np.zeros(len(candidates))
+        if weights.text and view.text is not None:
+            weighed = view.text.words.weighed(namespace.state.number, len(namespace.live), trace.tokens)
+            _, ordinals, scores = view.text.words.scored(weighed, ordinal_set(candidates))
+            bm25[np.searchsorted(candidates, ordinals)] = scores
+            # Of a long question what was found may share more words than are looked for in the others.
+            bm25[np.searchsorted(candidates, texts.ordinals)] = texts.scores
+            if in_sessions:
+                words = view.text.words.hits(weighed, allowed, MAX_WORD_HITS)
         step.memories = len(candidates)
-    with trace.step("rank") as step:
-        plans = []
-        cosines = _all_cosines(namespace, query, candidates, nearest)
-        cosines_with = ranking.positive(cosines)
-        more_words, gains = np.zeros(len(candidates)), np.ones(len(candidates))
-        if conversational:
-            more_words, cosines_with = _of_sessions(
-                view, namespace, query, allowed, candidates, texts, cosines_with
-            )
-            plans.append("with shares of the neighbours in the session")
-        if query.conversational and has_question and (named := _named(namespace, query, candidates)):
-            gains[np.searchsorted(candidates, ordinal_array(named))] = NAMED_GAIN
-            plans.append("more for whom the question names")
-        step.plan = ", ".join(plans)
-        rows = namespace.facets.rows_of(candidates, namespace.facet_rows)
-        times_us = namespace.facets.values("event_time", rows)
-        recency = ranking.recency(times_us, query.now_us, query.half_life_us)
-        importance = namespace.facets.values("importance", rows)
-        look_up = None
-        if len(texts.ordinals) == depth and view.text is not None:
-            look_up = partial(view.text.scores, namespace.state.number, len(namespace.live), query.text)
-        bm25 = Bm25(candidates, texts, look_up)
-        while True:
-            vector, text, session = ranking.relevance(
-                weights, cosines, bm25.scores, cosines_with * gains, (bm25.scores + more_words) * gains
-            )
-            signals = ranking.Signals(vector, text, recency, importance, session)
-            scores = signals.scores(weights)
-            places = ranking.best(candidates, scores, query.top_k, times_us)
-            if not bm25.learn(scores, scores[places[-1]], weights.text, more_words, gains):
-                break
-        step.memories = len(places)
-    explained = _explained(weights, signals, cosines, bm25.scores, conversational=bool(plans))
-    return _Hits(
-        candidates[places], scores[places], {name: values[places] for name, values in explained.items()}
-    )
+    cosines = _all_cosines(namespace, query, candidates, nearest)
+    return _Compared(candidates, bm25, cosines, words)
 
 
 def _candidates(
@@ -276,15 +348,12 @@ def _candidates(
     nearest: VectorHits,
     depth: int,
     *,
-    conversational: bool,
+    in_sessions: bool,
 ) -> tuple[OrdinalArray, str]:
-    """What is to be ranked, uint64 [n], ascending, and where it comes from, in words."""
-    if not weights.text and not weights.vector:
-        # Recency and importance are known for all, so the best of them can be told exactly.
-        return ordinal_array(allowed), "all that match"
+    """Which of many are to be ranked, uint64 [n], ascending, and where they come from, in words."""
     found = ordinal_set(texts.ordinals) | ordinal_set(nearest.ordinals)
     sources = ["the best by text" if weights.text else "", "the nearest" if weights.vector else ""]
-    if conversational:
+    if in_sessions:
         leaders = np.concatenate((texts.ordinals[:MAX_LEADERS], nearest.ordinals[:MAX_LEADERS]))
         found |= namespace.facets.beside(
             np.unique(leaders), sessions.MAX_DISTANCE, allowed, namespace.live, namespace.facet_rows
@@ -336,26 +405,29 @@ def _all_cosines(
 
 
 def _of_sessions(
-    view: View,
-    namespace: NamespaceView,
-    query: SearchQuery,
-    allowed: OrdinalSet,
-    candidates: OrdinalArray,
-    texts: TextHits,
-    cosines: Scores,
+    namespace: NamespaceView, candidates: OrdinalArray, words: WordHits, cosines: Scores
 ) -> tuple[Scores, Scores]:
     """The BM25 that the candidates have from their sessions, and their cosines with what these add.
 
     Args:
+        words: of the candidates, or of more memories.
         cosines: not negative, float64 [n].
     """
-    words: list[TextHits] = []
-    if len(texts.ordinals) and view.text is not None:
-        words = view.text.word_hits(namespace.state.number, len(namespace.live), query.text, allowed)
-    placed = np.concatenate([candidates, *(hits.ordinals for hits in words)])
-    where = sessions.keys(namespace.facets.session_places(placed, namespace.live, namespace.facet_rows))
-    own, *spoken = np.split(where, np.cumsum([len(candidates), *(len(hits.ordinals) for hits in words)])[:-1])
-    return sessions.more_words(own, words, spoken), sessions.with_likeness(cosines, own)
+    facets, rows = namespace.facets, namespace.facet_rows
+    placed = candidates
+    own: npt.NDArray[np.intp] | slice = slice(None)
+    if len(words.ordinals):
+        missing = ordinal_set(words.ordinals) - ordinal_set(candidates)
+        if missing:
+            placed = ordinal_array(missing | ordinal_set(candidates))
+            own = np.searchsorted(placed, candidates)
+    found = facets.rows_of(placed, rows)
+    places = sessions.keys(facets.session_places(placed, found, namespace.live, rows))
+    neighbours = sessions.Neighbours(places)
+    more_words = neighbours.more_words(words.words, np.searchsorted(placed, words.ordinals), words.scores)
+    likeness = np.zeros(len(placed))
+    likeness[own] = cosines
+    return more_words[own], neighbours.with_likeness(likeness)[own]
 
 
 def _explained(

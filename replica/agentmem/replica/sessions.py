@@ -13,14 +13,11 @@ exactly: DESIGN.md has the figures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from agentmem.replica.facets import NO_SESSION, SessionPlaces
 from agentmem.replica.ranking import Scores
-from agentmem.replica.text import TextHits
 
 # Of what a neighbour has for a word, and of its likeness, by its distance in turns.
 WORD_SHARES = (0.6, 0.35)
@@ -32,71 +29,70 @@ _SESSION_ROWS = 1 << 40
 # Far from all places, so that nothing is beside it.
 _NOWHERE = -(1 << 62)
 
-_Keys = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.int64]
 
 
-def keys(places: SessionPlaces) -> _Keys:
+def keys(places: SessionPlaces) -> Keys:
     """A number for each place, int64 [n]: neighbours in a session are one apart, and nobody else is."""
     return np.where(places.codes == NO_SESSION, _NOWHERE, places.codes * _SESSION_ROWS + places.ranks)
 
 
-def with_likeness(cosines: Scores, candidates: _Keys) -> Scores:
-    """The positive cosines with a share of their neighbours', float64 [n].
+class Neighbours:
+    """Who stands beside whom among some memories.
 
     Args:
-        cosines: not negative, float64 [n].
-        candidates: the places of these, from ``keys``.
-    """
-    order = np.argsort(candidates, kind="stable")
-    rows = _Rows(candidates[order], cosines[order][np.newaxis])
-    total = cosines.copy()
-    for distance, share in enumerate(LIKENESS_SHARES, start=1):
-        for place in (candidates - distance, candidates + distance):
-            total += share * rows.at(place)[0]
-    return total
-
-
-def more_words(candidates: _Keys, words: Sequence[TextHits], spoken: Sequence[_Keys]) -> Scores:
-    """The BM25 that each candidate has from the words of its neighbours, float64 [n].
-
-    Args:
-        candidates: the places of n memories, from ``keys``.
-        words: for each word of the question the memories that have it, with its part of their scores.
-        spoken: the places of these.
-    """
-    if not words:
-        return np.zeros(len(candidates))
-    known, columns = np.unique(np.concatenate(spoken), return_inverse=True)
-    table = np.zeros((len(words), len(known)))
-    start = 0
-    for row, hits in enumerate(words):
-        table[row, columns[start : start + len(hits.scores)]] = hits.scores
-        start += len(hits.scores)
-    rows = _Rows(known, table)
-    own = rows.at(candidates)
-    highest = own.copy()
-    for distance, share in enumerate(WORD_SHARES, start=1):
-        for place in (candidates - distance, candidates + distance):
-            np.maximum(highest, share * rows.at(place), out=highest)
-    more: Scores = (highest - own).sum(axis=0)
-    return np.where(candidates == _NOWHERE, 0.0, more)
-
-
-class _Rows:
-    """Values by place: 0 where there is nothing.
-
-    Args:
-        known: places, ascending.
-        values: float64 [rows, len(known)].
+        places: of n memories, from ``keys``.
     """
 
-    def __init__(self, known: _Keys, values: Scores) -> None:
-        self._known = known
-        self._values = values
+    def __init__(self, places: Keys) -> None:
+        self._order = np.argsort(places, kind="stable")
+        ordered = places[self._order]
+        # Of neighbours in this order: how far apart they are here, how far in the session, and which are.
+        self._beside: list[tuple[int, int, npt.NDArray[np.bool_]]] = []
+        for gap in range(1, MAX_DISTANCE + 1):
+            steps = ordered[gap:] - ordered[:-gap]
+            for distance in range(gap, MAX_DISTANCE + 1):
+                is_so_far = steps == distance
+                if is_so_far.any():
+                    self._beside.append((gap, distance, is_so_far))
 
-    def at(self, places: _Keys) -> Scores:
-        """The values at each of n places, float64 [rows, n]."""
-        if not len(self._known):
-            return np.zeros((len(self._values), len(places)))
-        found = np.minimum(np.searchsorted(self._known, places), len(self._known) - 1)
-        return np.where(self._known[found] == places, self._values[:, found], 0.0)
+    def with_likeness(self, cosines: Scores) -> Scores:
+        """The positive cosines with a share of their neighbours', float64 [n].
+
+        Args:
+            cosines: not negative, float64 [n].
+        """
+        own = cosines[self._order]
+        total = own.copy()
+        for gap, distance, is_beside in self._beside:
+            shares = is_beside * LIKENESS_SHARES[distance - 1]
+            total[gap:] += shares * own[:-gap]
+            total[:-gap] += shares * own[gap:]
+        return self._as_given(total)
+
+    def more_words(
+        self, words: npt.NDArray[np.intp], memories: npt.NDArray[np.intp], scores: Scores
+    ) -> Scores:
+        """The BM25 that each memory has from the words of its neighbours, float64 [n].
+
+        Args:
+            words, memories: the numbers of a word and a memory that has it, [hits] each.
+            scores: the word's part of the memory's BM25, float64 [hits].
+        """
+        if not len(words) or not self._beside:
+            return np.zeros(len(self._order))
+        where = np.empty(len(self._order), dtype=np.intp)
+        where[self._order] = np.arange(len(self._order))
+        own = np.zeros((int(words[-1]) + 1, len(self._order)))
+        own[words, where[memories]] = scores
+        highest = own.copy()
+        for gap, distance, is_beside in self._beside:
+            shares = is_beside * WORD_SHARES[distance - 1]
+            np.maximum(highest[:, gap:], shares * own[:, :-gap], out=highest[:, gap:])
+            np.maximum(highest[:, :-gap], shares * own[:, gap:], out=highest[:, :-gap])
+        return self._as_given((highest - own).sum(axis=0))
+
+    def _as_given(self, ordered: Scores) -> Scores:
+        given = np.empty_like(ordered)
+        given[self._order] = ordered
+        return given

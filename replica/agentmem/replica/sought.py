@@ -86,8 +86,8 @@ class Seeker:
                 return None
             terms.append((position, term))
             # The index weighs a phrase by the sum of its words' weights.
-            weight += _idf(self._documents, frequency)
-            index_weight += _idf(self._index_documents, frequency)
+            weight += idf(self._documents, frequency)
+            index_weight += idf(self._index_documents, frequency)
         return Sought(field, tuple(terms), weight * share, index_weight) if terms else None
 
     def tokens(self, tokens: Iterable[str]) -> list[Sought]:
@@ -138,6 +138,6 @@ class Seeker:
         return [one for one in patterns if one is not None]
 
 
-def _idf(documents: int, frequency: int) -> float:
+def idf(documents: int, frequency: int) -> float:
     """The inverse document frequency of BM25 as tantivy computes it."""
     return math.log(1 + (max(documents, frequency) - frequency + 0.5) / (frequency + 0.5))

@@ -13,6 +13,9 @@ A token is ``<namespace number>|<word>``, so a search cannot leave its namespace
 of a word is that within the namespace. tantivy counts documents over all namespaces, though; ``Sought``
 corrects for that. (The average length of a document stays that of all namespaces.)
 
+What plain words find among few memories, and what each word counts for in them, comes from postings in memory
+(postings.py), which are kept beside the index.
+
 The index is never the only copy of anything: a folder that cannot be read is built again from the store.
 This is the only module that imports tantivy.
 """
@@ -27,14 +30,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import tantivy
 
 from agentmem.replica import cjk_questions
 from agentmem.replica.cjk_questions import Piece
 from agentmem.replica.fuzziness import Fuzziness
+from agentmem.replica.kept_postings import KeptPostings
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
-from agentmem.replica.planner import OVERFETCH, push_down_hits, pushes_down
+from agentmem.replica.planner import OVERFETCH, pushes_down
 from agentmem.replica.scripts import JOINERS, bigrams, is_cjk, runs
 from agentmem.replica.sought import (
     MAX_QUERY_TOKENS,
@@ -46,7 +49,9 @@ from agentmem.replica.sought import (
 )
 from agentmem.replica.stop_words import STOP_WORDS
 from agentmem.replica.text_files import check_files
+from agentmem.replica.text_hits import NO_HITS, SCORED_PLAN, TextHits
 from agentmem.replica.vocabulary import Vocabularies
+from agentmem.replica.word_scores import WordScores
 
 WRITER_HEAP_BYTES = 32_000_000
 # Most of what is said is said in as many words.
@@ -55,8 +60,6 @@ MIN_FETCH_HITS = 64
 # Words like one of the question: this many of the nearest, and more when they leave the hits too few.
 MAX_NEAR_WORDS = 64
 MORE_NEAR_WORDS = 8
-# What a search reads of the hits of single words, the rarest words first, each of them whole or not at all.
-MAX_WORD_HITS = 6000
 # As alternatives of a query ordinals take 0.2 ms per 100; as a set 0.9 ms per 100, but 4 ms per 3,000.
 MAX_ALTERNATIVE_ORDINALS = 1000
 
@@ -65,20 +68,6 @@ _TOKENIZER = "between spaces"
 _GAP = "-"
 
 _logger = logging.getLogger(__name__)
-
-Scores = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class TextHits:
-    """Ordinals, uint64 [n], and their BM25 scores, float64 [n], best first; how they were found, in words."""
-
-    ordinals: OrdinalArray
-    scores: Scores
-    plan: str = ""
-
-
-NO_HITS = TextHits(np.empty(0, dtype=np.uint64), np.empty(0))
 
 
 def _schema() -> tantivy.Schema:
@@ -249,11 +238,16 @@ def _sum_of_best(sought: Sequence[Sequence[Sought]]) -> tantivy.Query | None:
 
 
 class TextSearcher:
-    """The text index as of one commit. Any thread may search."""
+    """The text index as of one commit. Any thread may search.
 
-    def __init__(self, searcher: tantivy.Searcher, vocabularies: Vocabularies) -> None:
+    Attributes:
+        words: what each word counts for in given documents.
+    """
+
+    def __init__(self, searcher: tantivy.Searcher, vocabularies: Vocabularies, words: WordScores) -> None:
         self._searcher = searcher
         self._vocabularies = vocabularies
+        self.words = words
         self.vocabulary_lookups = vocabularies.lookups
 
     def search(
@@ -265,7 +259,14 @@ class TextSearcher:
             documents: how many live documents the namespace has.
             allowed: the live ordinals that match the filter.
         """
-        found = [[one] for one in self._seeker(namespace_number, documents).tokens(query_tokens(text))]
+        if not allowed:
+            return NO_HITS
+        tokens = query_tokens(text)
+        weighed = self.words.weighed(namespace_number, documents, tokens)
+        fetched = _fetched_first(min(top_k, len(allowed)), len(allowed), documents)
+        if self.words.pays(weighed[:MAX_QUERY_TOKENS], documents, len(allowed), fetched):
+            return TextHits(*self.words.best(weighed, top_k, allowed), SCORED_PLAN)
+        found = [[one] for one in self._seeker(namespace_number, documents).tokens(tokens)]
         return self._best_by_rarest(found, documents, top_k, allowed)
 
     def search_phrase(
@@ -341,55 +342,15 @@ class TextSearcher:
         if query is None or not allowed:
             return NO_HITS
         wanted = min(top_k, len(allowed))
-        limit = max(MIN_FETCH_HITS, OVERFETCH * wanted * documents // len(allowed))
+        limit = _fetched_first(wanted, len(allowed), documents)
         while not pushes_down(len(allowed), documents, limit):
             fetched = self._fetch(query, limit)
-            kept = _cut_to(fetched, allowed)
+            kept = fetched.cut_to(allowed)
             if len(kept.ordinals) >= wanted or len(fetched.ordinals) < limit:
                 plan = f"the best {limit}" + (", cut to those that match" if len(allowed) < documents else "")
                 return TextHits(kept.ordinals[:top_k], kept.scores[:top_k], plan)
             limit *= 2
         return replace(self._search_among(query, allowed, top_k), plan="among those that match")
-
-    def word_hits(
-        self, namespace_number: int, documents: int, text: str, allowed: OrdinalSet
-    ) -> list[TextHits]:
-        """For each token of the text the allowed documents that have it, with its part of their scores.
-
-        The rarest tokens come first; of those that cost too much there is nothing: it would be read of each
-        document that has one, or looked up for each that is allowed, whichever is cheaper.
-
-        Args: as of ``search``.
-        """
-        found = []
-        left = MAX_WORD_HITS
-        for one in self._seeker(namespace_number, documents).tokens(query_tokens(text))[:MAX_QUERY_TOKENS]:
-            ((_, term),) = one.terms
-            frequency = self._searcher.doc_freq(one.field, term)
-            is_pushed_down = pushes_down(len(allowed), documents, frequency)
-            left -= push_down_hits(len(allowed)) if is_pushed_down else frequency
-            if left < 0:
-                break
-            if is_pushed_down:
-                found.append(self._search_among(_query(one), allowed, len(allowed)))
-            else:
-                found.append(_cut_to(self._fetch(_query(one), frequency), allowed))
-        return found
-
-    def scores(self, namespace_number: int, documents: int, text: str, ordinals: OrdinalArray) -> Scores:
-        """The score of each of the documents, float64 [n]; 0 for those that share no token with the text.
-
-        Args:
-            documents: how many live documents the namespace has.
-            ordinals: uint64 [n], ascending.
-        """
-        scores = np.zeros(len(ordinals))
-        found = self._seeker(namespace_number, documents).tokens(query_tokens(text))
-        query = _sum_of_best([[one] for one in found[:MAX_QUERY_TOKENS]])
-        if query is not None and len(ordinals):
-            hits = self._search_among(query, ordinal_set(ordinals), len(ordinals))
-            scores[np.searchsorted(ordinals, hits.ordinals)] = hits.scores
-        return scores
 
     @property
     def documents(self) -> int:
@@ -398,11 +359,7 @@ class TextSearcher:
 
     def ordinals(self) -> OrdinalArray:
         """The ordinals of all documents, uint64 [n], ascending."""
-        result = self._searcher.search(
-            tantivy.Query.all_query(), limit=max(1, self._searcher.num_docs), count=False
-        )
-        addresses = [address for _, address in result.hits]
-        return np.sort(np.array(self._searcher.fast_field_values("ordinal", addresses), dtype=np.uint64))
+        return _ordinals(self._searcher)
 
     def _seeker(self, namespace_number: int, documents: int) -> Seeker:
         return Seeker(self._searcher.doc_freq, self._searcher.num_docs, namespace_number, documents)
@@ -454,6 +411,17 @@ class TextSearcher:
         return TextHits(ordinals[order], scores[order])
 
 
+def _ordinals(searcher: tantivy.Searcher) -> OrdinalArray:
+    result = searcher.search(tantivy.Query.all_query(), limit=max(1, searcher.num_docs), count=False)
+    addresses = [address for _, address in result.hits]
+    return np.sort(np.array(searcher.fast_field_values("ordinal", addresses), dtype=np.uint64))
+
+
+def _fetched_first(wanted: int, allowed: int, documents: int) -> int:
+    """How many of the best hits are fetched, that so many may be among the allowed ones."""
+    return max(MIN_FETCH_HITS, OVERFETCH * wanted * documents // allowed)
+
+
 def _one_of(ordinals: list[int]) -> tantivy.Query:
     if len(ordinals) > MAX_ALTERNATIVE_ORDINALS:
         return tantivy.Query.term_set_query(_SCHEMA, "ordinal", ordinals)
@@ -466,14 +434,6 @@ def _one_of(ordinals: list[int]) -> tantivy.Query:
             for ordinal in ordinals
         ]
     )
-
-
-def _cut_to(hits: TextHits, allowed: OrdinalSet) -> TextHits:
-    found = ordinal_array(ordinal_set(hits.ordinals) & allowed)
-    if len(found) == len(hits.ordinals):
-        return hits
-    mask = np.isin(hits.ordinals, found)
-    return TextHits(hits.ordinals[mask], hits.scores[mask])
 
 
 class TextIndex:
@@ -490,46 +450,65 @@ class TextIndex:
         self._deleted: list[int] = []
         self._vocabularies = Vocabularies(self._read_words)
         self.is_changed = False
-        if folder is None:
-            self._index = tantivy.Index(_SCHEMA)
-            self._index.register_tokenizer(_TOKENIZER, _BETWEEN_SPACES)
-            self._writer = self._index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
-            self.indexed = np.empty(0, dtype=np.uint64)
-            return
         try:
-            check_files(folder)
             self._open(folder)
-            self.indexed = self.searcher().ordinals()
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
+            if folder is None:
+                raise
             # Cut short, of another release, …: tantivy has a dozen errors for one and the same remedy, and
             # panics, which are no Exception, over a meta.json that does not fit its files.
             _logger.warning("the text index in %s is built again from the store: %s", folder, error)
             shutil.rmtree(folder, ignore_errors=True)
             self._open(folder)
-            self.indexed = self.searcher().ordinals()
+        self._held = ordinal_set(self.indexed)
+        self._postings = KeptPostings(folder)
 
-    def _open(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._index = tantivy.Index(_SCHEMA, path=str(folder), reuse=True)
+    def keep_only(self, live: OrdinalArray) -> OrdinalSet:
+        """Deletes all but these documents, at the start; returns those that need not be added again.
+
+        Args:
+            live: uint64 [n], ascending.
+        """
+        wanted = ordinal_set(live)
+        for ordinal in self._held - wanted:
+            self.delete(ordinal)
+        self._held &= wanted
+        return self._held & self._postings.keep_only(live)
+
+    def _open(self, folder: Path | None) -> None:
+        if folder is None:
+            self._index = tantivy.Index(_SCHEMA)
+        else:
+            check_files(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._index = tantivy.Index(_SCHEMA, path=str(folder), reuse=True)
         self._index.register_tokenizer(_TOKENIZER, _BETWEEN_SPACES)
         self._writer = self._index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
+        self.indexed = _ordinals(self._index.searcher())
 
     def add(self, namespace_number: int, ordinal: int, content: str) -> None:
-        """Adds a document; searchable after ``commit``."""
+        """Adds a document; searchable after ``commit``. Its ordinal is larger than all before.
+
+        At the start, also one that the files have in part.
+        """
         tokens, prefix = _DocumentTokens.of(content), f"{namespace_number}|"
+        self._postings.add(ordinal, [prefix + token for token in tokens.body])
+        self.is_changed = True
+        if ordinal in self._held:
+            return
         self._vocabularies.add(namespace_number, tokens.vocabulary)
         document = tantivy.Document()
         document.add_unsigned("ordinal", ordinal)
         document.add_text("body", _in_one_text(prefix, tokens.body))
         document.add_text("words", _in_one_text(prefix, tokens.words))
         self._writer.add_document(document)
-        self.is_changed = True
 
     def delete(self, ordinal: int) -> None:
         """Deletes a document added before; gone after ``commit``."""
         self._deleted.append(ordinal)
+        self._postings.delete(ordinal)
         self.is_changed = True
 
     def commit(self) -> None:
@@ -541,12 +520,13 @@ class TextIndex:
             self._deleted = []
         self._writer.commit()
         self._index.reload()
+        self._postings.flush()
         self._vocabularies.committed()
         self.is_changed = False
 
     def searcher(self) -> TextSearcher:
         """The index as of the last commit."""
-        return TextSearcher(self._index.searcher(), self._vocabularies)
+        return TextSearcher(self._index.searcher(), self._vocabularies, self._postings.words())
 
     def _read_words(self, namespace_number: int) -> list[str]:
         prefix = f"{namespace_number}|"
@@ -557,3 +537,4 @@ class TextIndex:
     def close(self) -> None:
         """Gives up what was not committed and the lock on the folder."""
         del self._writer
+        self._postings.close()

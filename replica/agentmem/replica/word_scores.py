@@ -1,0 +1,77 @@
+"""BM25 of a search's words as of one view: of the best of some memories, or of each of them, word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
+from agentmem.replica.planner import scores_all
+from agentmem.replica.postings import Postings, Scores, WordHits
+from agentmem.replica.ranking import best
+from agentmem.replica.sought import MAX_QUERY_TOKENS, MORE_QUERY_TOKENS, idf
+
+# A term of the index with what it counts for.
+Weighed = tuple[str, float]
+
+
+class WordScores:
+    """Any thread may ask.
+
+    Args:
+        postings: flushed; those of later views come to it meanwhile.
+    """
+
+    def __init__(self, postings: Postings) -> None:
+        self._postings = postings
+        self._length_costs = postings.length_costs()
+
+    def weighed(self, namespace_number: int, documents: int, tokens: Iterable[str]) -> list[Weighed]:
+        """Those of the tokens that the namespace has, the rarest first.
+
+        Args:
+            documents: how many live documents the namespace has.
+        """
+        frequency = self._postings.frequency
+        found = [
+            (term, idf(documents, count))
+            for token in tokens
+            if (count := frequency(term := f"{namespace_number}|{token}"))
+        ]
+        found.sort(key=lambda each: (-each[1], each[0]))
+        return found
+
+    def pays(self, weighed: Sequence[Weighed], documents: int, allowed: int, fetch_hits: int) -> bool:
+        """Whether scoring all that share a word is cheaper than having the index find so many of the best."""
+        having = sum(self._postings.frequency(term) for term, _ in weighed)
+        return scores_all(having * allowed // max(1, documents), fetch_hits)
+
+    def scored(
+        self, weighed: Sequence[Weighed], among: OrdinalSet, wanted: int | None = None
+    ) -> tuple[WordHits, OrdinalArray, Scores]:
+        """What documents have of the rarest words, and their scores.
+
+        The scores are by the same words, and by more while these are in fewer documents than wanted: in all.
+
+        Returns:
+            The hits; ordinals, uint64 [n], ascending, of who shares a word, and their scores, float64 [n].
+        """
+        most = MAX_QUERY_TOKENS
+        wanted = len(among) if wanted is None else wanted
+        first = self._postings.hits(weighed[:most], among, self._length_costs)
+        ordinals, scores = first.summed()
+        while len(ordinals) < wanted and most < len(weighed):
+            most *= MORE_QUERY_TOKENS
+            ordinals, scores = self._postings.hits(weighed[:most], among, self._length_costs).summed()
+        return first, ordinals, scores
+
+    def best(
+        self, weighed: Sequence[Weighed], top_k: int, allowed: OrdinalSet
+    ) -> tuple[OrdinalArray, Scores]:
+        """The best ``top_k`` of the allowed documents; ordinals and scores as of ``scored``, best first."""
+        _, ordinals, scores = self.scored(weighed, allowed, min(top_k, len(allowed)))
+        places = best(ordinals, scores, top_k)
+        return ordinals[places], scores[places]
+
+    def hits(self, weighed: Sequence[Weighed], among: OrdinalSet, max_hits: int) -> WordHits:
+        """What documents have of the rarest words; of these as many as have ``max_hits`` in all."""
+        return self._postings.hits(weighed[:MAX_QUERY_TOKENS], among, self._length_costs, max_hits)
