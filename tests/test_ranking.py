@@ -14,10 +14,11 @@ from memories import NAMESPACE, Replica, by_user, make_memory, unit_vectors
 
 from agentmem.core.filters import Filter
 from agentmem.core.records import FloatVector
+from agentmem.replica.hybrid import MAX_RANKED_WHOLE, MIN_CANDIDATES
 from agentmem.replica.names import MAX_NAMES, NAMED_GAIN, names_in
 from agentmem.replica.ordinals import OrdinalSet, ordinal_array
 from agentmem.replica.ranking import Weights
-from agentmem.replica.search import MAX_RANKED_WHOLE, MIN_CANDIDATES, Order, SearchQuery, search
+from agentmem.replica.search import Order, SearchQuery, search
 from agentmem.replica.sessions import LIKENESS_SHARES, WORD_SHARES
 from agentmem.replica.text import query_tokens
 from agentmem.replica.trace import Trace
@@ -316,13 +317,14 @@ def test_what_words_count_for_is_that_of_the_text_search(large: Large) -> None:
     question = (namespace.state.number, len(namespace.live))
     weighed = text.words.weighed(*question, query_tokens("tea garden boat"))
     few = OrdinalSet(sorted(namespace.live)[100:150])
-    words, ordinals, scores = text.words.scored(weighed, namespace.live)
-    some, few_ordinals, few_scores = text.words.scored(weighed, few)
+    ordinals = ordinal_array(namespace.live)
+    words, places, scores = text.words.scored(weighed, namespace.live, ordinals)
+    some, few_places, few_scores = text.words.scored(weighed, few, ordinal_array(few))
     assert len(words.counts) == len(some.counts) == 3
     assert all(count > 0 for count in some.counts)
-    kept = np.isin(ordinals, ordinal_array(few))
-    np.testing.assert_array_equal(few_ordinals, ordinals[kept])
-    np.testing.assert_array_equal(few_scores, scores[kept])
+    np.testing.assert_array_equal(ordinals[places], words.ordinals)
+    np.testing.assert_array_equal(ordinal_array(few)[few_places], some.ordinals)
+    np.testing.assert_array_equal(few_scores, scores[100:150])
 
     # As the index has them, which finds the best of all.
     limit = 64

@@ -77,22 +77,31 @@ def test_scores(replica: Replica) -> None:
 
 
 def test_relevance_is_scaled_by_the_highest_of_each_signal() -> None:
-    cosines = np.array([0.8, 0.4, np.nan, -0.2])
+    cosines = ranking.positive(np.array([0.8, 0.4, np.nan, -0.2]))
+    np.testing.assert_array_equal(cosines, [0.8, 0.4, 0.0, 0.0])
     bm25 = np.array([0.0, 5.0, 10.0, 0.0])
     weights = Weights().in_proportion()
-    vector, text, session = ranking.relevance(weights, cosines, bm25, ranking.positive(cosines), bm25)
+    vector, text, session = ranking.relevance(weights, cosines, bm25, cosines, bm25)
     np.testing.assert_allclose(vector, [1.0, 0.5, 0.0, 0.0])
     np.testing.assert_allclose(text, [0.0, 0.5, 1.0, 0.0])
     np.testing.assert_allclose(session, np.zeros(4))
     # What the session adds counts for the highest, too, so that no score is above 1.
-    vector, text, session = ranking.relevance(
-        weights, cosines, bm25, ranking.positive(cosines) + np.array([0.0, 0.4, 0.2, 0.0]), bm25
-    )
+    more = cosines + np.array([0.0, 0.4, 0.2, 0.0])
+    vector, text, session = ranking.relevance(weights, cosines, bm25, more, bm25)
     np.testing.assert_allclose(vector, [1.0, 0.5, 0.0, 0.0])
     np.testing.assert_allclose(session, [0.0, 0.25, 0.125, 0.0])
-    for nothing in (np.array([np.nan]), np.array([-0.5])):
-        vector, text, session = ranking.relevance(weights, nothing, np.zeros(1), np.zeros(1), np.zeros(1))
-        assert [each.tolist() for each in (vector, text, session)] == [[0.0]] * 3
+    np.testing.assert_allclose(ranking.fused(weights, more, bm25), 0.5 * vector + 0.5 * text + session)
+    nothing = np.zeros(1)
+    assert ranking.fused(weights, nothing, nothing).tolist() == [0.0]
+    found = ranking.relevance(weights, nothing, nothing, nothing, nothing)
+    assert [each.tolist() for each in found] == [[0.0]] * 3
+
+
+def test_recency_and_importance_count_by_their_weights() -> None:
+    weights = Weights(vector=1, text=1, recency=2, importance=4).in_proportion()
+    one, half = np.ones(1), np.full(1, 0.5)
+    assert ranking.fused(weights, one, one, half, half).tolist() == [0.625]
+    assert ranking.fused(weights, one, one, one, half).tolist() == [0.75]
 
 
 def test_recency_halves_with_each_half_life() -> None:

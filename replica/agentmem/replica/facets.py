@@ -38,7 +38,7 @@ from agentmem.core.filters import (
 )
 from agentmem.core.times import timestamp_us
 from agentmem.replica.columns import Column
-from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set, places_of
 from agentmem.replica.ranges import MIN_ROWS, Ranges
 from agentmem.v1 import filter_pb2, memory_pb2
 
@@ -255,10 +255,7 @@ class Facets:
             ordinals: uint64 [n], each added.
             rows: those of a view.
         """
-        known = self._ordinals.rows(rows)
-        if len(ordinals) == rows and np.array_equal(ordinals, known):
-            return np.arange(rows)
-        return np.searchsorted(known, ordinals)
+        return places_of(ordinals, self._ordinals.rows(rows))
 
     def values(self, field: str, rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
         """A number or time of each row, float64 or int64 [n]; NO_TIME for one that has none."""

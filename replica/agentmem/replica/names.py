@@ -7,7 +7,7 @@ of a turn often does not have the name of who said it.
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from agentmem.replica.scripts import runs
 from agentmem.replica.stop_words import STOP_WORDS
@@ -30,14 +30,13 @@ def names_in(text: str) -> list[str]:
     found: dict[str, None] = {}
     for of_cjk, run in runs(text):
         if of_cjk:
-            names = [run[at : at + size] for at in range(len(run) - 1) for size in _CJK_LENGTHS]
+            places = range(min(len(run) - 1, MAX_NAMES))
+            names = [run[at : at + size] for at in places for size in _CJK_LENGTHS]
         else:
-            words = _WORD.findall(run)
+            words = _WORD.findall(run)[: MAX_NAMES + 1]
             names = [word for word in words if word.lower() not in STOP_WORDS]
             names += [f"{first} {second}" for first, second in pairwise(words)]
-        for name in names:
-            found.setdefault(name)
-            found.setdefault(name.lower())
-            if len(found) >= MAX_NAMES:
-                return list(found)[:MAX_NAMES]
-    return list(found)
+        found.update(dict.fromkeys(chain.from_iterable((name, name.lower()) for name in names)))
+        if len(found) >= MAX_NAMES:
+            break
+    return list(found)[:MAX_NAMES]

@@ -14,7 +14,7 @@ from pyroaring import BitMap64 as OrdinalSet
 
 OrdinalArray = npt.NDArray[np.uint64]
 
-__all__ = ["OrdinalArray", "OrdinalSet", "ordinal_array", "ordinal_set"]
+__all__ = ["OrdinalArray", "OrdinalSet", "ordinal_array", "ordinal_set", "places_of"]
 
 
 def ordinal_set(ordinals: OrdinalArray) -> OrdinalSet:
@@ -28,3 +28,16 @@ def ordinal_set(ordinals: OrdinalArray) -> OrdinalSet:
 def ordinal_array(ordinals: OrdinalSet) -> OrdinalArray:
     """The ordinals, uint64 [n], ascending."""
     return np.frombuffer(ordinals.to_array(), dtype=np.uint64)
+
+
+def places_of(ordinals: OrdinalArray, known: OrdinalArray) -> npt.NDArray[np.intp]:
+    """The place of each of some ordinals among those known, [n].
+
+    Args:
+        ordinals: uint64 [n], all of them known.
+        known: uint64 [m], ascending.
+    """
+    if len(known) and int(known[-1]) - int(known[0]) + 1 == len(known):
+        places: npt.NDArray[np.intp] = (ordinals - known[0]).astype(np.intp)  # no gaps, as after an import
+        return places
+    return np.searchsorted(known, ordinals)

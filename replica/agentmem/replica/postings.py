@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agentmem.replica.columns import Column
-from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set, places_of
 
 # Of BM25, as tantivy has them.
 K1 = 1.2
@@ -238,7 +238,7 @@ class Postings:
         for place, again_ordinals in repeated:
             first = ends[place] - counts[place]
             frequencies[first + np.searchsorted(found[place], again_ordinals)] += 1
-        rows = np.searchsorted(self.ordinals, ordinals)
+        rows = places_of(ordinals, self.ordinals)
         costs = length_costs[self._lengths.rows(self.documents)[rows]]
         return WordHits(ordinals, np.repeat(weights, counts) * frequencies / (frequencies + costs), counts)
 

@@ -30,35 +30,6 @@ class Weights:
         return Weights(self.vector / total, self.text / total, self.recency / total, self.importance / total)
 
 
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """What the scores of n memories are made of: float64 [n] each, 0 to 1, before the weights.
-
-    Attributes:
-        session: the part of the score that comes from the session, and from whom the question names.
-    """
-
-    vector: Scores
-    text: Scores
-    recency: Scores
-    importance: Scores
-    session: Scores
-
-    def scores(self, weights: Weights) -> Scores:
-        """The weighted mean and the sessions' part, float64 [n], 0 to 1.
-
-        Args:
-            weights: with a sum of 1.
-        """
-        return (
-            weights.vector * self.vector
-            + weights.text * self.text
-            + weights.recency * self.recency
-            + weights.importance * self.importance
-            + self.session
-        )
-
-
 def best(
     ordinals: OrdinalArray,
     scores: npt.NDArray[Any],
@@ -82,31 +53,48 @@ def best(
     return places[order[::-1]][:top_k]
 
 
-def relevance(
+def fused(
     weights: Weights,
-    cosines: npt.NDArray[np.floating],
+    cosines: Scores,
     bm25: Scores,
-    cosines_with_session: Scores,
-    bm25_with_session: Scores,
-) -> tuple[Scores, Scores, Scores]:
-    """The signals of vector and text, and the sessions' part of the score, float64 [n] each, 0 to 1.
+    recency: Scores | None = None,
+    importance: Scores | None = None,
+) -> Scores:
+    """The weighted mean of the signals, float64 [n], 0 to 1.
 
-    A signal is scaled by its highest value, from 0: what shares no word, or has no likeness, has 0 in both
-    signals whichever the other candidates are. This is the convex combination of Bruch, Gai and Ingber, "An
+    Words and meaning are scaled by their highest values, from 0: what shares no word, or has no likeness,
+    has 0 whichever the other candidates are. This is the convex combination of Bruch, Gai and Ingber, "An
     Analysis of Fusion Functions for Hybrid Retrieval" (2022), with the infimum of each signal as its lower
-    bound; they show it to be better than fusing ranks. The highest value is that with the session, so that no
-    score is above 1.
+    bound; they show it to be better than fusing ranks.
 
     Args:
         weights: with a sum of 1.
-        cosines: of each candidate, float [n]; NaN for one without an embedding, which has 0.
-        bm25: of each candidate, float64 [n]; 0 for one that shares no word.
-        cosines_with_session, bm25_with_session: the same with what session and names add, not less.
+        cosines: of each candidate, with what session and names add, float64 [n]; 0 without an embedding.
+        bm25: the same of words; 0 for one that shares none.
+        recency, importance: 0 to 1, float64 [n]; None when they have no weight.
     """
-    vector, likeness = _scaled(positive(cosines), cosines_with_session)
-    text, wording = _scaled(bm25, bm25_with_session)
-    session = weights.vector * (likeness - vector) + weights.text * (wording - text)
-    return vector, text, session
+    scores: Scores = cosines * _scale(weights.vector, cosines)
+    scores += bm25 * _scale(weights.text, bm25)
+    if recency is not None:
+        scores += weights.recency * recency
+    if importance is not None:
+        scores += weights.importance * importance
+    return scores
+
+
+def relevance(
+    weights: Weights, cosines: Scores, bm25: Scores, cosines_with_session: Scores, bm25_with_session: Scores
+) -> tuple[Scores, Scores, Scores]:
+    """What fused scores are made of: vector, text, and the sessions' part, float64 [n] each, 0 to 1.
+
+    Args:
+        weights, cosines_with_session, bm25_with_session: as given to ``fused``.
+        cosines, bm25: the same without what session and names add.
+    """
+    vector_scale, text_scale = _scale(1.0, cosines_with_session), _scale(1.0, bm25_with_session)
+    session = weights.vector * vector_scale * (cosines_with_session - cosines)
+    session += weights.text * text_scale * (bm25_with_session - bm25)
+    return vector_scale * cosines, text_scale * bm25, session
 
 
 def recency(times_us: npt.NDArray[np.int64], now_us: int, half_life_us: int) -> Scores:
@@ -117,11 +105,11 @@ def recency(times_us: npt.NDArray[np.int64], now_us: int, half_life_us: int) -> 
 
 def positive(cosines: npt.NDArray[np.floating]) -> Scores:
     """The cosines, float64 [n]; 0 instead of what is negative or NaN."""
-    return np.maximum(np.nan_to_num(cosines.astype(np.float64), nan=0.0), 0.0)
+    bounded: Scores = np.fmax(cosines, 0.0, dtype=np.float64)
+    return bounded
 
 
-def _scaled(signal: Scores, with_session: Scores) -> tuple[Scores, Scores]:
-    highest = float(with_session.max(initial=0.0))
-    if highest <= 0:
-        return np.zeros(len(signal)), np.zeros(len(signal))
-    return signal / highest, with_session / highest
+def _scale(weight: float, signal: Scores) -> float:
+    """By what a signal is multiplied so that its highest value is the weight."""
+    highest = float(signal.max(initial=0.0))
+    return weight / highest if highest > 0 else 0.0

@@ -23,6 +23,8 @@ from agentmem.replica.ranking import Scores
 WORD_SHARES = (0.6, 0.35)
 LIKENESS_SHARES = (0.2, 0.1)
 MAX_DISTANCE = max(len(WORD_SHARES), len(LIKENESS_SHARES))
+# By the distance, 0 for who is too far.
+_WORD_SHARES, _LIKENESS_SHARES = np.array((0.0, *WORD_SHARES)), np.array((0.0, *LIKENESS_SHARES))
 
 # Places within a session are below this.
 _SESSION_ROWS = 1 << 40
@@ -47,14 +49,12 @@ class Neighbours:
     def __init__(self, places: Keys) -> None:
         self._order = np.argsort(places, kind="stable")
         ordered = places[self._order]
-        # Of neighbours in this order: how far apart they are here, how far in the session, and which are.
-        self._beside: list[tuple[int, int, npt.NDArray[np.bool_]]] = []
-        for gap in range(1, MAX_DISTANCE + 1):
-            steps = ordered[gap:] - ordered[:-gap]
-            for distance in range(gap, MAX_DISTANCE + 1):
-                is_so_far = steps == distance
-                if is_so_far.any():
-                    self._beside.append((gap, distance, is_so_far))
+        # How far in the session, from each to the one so many behind it in this order; 0 is too far.
+        self._distances = [
+            np.where(steps <= MAX_DISTANCE, steps, 0)
+            for gap in range(1, MAX_DISTANCE + 1)
+            if len(steps := ordered[gap:] - ordered[:-gap])
+        ]
 
     def with_likeness(self, cosines: Scores) -> Scores:
         """The positive cosines with a share of their neighbours', float64 [n].
@@ -64,8 +64,8 @@ class Neighbours:
         """
         own = cosines[self._order]
         total = own.copy()
-        for gap, distance, is_beside in self._beside:
-            shares = is_beside * LIKENESS_SHARES[distance - 1]
+        for gap, distances in enumerate(self._distances, start=1):
+            shares = _LIKENESS_SHARES[distances]
             total[gap:] += shares * own[:-gap]
             total[:-gap] += shares * own[gap:]
         return self._as_given(total)
@@ -76,21 +76,28 @@ class Neighbours:
         """The BM25 that each memory has from the words of its neighbours, float64 [n].
 
         Args:
-            words, memories: the numbers of a word and a memory that has it, [hits] each.
+            words, memories: the numbers of a word and of a memory that has it, [hits] each; no pair twice.
             scores: the word's part of the memory's BM25, float64 [hits].
         """
-        if not len(words) or not self._beside:
-            return np.zeros(len(self._order))
-        where = np.empty(len(self._order), dtype=np.intp)
-        where[self._order] = np.arange(len(self._order))
-        own = np.zeros((int(words[-1]) + 1, len(self._order)))
-        own[words, where[memories]] = scores
+        count = len(self._order)
+        if not len(words) or not self._distances:
+            return np.zeros(count)
+        where = np.empty(count, dtype=np.intp)
+        where[self._order] = np.arange(count)
+        places = where[memories]
+        # A row for each word; shares that would leave a row are 0.
+        width = count + MAX_DISTANCE
+        cells = words * width + places + MAX_DISTANCE
+        own = np.zeros((int(words.max()) + 1) * width + MAX_DISTANCE)
+        own[cells] = scores
         highest = own.copy()
-        for gap, distance, is_beside in self._beside:
-            shares = is_beside * WORD_SHARES[distance - 1]
-            np.maximum(highest[:, gap:], shares * own[:, :-gap], out=highest[:, gap:])
-            np.maximum(highest[:, :-gap], shares * own[:, gap:], out=highest[:, :-gap])
-        return self._as_given((highest - own).sum(axis=0))
+        for gap, distances in enumerate(self._distances, start=1):
+            shares = np.zeros(count + gap)
+            shares[gap:-gap] = _WORD_SHARES[distances]
+            for target, shared in ((cells + gap, shares[places + gap]), (cells - gap, shares[places])):
+                highest[target] = np.maximum(highest[target], shared * scores)
+        more = (highest - own)[MAX_DISTANCE:].reshape(-1, width)[:, :count].sum(axis=0)
+        return self._as_given(more)
 
     def _as_given(self, ordered: Scores) -> Scores:
         given = np.empty_like(ordered)

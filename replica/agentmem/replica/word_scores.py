@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
 from agentmem.replica.planner import scores_all
 from agentmem.replica.postings import Postings, Scores, WordHits
@@ -46,31 +49,47 @@ class WordScores:
         return scores_all(having * allowed // max(1, documents), fetch_hits)
 
     def scored(
-        self, weighed: Sequence[Weighed], among: OrdinalSet, wanted: int | None = None
-    ) -> tuple[WordHits, OrdinalArray, Scores]:
+        self, weighed: Sequence[Weighed], among: OrdinalSet, documents: OrdinalArray
+    ) -> tuple[WordHits, npt.NDArray[np.intp], Scores]:
         """What documents have of the rarest words, and their scores.
 
-        The scores are by the same words, and by more while these are in fewer documents than wanted: in all.
+        The scores are by the same words, and by more while these leave documents without any.
+
+        Args:
+            among, documents: these documents, the same twice.
 
         Returns:
-            The hits; ordinals, uint64 [n], ascending, of who shares a word, and their scores, float64 [n].
+            The hits; which of the documents each is of; the score of each document, float64 [n].
         """
+        hits = self._hits(weighed, MAX_QUERY_TOKENS, among)
+        places = np.searchsorted(documents, hits.ordinals)
+        scores: Scores = np.bincount(places, hits.scores, len(documents)).astype(np.float64, copy=False)
         most = MAX_QUERY_TOKENS
-        wanted = len(among) if wanted is None else wanted
-        first = self._postings.hits(weighed[:most], among, self._length_costs)
-        ordinals, scores = first.summed()
-        while len(ordinals) < wanted and most < len(weighed):
+        while most < len(weighed) and not scores.all():
             most *= MORE_QUERY_TOKENS
-            ordinals, scores = self._postings.hits(weighed[:most], among, self._length_costs).summed()
-        return first, ordinals, scores
+            more = self._hits(weighed, most, among)
+            scores[:] = np.bincount(np.searchsorted(documents, more.ordinals), more.scores, len(documents))
+        return hits, places, scores
 
     def best(
         self, weighed: Sequence[Weighed], top_k: int, allowed: OrdinalSet
     ) -> tuple[OrdinalArray, Scores]:
-        """The best ``top_k`` of the allowed documents; ordinals and scores as of ``scored``, best first."""
-        _, ordinals, scores = self.scored(weighed, allowed, min(top_k, len(allowed)))
+        """The best ``top_k`` of the allowed documents by the rarest words, and by more if these find too few.
+
+        Returns:
+            Ordinals, uint64 [n], and their scores, float64 [n], best first.
+        """
+        wanted = min(top_k, len(allowed))
+        most = MAX_QUERY_TOKENS
+        ordinals, scores = self._hits(weighed, most, allowed).summed()
+        while most < len(weighed) and len(ordinals) < wanted:
+            most *= MORE_QUERY_TOKENS
+            ordinals, scores = self._hits(weighed, most, allowed).summed()
         places = best(ordinals, scores, top_k)
         return ordinals[places], scores[places]
+
+    def _hits(self, weighed: Sequence[Weighed], most: int, among: OrdinalSet) -> WordHits:
+        return self._postings.hits(weighed[:most], among, self._length_costs)
 
     def hits(self, weighed: Sequence[Weighed], among: OrdinalSet, max_hits: int) -> WordHits:
         """What documents have of the rarest words; of these as many as have ``max_hits`` in all."""
