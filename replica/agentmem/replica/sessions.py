@@ -47,7 +47,7 @@ class Neighbours:
     """
 
     def __init__(self, places: Keys) -> None:
-        self._order = np.argsort(places, kind="stable")
+        self._order = np.argsort(places)
         ordered = places[self._order]
         # How far in the session, from each to the one so many behind it in this order; 0 is too far.
         self._distances = [
