@@ -34,6 +34,7 @@ MAX_DICTIONARY_ID = 2**32 - 1
 _LEVEL = 3
 _DICTIONARY_MAGIC = b"\x37\xa4\x30\xec"
 _FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
+_NO_SIZE = (0, zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR)
 _PARAMETERS = zstandard.ZstdCompressionParameters.from_level(
     _LEVEL, format=_FORMAT, write_content_size=True, write_checksum=False, write_dict_id=True
 )
@@ -154,13 +155,14 @@ def decompress_with(codec: int, payload: bytes, find: FindDictionary, max_bytes:
         CompressionError: the payload is damaged, is or claims to be larger than ``max_bytes``, or needs
             another dictionary; or the codec is none of this release.
     """
-    if codec == CODEC_RAW:
-        _check_size(len(payload), max_bytes)
-        return payload
-    if codec not in (CODEC_ZSTD, CODEC_ZSTD_DICTIONARY):
+    if codec not in (CODEC_RAW, CODEC_ZSTD, CODEC_ZSTD_DICTIONARY):
         raise CompressionError(f"codec {codec} is not known")
-    frame = _frame(payload)
-    _check_size(frame.content_size, max_bytes)
+    frame = None if codec == CODEC_RAW else _frame(payload)
+    size_bytes = len(payload) if frame is None else frame.content_size
+    if size_bytes > max_bytes:
+        raise CompressionError(f"the body has {size_bytes} bytes; at most {max_bytes} are expected")
+    if frame is None:
+        return payload
     contexts = _WITHOUT_DICTIONARY
     if codec == CODEC_ZSTD_DICTIONARY:
         dictionary = find(frame.dict_id)
@@ -175,18 +177,13 @@ def decompress_with(codec: int, payload: bytes, find: FindDictionary, max_bytes:
         raise CompressionError(f"the payload is damaged: {error}") from error
 
 
-def _check_size(size_bytes: int, max_bytes: int) -> None:
-    if size_bytes > max_bytes:
-        raise CompressionError(f"the body has {size_bytes} bytes; at most {max_bytes} are expected")
-
-
 def _frame(payload: bytes) -> zstandard.FrameParameters:
     try:
-        frame = zstandard.get_frame_parameters(payload, format=_FORMAT)
+        frame = zstandard.get_frame_parameters(payload, _FORMAT)
     except zstandard.ZstdError as error:
         raise CompressionError(f"the payload is damaged: {error}") from error
     # What is empty is stored raw; behind such a claim zstandard would not look.
-    if frame.content_size in (0, zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR):
+    if frame.content_size in _NO_SIZE:
         raise CompressionError("the payload is damaged: it has no content size")
     return frame
 

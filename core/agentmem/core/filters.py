@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from agentmem.core.errors import InvalidArgument, invalid_field
 from agentmem.core.times import timestamp_us
@@ -21,6 +22,9 @@ MAX_CONDITIONS = 256
 MAX_VALUES = 1000
 MAX_DEPTH = 16
 METADATA_PREFIX = "metadata."
+# Compiled ones that are kept, which take some ten times their bytes.
+MAX_KNOWN_FILTERS = 2_048
+MAX_KNOWN_FILTER_BYTES = 256
 
 # A value of a field: text, a number, a boolean, or for times microseconds since 1970.
 Value = str | float | bool | int
@@ -211,6 +215,19 @@ def compile_filter(message: filter_pb2.Filter, path: str = "filter") -> Filter |
         InvalidArgument: ``FILTER_UNSUPPORTED`` for a field, operator or combination that is not served,
             ``INVALID_FIELD`` for values that do not fit; ``path`` and the field are named.
     """
+    encoded = message.SerializeToString()
+    if len(encoded) > MAX_KNOWN_FILTER_BYTES or path != "filter":
+        return _compiled(message, path)
+    return _known(encoded)
+
+
+# Agents ask again and again within the same scopes.
+@lru_cache(MAX_KNOWN_FILTERS)
+def _known(encoded: bytes) -> Filter | None:
+    return _compiled(filter_pb2.Filter.FromString(encoded), "filter")
+
+
+def _compiled(message: filter_pb2.Filter, path: str) -> Filter | None:
     if message.WhichOneof("kind") is None:
         return None
     return _compile(message, path, 1, _Budget())

@@ -6,54 +6,46 @@ last counts, so what differs from the stored bytes is put behind them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from agentmem.core import records, wire
 from agentmem.core.history import is_expired
 from agentmem.core.layout import NamespaceState
-from agentmem.core.read_transaction import ReadTransaction, missing_record
+from agentmem.core.read_transaction import ReadTransaction
 from agentmem.v1 import memory_pb2
 
 _EMBEDDING = memory_pb2.Memory.EMBEDDING_FIELD_NUMBER
 _EMBEDDING_MODEL = memory_pb2.Memory.EMBEDDING_MODEL_FIELD_NUMBER
 
 
-def memory_bytes(
+def memories_bytes(
     transaction: ReadTransaction,
     space: NamespaceState | None,
-    ordinal: int,
+    ordinals: Sequence[int],
     *,
     include_embedding: bool = False,
-) -> bytes | None:
-    """The version at an ordinal; None when the store does not have it.
+) -> Iterator[bytes | None]:
+    """The versions at some ordinals, as they are read; None for each that the store does not have.
 
     Args:
-        space: of its namespace.
+        space: of their namespace.
 
     Raises:
-        DataLoss: the stored bytes fail their checksum.
+        DataLoss: the stored bytes of one fail their checksum.
     """
-    value = transaction.stored_record(ordinal)
-    if value is None:
-        return None
-    memory = records.memory_bytes(value, ordinal, transaction.dictionary)
-    if space is None:
-        return memory
-    if space.space and not records.is_tombstone(value):
-        # The record names the model of its first embedding.
-        model = space.model if transaction.has_vector(space, ordinal) else ""
-        memory += wire.delimited(_EMBEDDING_MODEL, model.encode())
-    if include_embedding:
-        memory += embedding_bytes(transaction, space, ordinal)
-    return memory
-
-
-def named_memory_bytes(
-    transaction: ReadTransaction, space: NamespaceState | None, ordinal: int, *, include_embedding: bool
-) -> bytes:
-    """As ``memory_bytes``, at an ordinal that the store itself names. Raises DataLoss when it is missing."""
-    memory = memory_bytes(transaction, space, ordinal, include_embedding=include_embedding)
-    if memory is None:
-        raise missing_record(ordinal)
-    return memory
+    for ordinal in ordinals:
+        value = transaction.stored_record(ordinal)
+        if value is None:
+            yield None
+            continue
+        memory = records.memory_bytes(value, ordinal, transaction.dictionary)
+        if space is not None and space.space and not records.is_tombstone(value):
+            # The record names the model of its first embedding.
+            model = space.model if transaction.has_vector(space, ordinal) else ""
+            memory += wire.delimited(_EMBEDDING_MODEL, model.encode())
+        if space is not None and include_embedding:
+            memory += _embedding_bytes(transaction, space, ordinal)
+        yield memory
 
 
 def has_ended(memory: bytes, now_us: int) -> bool:
@@ -61,7 +53,7 @@ def has_ended(memory: bytes, now_us: int) -> bool:
     return records.may_expire(memory) and is_expired(memory_pb2.Memory.FromString(memory), now_us)
 
 
-def embedding_bytes(transaction: ReadTransaction, space: NamespaceState | None, ordinal: int) -> bytes:
+def _embedding_bytes(transaction: ReadTransaction, space: NamespaceState, ordinal: int) -> bytes:
     """The embedding of a version as a field of its memory; nothing when it has none."""
-    vector = None if space is None else transaction.vector(space, ordinal)
+    vector = transaction.vector(space, ordinal)
     return b"" if vector is None else wire.delimited(_EMBEDDING, vector.astype("<f4", copy=False).tobytes())

@@ -52,12 +52,16 @@ class ReadTransaction:
         self._transaction = transaction
         self._dictionaries = dictionaries
         # Asked for with every record.
+        self._used_dictionaries: dict[int, Dictionary | None] = {}
         self._read_namespaces: dict[str, NamespaceState | None] = {}
         self._names: dict[int, str] = {}
 
     def dictionary(self, dictionary_id: int) -> Dictionary | None:
         """None when the store does not have it."""
-        return self._dictionaries.find(self._transaction, dictionary_id)
+        if dictionary_id not in self._used_dictionaries:
+            found = self._dictionaries.find(self._transaction, dictionary_id)
+            self._used_dictionaries[dictionary_id] = found
+        return self._used_dictionaries[dictionary_id]
 
     # Meta
 

@@ -9,9 +9,9 @@ from agentmem.core.errors import NotFound, ResourceExhausted
 from agentmem.core.filters import compile_filter
 from agentmem.core.history import Moment, Walk, check_history, moment_of, version_at
 from agentmem.core.layout import KEY, IdState, NamespaceState
-from agentmem.core.memory_bytes import has_ended, named_memory_bytes
+from agentmem.core.memory_bytes import has_ended, memories_bytes
 from agentmem.core.page_tokens import decode_page_token, encode_page_token, foreign_token, query_hash
-from agentmem.core.read_transaction import ReadTransaction
+from agentmem.core.read_transaction import ReadTransaction, missing_record
 from agentmem.core.store import Store
 from agentmem.core.validation import MAX_PAGE_SIZE, check_id, check_limit, check_namespace
 from agentmem.v1 import memory_pb2, reader_pb2
@@ -47,12 +47,16 @@ def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest, now_us: i
         space = transaction.namespace(namespace)
         check_history(space, moment)
         walk = Walk()
-        for memory_id in request.ids:
-            state = transaction.id_state(namespace, memory_id)
-            ordinal = 0 if state is None else _ordinal_at(transaction, state, moment, walk)
-            memory = None
-            if ordinal:
-                memory = named_memory_bytes(transaction, space, ordinal, include_embedding=include_embedding)
+        ordinals = [
+            _ordinal_at(transaction, transaction.id_state(namespace, memory_id), moment, walk)
+            for memory_id in request.ids
+        ]
+        named = [ordinal for ordinal in ordinals if ordinal]
+        found = memories_bytes(transaction, space, named, include_embedding=include_embedding)
+        for memory_id, ordinal in zip(request.ids, ordinals, strict=True):
+            memory = next(found) if ordinal else None
+            if ordinal and memory is None:
+                raise missing_record(ordinal)
             if memory is None or (moment.is_now and has_ended(memory, now_us)):
                 parts.append(wire.delimited(_MISSING_IDS, memory_id.encode()))
                 continue
@@ -62,8 +66,10 @@ def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest, now_us: i
     return b"".join(parts)
 
 
-def _ordinal_at(transaction: ReadTransaction, state: IdState, moment: Moment, walk: Walk) -> int:
+def _ordinal_at(transaction: ReadTransaction, state: IdState | None, moment: Moment, walk: Walk) -> int:
     """Of the version that was live at the moment, and now may have expired; 0 when there was none."""
+    if state is None:
+        return 0
     if moment.is_now:
         return 0 if state.deleted else state.ordinal
     found = version_at(transaction, state, moment, walk)

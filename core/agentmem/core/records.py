@@ -138,7 +138,7 @@ def memory_bytes(value: bytes, ordinal: int, find: FindDictionary = no_dictionar
             memory = decompress_with(codec, memory, find, MAX_MEMORY_BYTES)
         except CompressionError as error:
             raise _damaged_record(ordinal) from error
-    if stored_checksum(value) != crc32c(memory, crc32c(value[_BODY_OFFSET : RECORD_HEADER.size])):
+    if stored_checksum(value) != crc32c(value[_BODY_OFFSET : RECORD_HEADER.size] + memory):
         raise _damaged_record(ordinal)
     return memory
 

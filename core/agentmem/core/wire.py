@@ -7,11 +7,13 @@ them again costs more than all else that a get does.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 # A field's number and wire type make its tag. These are for numbers up to 15, whose tags are single bytes.
 _VARINT = 0
 _DOUBLE = 1
 _LENGTH_DELIMITED = 2
+MAX_KNOWN_HEADS = 4_096
 _pack_double = struct.Struct("<Bd").pack
 
 
@@ -28,6 +30,8 @@ def _varint(value: int) -> bytes:
     return bytes((*parts, value))
 
 
+# Most are of memories, whose sizes are much alike.
+@lru_cache(MAX_KNOWN_HEADS)
 def head(field: int, size_bytes: int) -> bytes:
     """What stands before a message, text or bytes of this size; ``field``: 1 to 15."""
     return bytes((field << 3 | _LENGTH_DELIMITED,)) + _varint(size_bytes)

@@ -30,6 +30,7 @@ from agentmem.v1 import reader_pb2
 
 DEFAULT_TOP_K = 10
 MAX_WEIGHT = 1000.0
+NO_WEIGHTS = Weights()
 # 100 years, as of a ttl.
 MAX_HALF_LIFE_US = 100 * 365 * 24 * 3600 * 1_000_000
 _MODES: dict[int, Mode] = {
@@ -92,7 +93,9 @@ def query_of(request: reader_pb2.SearchMemoriesRequest) -> tuple[SearchQuery, Fl
         fuzziness=_fuzziness(request, mode),
         min_score=_min_score(request),
         order=order,
-        weights=_weights(request, has_question=bool(text) or given is not None),
+        weights=_weights(request, has_question=bool(text) or given is not None)
+        if mode == "hybrid"
+        else NO_WEIGHTS,
         half_life_us=_half_life_us(request),
         conversational=request.conversational if request.HasField("conversational") else True,
         explain=request.explain,

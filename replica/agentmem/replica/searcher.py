@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from agentmem.core.call_metrics import current_call
 from agentmem.core.embedders import Embedders
 from agentmem.core.errors import InvalidArgument, invalid_field
 from agentmem.core.history import is_expired
 from agentmem.core.layout import NamespaceState
-from agentmem.core.memory_bytes import memory_bytes
+from agentmem.core.memory_bytes import memories_bytes
 from agentmem.core.reading import checked_size
 from agentmem.core.records import FloatVector
-from agentmem.core.store import ReadTransaction, Store
+from agentmem.core.store import Store
 from agentmem.core.times import now_us
 from agentmem.replica.observed_search import ObservedSearch
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.past_namespace import PastMovedError
 from agentmem.replica.past_views import PastView
 from agentmem.replica.replacements import replacements
-from agentmem.replica.search import WORD_MODES, Mode, ScoredOrdinal, SearchQuery, search
+from agentmem.replica.search import WORD_MODES, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.search_answers import answer_bytes, hit_bytes
 from agentmem.replica.search_requests import explanation_of, query_of, signals_of
 from agentmem.replica.selectivity import at_most
 from agentmem.replica.trace import Step, Trace
 from agentmem.replica.view import View
-from agentmem.v1 import reader_pb2
+from agentmem.v1 import memory_pb2, reader_pb2
 
 # When what a search found has been removed meanwhile, it is repeated without that.
 MAX_SEARCHES_AGAIN = 3
@@ -91,8 +92,7 @@ class Searcher:
             return answer_bytes((), view, explanation)
         vector = None
         if query.mode not in WORD_MODES and (query.text or given is not None):
-            with observed.embedding():
-                vector = self._query_vector(namespace.state, query.mode, query.text, given)
+            vector = self._query_vector(namespace.state, query, given, observed)
         query = replace(query, vector=vector, now_us=at_us)
         model = "" if vector is None or given is not None else namespace.state.model
         for _ in range(MAX_SEARCHES_AGAIN):
@@ -124,35 +124,32 @@ class Searcher:
         A version that was replaced, and removed by retention, since the view was made is shown as what
         replaced it, when that matches the filter too.
         """
-        found: list[bytes] = []
-        gone = OrdinalSet()
-        size_bytes, include_embedding = 0, request.include_embedding
+        ordinals = [hit.ordinal for hit in hits]
+        memories: list[bytes | None] = []
+        size_bytes = 0
         with self._store.read() as transaction:
             space = transaction.namespace(query.namespace)
-            read: dict[int, bytes] = {}
-            removed: list[int] = []
-            for hit in hits:
-                memory = memory_bytes(transaction, space, hit.ordinal, include_embedding=include_embedding)
-                if memory is None:
-                    removed.append(hit.ordinal)
-                else:
-                    read[hit.ordinal] = memory
+            read = partial(memories_bytes, transaction, space, include_embedding=request.include_embedding)
+            for memory in read(ordinals):
+                size_bytes = checked_size(size_bytes, len(memory or b""), "top_k")
+                memories.append(memory)
+            removed = [ordinal for ordinal, each in zip(ordinals, memories, strict=True) if each is None]
             if removed and not is_past:
-                for ordinal, newest in replacements(transaction, removed).items():
-                    memory = memory_bytes(transaction, space, newest, include_embedding=include_embedding)
-                    if memory is not None and _matches(query, transaction, newest):
-                        read[ordinal] = memory
-        for hit in hits:
-            memory = read.get(hit.ordinal)
-            if memory is None:
-                gone.add(hit.ordinal)
-                continue
-            size_bytes = checked_size(size_bytes, len(memory), "top_k")
-            found.append(hit_bytes(memory, hit.score, signals_of(hit) if query.explain else None))
-        return found, gone
+                newest = replacements(transaction, removed)
+                for ordinal, memory in zip(newest, read([*newest.values()]), strict=True):
+                    if memory is not None and _matches(query, memory):
+                        size_bytes = checked_size(size_bytes, len(memory), "top_k")
+                        memories[ordinals.index(ordinal)] = memory
+        found = [
+            hit_bytes(memory, hit.score, signals_of(hit) if query.explain else None)
+            for hit, memory in zip(hits, memories, strict=True)
+            if memory is not None
+        ]
+        gone = [ordinal for ordinal, each in zip(ordinals, memories, strict=True) if each is None]
+        return found, OrdinalSet(gone)
 
     def _query_vector(
-        self, space: NamespaceState, mode: Mode, text: str, given: FloatVector | None
+        self, space: NamespaceState, query: SearchQuery, given: FloatVector | None, observed: ObservedSearch
     ) -> FloatVector | None:
         """The question as a vector of the namespace's space; None when the namespace has no vectors."""
         if not space.dimension:
@@ -169,14 +166,15 @@ class Searcher:
         name = self._embedders.name_of(space.model)
         if not name:
             raise self._embedders.required(space, "send one, or search with mode TEXT")
-        (vector,) = self._embedders.named(name).embed([text])
+        with observed.embedding():
+            (vector,) = self._embedders.named(name).embed([query.text])
         if vector is not None and len(vector) != space.dimension:
             raise self._embedders.required(space, "send one, or search with mode TEXT")
-        if vector is None and mode == "semantic":
+        if vector is None and query.mode == "semantic":
             raise invalid_field("text", "has no words that the embedder knows")
         return vector
 
 
-def _matches(query: SearchQuery, transaction: ReadTransaction, ordinal: int) -> bool:
-    memory = transaction.named_record(ordinal).memory
+def _matches(query: SearchQuery, encoded: bytes) -> bool:
+    memory = memory_pb2.Memory.FromString(encoded)
     return not is_expired(memory, query.now_us) and (query.filter is None or query.filter.matches(memory))

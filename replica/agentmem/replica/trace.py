@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -23,6 +21,12 @@ class Step:
     memories: int = 0
     began_s: float = 0.0
     ended_s: float = 0.0
+
+    def __enter__(self) -> Step:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.ended_s = time.perf_counter()
 
     @property
     def milliseconds(self) -> float:
@@ -45,12 +49,8 @@ class Trace:
     mode: str = ""
     tokens: list[str] = field(default_factory=list)
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[Step]:
-        """Times a step; what it did is put into the step by the caller."""
+    def step(self, name: str) -> Step:
+        """Begins a step, which ends with its ``with`` block; what it did is put into it by the caller."""
         step = Step(name, began_s=time.perf_counter())
         self.steps.append(step)
-        try:
-            yield step
-        finally:
-            step.ended_s = time.perf_counter()
+        return step
