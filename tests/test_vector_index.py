@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Collection
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 from memories import Replica, by_user, make_memory, segment_rows, unit_vectors
 
+from agentmem.core.layout import NamespaceState
 from agentmem.core.records import FloatVector
+from agentmem.replica.namespace_index import SETTLED_TAIL_ROWS, SETTLING_S, NamespaceIndex
 from agentmem.replica.ordinals import OrdinalSet, ordinal_array
 from agentmem.replica.planner import Costs, Segments
 from agentmem.replica.segment import KINDS, Segment, write_segment
@@ -229,6 +232,30 @@ def test_a_long_tail_is_sealed_and_mapped_after_a_restart(tmp_path: Path) -> Non
         assert first.revision == revision
         assert sum(segment_rows(first)) == 2000
         check(replica, rows)
+
+
+def test_a_tail_that_nothing_is_added_to_is_sealed(tmp_path: Path) -> None:
+    count = SETTLED_TAIL_ROWS + 1
+    rows = unit_vectors(count, DIMENSION)
+    with Replica(tmp_path, seal_rows=10 * count) as replica:
+        fill(replica, rows)
+        replica.wait_for(lambda view: sum(segment_rows(view)) == count)
+        check(replica, rows)
+
+
+def test_when_a_tail_is_sealed() -> None:
+    namespace = NamespaceIndex("tests", NamespaceState(number=1), lambda ordinals: [])
+    rows = unit_vectors(SETTLED_TAIL_ROWS + 1, DIMENSION)
+    for ordinal, row in enumerate(rows, start=1):
+        assert namespace.settled_at_s(10_000) is None
+        namespace.put(ordinal, make_memory(str(ordinal)), row)
+    before_s = time.monotonic()
+    namespace.view()
+    at_s = namespace.settled_at_s(10_000)
+    assert at_s is not None
+    assert at_s >= before_s + SETTLING_S
+    assert namespace.sealing_job(10_000) is None
+    assert namespace.sealing_job(SETTLED_TAIL_ROWS) is not None
 
 
 def test_rows_of_one_owner_stand_together(tmp_path: Path) -> None:

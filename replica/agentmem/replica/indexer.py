@@ -35,7 +35,7 @@ from agentmem.replica.text import TextIndex
 from agentmem.replica.view import View
 from agentmem.v1 import storage_pb2
 
-DEFAULT_SEAL_ROWS = 20_000
+DEFAULT_SEAL_ROWS = 10_000
 # About 25 ms of work: what a write waits when it comes just behind a large import.
 MAX_BATCH_OPERATIONS = 256
 LOAD_CHUNK_MEMORIES = 10_000
@@ -104,6 +104,7 @@ class Indexer:
         # published until their replacement has come, too.
         self._incomplete: set[str] = set()
         self._sealable: set[str] = set()  # changed since they were last asked for a sealing job
+        self._settling_s: dict[str, float] = {}  # when they are to be asked again, as nothing is written
         self._next_commit_at_s = 0.0
 
     @property
@@ -162,6 +163,8 @@ class Indexer:
             waits_s.append(max(0.0, self._next_commit_at_s - time.monotonic()))
         if self._sealable and not self._sealer.is_busy:
             waits_s.append(self._sealer.wait_s())
+        if self._settling_s and not self._sealer.is_busy:
+            waits_s.append(max(0.0, min(self._settling_s.values()) - time.monotonic()))
         return min(waits_s, default=None)
 
     # Starting
@@ -392,13 +395,19 @@ class Indexer:
             self._take_up(sealed)
         if self._sealer.is_busy or self._sealer.wait_s() > 0:
             return
+        now_s = time.monotonic()
+        self._sealable.update(name for name, at_s in self._settling_s.items() if at_s <= now_s)
         while self._sealable:
             name = self._sealable.pop()
+            self._settling_s.pop(name, None)
             job = self._namespaces[name].sealing_job(self._seal_rows)
             if job is not None:
                 self._sealable.add(name)  # a job that fails is begun again
                 self._sealer.start(job)
                 return
+            settled_at_s = self._namespaces[name].settled_at_s(self._seal_rows)
+            if settled_at_s is not None:
+                self._settling_s[name] = settled_at_s
 
     def _take_up(self, sealed: Sealed) -> None:
         name = sealed.job.namespace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from agentmem.core.layout import NamespaceState
@@ -20,6 +21,10 @@ from agentmem.v1 import memory_pb2
 
 # Facets with more dead rows than live ones, and this many, are copied without them.
 MIN_COMPACTED_ROWS = 1024
+# A tail of more rows is sealed, whatever it may grow to, when nothing was written for so long. A scan of what
+# is left takes less than a search of a graph.
+SETTLED_TAIL_ROWS = 2048
+SETTLING_S = 1.0
 # Read in one transaction.
 FILTER_CHUNK_RECORDS = 1000
 
@@ -65,6 +70,7 @@ class NamespaceIndex:
         self.changed_revision = 0
         self._facets = Facets()
         self._live = OrdinalSet()
+        self._published_at_s = 0.0
         self._vectors: NamespaceVectors | None = None
         self._coming: ComingVectors | None = None
         if state.coming_space:
@@ -134,10 +140,19 @@ class NamespaceIndex:
             self._vectors = NamespaceVectors(dimension)
         return self._vectors
 
+    def settled_at_s(self, seal_rows: int) -> float | None:
+        """When, by the monotonic clock, there is a sealing job if nothing is written; None for never."""
+        if self._vectors is None or self._vectors.tail_rows <= min(seal_rows, SETTLED_TAIL_ROWS):
+            return None
+        return self._published_at_s + SETTLING_S
+
     def sealing_job(self, seal_rows: int) -> Job | None:
         """What should be written into a segment now, if anything."""
         if self._vectors is None:
             return None
+        settled_at_s = self.settled_at_s(seal_rows)
+        if settled_at_s is not None and time.monotonic() >= settled_at_s:
+            seal_rows = min(seal_rows, SETTLED_TAIL_ROWS)
         chosen = segments_to_merge(self._vectors.tail_rows, self._vectors.segment_sizes, seal_rows)
         if chosen is None:
             return None
@@ -159,6 +174,7 @@ class NamespaceIndex:
         self._vectors.replace(sealed.job.replaced, sealed.job.last_ordinal, sealed.segment, self._live)
 
     def view(self) -> NamespaceView:
+        self._published_at_s = time.monotonic()
         return NamespaceView(
             state=self.state,
             live=self._live.copy(),

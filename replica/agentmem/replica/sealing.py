@@ -41,7 +41,7 @@ BUILD_BOUNDS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 
 
 VECTOR_INDEXES = ("auto", *KINDS)
 # With fewer rows an exact scan takes no longer than a search of a graph, which takes longer to build.
-MIN_GRAPH_ROWS = 5_000
+MIN_GRAPH_ROWS = 1_000
 
 _logger = logging.getLogger(__name__)
 
