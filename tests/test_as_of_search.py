@@ -22,6 +22,7 @@ from agentmem.core.errors import AgentMemError
 from agentmem.core.history import Moment, commit_time_us
 from agentmem.core.watching import Watches
 from agentmem.replica import past_namespace, past_views, searcher
+from agentmem.replica.consistent_reads import Part
 from agentmem.replica.past_views import PastViews
 from agentmem.replica.reader_service import ReplicaReader
 from agentmem.replica.search import ScoredOrdinal, SearchQuery
@@ -407,7 +408,7 @@ def reader_of(replica: Replica) -> ReplicaReader:
         unused,
         view=lambda: replica.indexer.view,
         consistent_reads=unused,
-        store_part=unused,
+        store_part=Part("store", lambda: replica.store.position().revision, unused),
         view_part=unused,
         check_serving=lambda: None,
         search_threads=2,

@@ -282,6 +282,11 @@ class Facets:
         found = [ordinal for ordinal, memory in memories(undecided) if node.matches(memory)]
         return sure | OrdinalSet(found)
 
+    @property
+    def has_expiring(self) -> bool:
+        """Whether any memory ever had an expire_time."""
+        return self._any_expires
+
     def at_most(self, condition: Condition) -> int:
         """How many memories, dead ones too, a condition with EQ or IN can hold for."""
         if condition.field == CONTENT or condition.field in self._columns:

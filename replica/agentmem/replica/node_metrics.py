@@ -72,6 +72,7 @@ def replica_metrics(
             "agentmem.calls.active": server.calls.active(),
             "agentmem.cache.lookups": store.dictionaries.lookups.values("dictionaries")
             | reader.past_lookups.values("past")
+            | reader.answer_lookups.values("answers")
             | ({} if view.text is None else view.text.vocabulary_lookups.values("vocabularies")),
             "agentmem.replication.connected": {(): float(follower.is_connected)},
             "agentmem.replication.streams": {(): follower.streams},

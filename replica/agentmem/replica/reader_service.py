@@ -49,6 +49,7 @@ class ReplicaReader(StoreReader):
 
     Attributes:
         past_lookups: of views of the past.
+        answer_lookups: of answers that were given before.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class ReplicaReader(StoreReader):
             "searches", threads=search_threads, max_calls=search_threads + MAX_WAITING_SEARCHES
         )
         self._search_threads = search_threads
-        self._searcher = Searcher(store, embedders, view)
+        self._searcher = Searcher(store, embedders, view=view, applied_revision=store_part.revision)
         self._view = view
         self._consistent_reads = consistent_reads
         self._store_part = store_part
@@ -79,6 +80,7 @@ class ReplicaReader(StoreReader):
         self._past_views = PastViews(store, view)
         self._index_folder = index_folder
         self.past_lookups = self._past_views.lookups
+        self.answer_lookups = self._searcher.lookups
 
     @property
     def searches(self) -> int:
@@ -128,6 +130,9 @@ class ReplicaReader(StoreReader):
             await self._consistent_reads.reach(self._view_part, demand, wait_s)
         if not moment.is_now:
             return await self._search_past(asked, moment, context)
+        known = self._searcher.known(asked)
+        if known is not None:
+            return known
         if self._searcher.is_light(asked):
             return self._searcher.answer(asked)
         return await self._searches.run(self._searcher.answer, asked)
@@ -236,7 +241,11 @@ class ReplicaReader(StoreReader):
             except Exception as error:
                 batch.put(place, error)
                 continue
-            (light if self._searcher.is_light(asked) else heavy).append((place, asked))
+            known = self._searcher.known(asked)
+            if known is not None:
+                batch.put(place, known)
+            else:
+                (light if self._searcher.is_light(asked) else heavy).append((place, asked))
         # As many as there are threads, and each thread some of them.
         shares = [share for at in range(self._search_threads) if (share := heavy[at :: self._search_threads])]
         others += [self._answer_heavy(share, batch) for share in shares]

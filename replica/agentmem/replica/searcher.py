@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ from agentmem.core.reading import checked_size
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
 from agentmem.core.times import now_us
+from agentmem.replica.answer_cache import AnswerCache, Generation, generation_of
 from agentmem.replica.observed_search import ObservedSearch
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.past_namespace import PastMovedError
@@ -44,27 +46,43 @@ class Asked:
     Attributes:
         query: without vector and time.
         given: the embedding that came with it.
+        key: by which its answer is kept; empty when it is not.
     """
 
     request: reader_pb2.SearchMemoriesRequest
     query: SearchQuery
     given: FloatVector | None
     observed: ObservedSearch
+    key: bytes
 
     @classmethod
     def by(cls, request: reader_pb2.SearchMemoriesRequest) -> Asked:
         """Raises InvalidArgument, naming the field."""
         query, given = query_of(request)
-        return cls(request, query, given, ObservedSearch(current_call()))
+        return cls(request, query, given, ObservedSearch(current_call()), _key(request))
 
 
 class Searcher:
-    """Searches the newest view, or one of the past. Any thread may call it."""
+    """Searches the newest view, or one of the past. Any thread may call it.
 
-    def __init__(self, store: Store, embedders: Embedders, view: Callable[[], View]) -> None:
+    Args:
+        applied_revision: of the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        embedders: Embedders,
+        *,
+        view: Callable[[], View],
+        applied_revision: Callable[[], int],
+    ) -> None:
         self._store = store
         self._embedders = embedders
         self._view = view
+        self._applied_revision = applied_revision
+        self._answers = AnswerCache()
+        self.lookups = self._answers.lookups
 
     def is_light(self, asked: Asked) -> bool:
         """Whether the search surely takes no longer than the event loop may be held up."""
@@ -73,6 +91,27 @@ class Searcher:
             return False
         namespace = self._view().namespaces.get(query.namespace)
         return namespace is None or at_most(namespace, query.filter) <= MAX_LIGHT_MEMORIES
+
+    def known(self, asked: Asked) -> bytes | None:
+        """The answer, when it was given before and would be the same now."""
+        view = self._view()
+        generation = self._generation(view, asked)
+        if generation is None:
+            return None
+        hits = self._answers.find(asked.key, generation, time.monotonic())
+        return None if hits is None else answer_bytes((hits,), view, None)
+
+    def _keep(self, asked: Asked, view: View, found: Sequence[bytes]) -> None:
+        generation = self._generation(view, asked)
+        if generation is not None:
+            self._answers.keep(asked.key, generation, b"".join(found), time.monotonic())
+
+    def _generation(self, view: View, asked: Asked) -> Generation | None:
+        """Of what may be kept and given out now: while nothing was written that the view does not show."""
+        namespace = view.namespaces.get(asked.query.namespace)
+        if not asked.key or namespace is None or self._applied_revision() != view.revision:
+            return None
+        return generation_of(view, namespace, asked.query)
 
     def answer(self, asked: Asked, past: PastView | None = None, steps: Sequence[Step] = ()) -> bytes:
         """A SearchMemoriesResponse, serialized.
@@ -99,7 +138,9 @@ class Searcher:
             shown, trace = view, Trace([*steps])
             hits = search(view, query, trace)
             with trace.step("read") as step:
-                found, gone = self._read(hits, query, is_past=past is not None, request=request)
+                found, gone, read_revision = self._read(
+                    hits, query, is_past=past is not None, request=request
+                )
                 step.memories = len(found)
             if not gone:
                 break
@@ -109,6 +150,8 @@ class Searcher:
             view = self._view()
             query = replace(query, excluded=query.excluded | gone)
         observed.ended(request, trace)
+        if past is None and read_revision == shown.revision:
+            self._keep(asked, shown, found)
         return answer_bytes(found, shown, explanation_of(trace, model) if query.explain else None)
 
     def _read(
@@ -118,8 +161,8 @@ class Searcher:
         *,
         is_past: bool,
         request: reader_pb2.SearchMemoriesRequest,
-    ) -> tuple[list[bytes], OrdinalSet]:
-        """The hits with their memories, and the ordinals that the store has no more.
+    ) -> tuple[list[bytes], OrdinalSet, int]:
+        """The hits with their memories, the ordinals that the store has no more, and its revision.
 
         A version that was replaced, and removed by retention, since the view was made is shown as what
         replaced it, when that matches the filter too.
@@ -128,7 +171,7 @@ class Searcher:
         memories: list[bytes | None] = []
         size_bytes = 0
         with self._store.read() as transaction:
-            space = transaction.namespace(query.namespace)
+            revision, space = transaction.revision, transaction.namespace(query.namespace)
             read = partial(memories_bytes, transaction, space, include_embedding=request.include_embedding)
             for memory in read(ordinals):
                 size_bytes = checked_size(size_bytes, len(memory or b""), "top_k")
@@ -146,7 +189,7 @@ class Searcher:
             if memory is not None
         ]
         gone = [ordinal for ordinal, each in zip(ordinals, memories, strict=True) if each is None]
-        return found, OrdinalSet(gone)
+        return found, OrdinalSet(gone), revision
 
     def _query_vector(
         self, space: NamespaceState, query: SearchQuery, given: FloatVector | None, observed: ObservedSearch
@@ -173,6 +216,18 @@ class Searcher:
         if vector is None and query.mode == "semantic":
             raise invalid_field("text", "has no words that the embedder knows")
         return vector
+
+
+def _key(request: reader_pb2.SearchMemoriesRequest) -> bytes:
+    """The request without its consistency, of which the caller has made sure; empty for some."""
+    if request.explain or request.HasField("as_of"):
+        return b""
+    if request.HasField("consistency"):
+        copy = reader_pb2.SearchMemoriesRequest()
+        copy.CopyFrom(request)
+        copy.ClearField("consistency")
+        request = copy
+    return request.SerializeToString(deterministic=True)
 
 
 def _matches(query: SearchQuery, encoded: bytes) -> bool:
