@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
+import pickle
 import struct
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -366,3 +369,22 @@ def test_a_client_belongs_to_one_loop() -> None:
     asyncio.run(ask())
     with pytest.raises(RuntimeError, match="belongs to the event loop of its first call"):
         asyncio.run(ask())
+
+
+def test_a_memory_that_was_not_looked_at_is_like_any_other() -> None:
+    message = memory_pb2.Memory(id="a", namespace="ns", content="tea", type=memory_pb2.MEMORY_TYPE_SEMANTIC)
+    message.event_time.FromSeconds(5)
+
+    def fresh() -> Memory:
+        return models.memory_from_proto(message)
+
+    known = fresh()
+    assert (known.content, known.expire_time, known.version) == ("tea", None, 0)
+    assert fresh() == known == Memory(**{each.name: getattr(fresh(), each.name) for each in fields(Memory)})
+    assert repr(fresh()) == repr(known)
+    assert replace(fresh(), version=2).version == 2
+    assert asdict(fresh()) == asdict(known)
+    assert pickle.loads(pickle.dumps(fresh())) == copy.copy(fresh()) == known
+    assert not hasattr(fresh(), "nothing")
+    with pytest.raises(FrozenInstanceError):
+        fresh().content = "milk"  # type: ignore[misc]

@@ -138,9 +138,7 @@ class Searcher:
             shown, trace = view, Trace([*steps])
             hits = search(view, query, trace)
             with trace.step("read") as step:
-                found, gone, read_revision = self._read(
-                    hits, query, is_past=past is not None, request=request
-                )
+                found, gone = self._read(hits, query, is_past=past is not None, request=request)
                 step.memories = len(found)
             if not gone:
                 break
@@ -150,7 +148,7 @@ class Searcher:
             view = self._view()
             query = replace(query, excluded=query.excluded | gone)
         observed.ended(request, trace)
-        if past is None and read_revision == shown.revision:
+        if past is None and not gone:
             self._keep(asked, shown, found)
         return answer_bytes(found, shown, explanation_of(trace, model) if query.explain else None)
 
@@ -161,8 +159,8 @@ class Searcher:
         *,
         is_past: bool,
         request: reader_pb2.SearchMemoriesRequest,
-    ) -> tuple[list[bytes], OrdinalSet, int]:
-        """The hits with their memories, the ordinals that the store has no more, and its revision.
+    ) -> tuple[list[bytes], OrdinalSet]:
+        """The hits with their memories, and the ordinals that the store has no more.
 
         A version that was replaced, and removed by retention, since the view was made is shown as what
         replaced it, when that matches the filter too.
@@ -171,7 +169,7 @@ class Searcher:
         memories: list[bytes | None] = []
         size_bytes = 0
         with self._store.read() as transaction:
-            revision, space = transaction.revision, transaction.namespace(query.namespace)
+            space = transaction.namespace(query.namespace)
             read = partial(memories_bytes, transaction, space, include_embedding=request.include_embedding)
             for memory in read(ordinals):
                 size_bytes = checked_size(size_bytes, len(memory or b""), "top_k")
@@ -189,7 +187,7 @@ class Searcher:
             if memory is not None
         ]
         gone = [ordinal for ordinal, each in zip(ordinals, memories, strict=True) if each is None]
-        return found, OrdinalSet(gone), revision
+        return found, OrdinalSet(gone)
 
     def _query_vector(
         self, space: NamespaceState, query: SearchQuery, given: FloatVector | None, observed: ObservedSearch
@@ -219,8 +217,8 @@ class Searcher:
 
 
 def _key(request: reader_pb2.SearchMemoriesRequest) -> bytes:
-    """The request without its consistency, of which the caller has made sure; empty for some."""
-    if request.explain or request.HasField("as_of"):
+    """The request without its consistency, of which the caller has made sure; empty for one that explains."""
+    if request.explain:
         return b""
     if request.HasField("consistency"):
         copy = reader_pb2.SearchMemoriesRequest()

@@ -1,0 +1,141 @@
+"""Answers put together from stored bytes are the messages that protobuf would make."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memories import MIB, make_memory
+
+from agentmem.core import wire
+from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.errors import AgentMemError
+from agentmem.core.layout import NamespaceState
+from agentmem.core.memory_bytes import has_ended, memories_bytes
+from agentmem.core.records import may_expire
+from agentmem.core.store import Change, Store
+from agentmem.replica.search_answers import answer_bytes, hit_bytes, outcome_bytes
+from agentmem.replica.view import View
+from agentmem.v1 import failure_pb2, memory_pb2, reader_pb2
+
+Memory = memory_pb2.Memory
+
+
+@given(st.integers(0, 2**64 - 1), st.floats(allow_nan=False), st.binary(max_size=300), st.integers(0, 20_000))
+def test_fields_are_as_protobuf_writes_them(value: int, score: float, text: bytes, size: int) -> None:
+    hit = reader_pb2.SearchHit(score=score)
+    if score or str(score) == "-0.0":
+        assert wire.double(2, score) == hit.SerializeToString()
+    assert reader_pb2.SearchHit.FromString(wire.double(2, score)) == hit
+    assert wire.number(3, value) == reader_pb2.GetMemoriesResponse(applied_revision=value).SerializeToString()
+    assert wire.delimited(11, text) == (Memory(embedding=text).SerializeToString() or b"\x5a\x00")
+    whole = Memory(content="a" * size).SerializeToString()
+    assert wire.head(3, size) == (whole[: len(whole) - size] or b"\x1a\x00")
+
+
+def test_an_answer_to_a_search_is_what_its_parts_say() -> None:
+    memories = [Memory(id="a", content="tea" * 100), Memory(id="b")]
+    hits = [
+        reader_pb2.SearchHit(memory=memories[0], score=0.5, signals=reader_pb2.SearchSignals(cosine=0.5)),
+        reader_pb2.SearchHit(memory=memories[1], score=0.0),
+    ]
+    explanation = reader_pb2.SearchExplanation(live_memories=3, tokens=["tea"])
+    expected = reader_pb2.SearchMemoriesResponse(
+        hits=hits, applied_revision=300, epoch=2, explanation=explanation
+    )
+    made = [
+        hit_bytes(hit.memory.SerializeToString(), hit.score, hit.signals if hit.HasField("signals") else None)
+        for hit in hits
+    ]
+    answer = answer_bytes(made, View(revision=300, epoch=2), explanation)
+    assert reader_pb2.SearchMemoriesResponse.FromString(answer) == expected
+    failure = failure_pb2.Failure(reason="NOPE")
+    batch = outcome_bytes(answer) + outcome_bytes(failure) + outcome_bytes(answer_bytes((), View(), None))
+    results = reader_pb2.BatchSearchMemoriesResponse.FromString(batch).results
+    assert [each.WhichOneof("outcome") for each in results] == ["response", "failure", "response"]
+    assert (results[0].response, results[1].failure) == (expected, failure)
+
+
+@given(st.builds(Memory, content=st.text(), version=st.integers(0, 2**63), id=st.text(max_size=300)))
+def test_no_expire_time_is_overlooked(memory: memory_pb2.Memory) -> None:
+    memory.expire_time.FromMicroseconds(5_000_000)
+    encoded = memory.SerializeToString()
+    assert may_expire(encoded)
+    assert (has_ended(encoded, 4_999_999), has_ended(encoded, 5_000_000)) == (False, True)
+    memory.ClearField("expire_time")
+    assert not has_ended(memory.SerializeToString(), 2**62)
+
+
+def test_the_bytes_of_memories_are_those_of_their_records(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", map_size_bytes=16 * MIB, max_map_size_bytes=16 * MIB)
+    vectors = np.eye(2, dtype=np.float32)
+    changes = [
+        Change(make_memory("long", content="tea " * 200), vectors[0]),
+        Change(make_memory("short", content="tea")),
+    ]
+    store.commit(lambda transaction: transaction.append(changes, 1))
+    with store.read() as transaction:
+        (name, state) = next(transaction.namespaces())
+        ordinals = [transaction.id_state(name, id).ordinal for id in ("long", "short")]  # type: ignore[union-attr]
+
+        def found(space: NamespaceState, *, include_embedding: bool) -> list[memory_pb2.Memory]:
+            made = memories_bytes(transaction, space, ordinals, include_embedding=include_embedding)
+            return [Memory.FromString(each or b"") for each in made]
+
+        assert found(state, include_embedding=False) == [
+            transaction.named_record(ordinal).memory for ordinal in ordinals
+        ]
+        assert [each.embedding for each in found(state, include_embedding=True)] == [
+            vectors[0].tobytes(),
+            b"",
+        ]
+        assert list(memories_bytes(transaction, state, [max(ordinals) + 1])) == [None]
+    store.close()
+
+
+def test_several_calls_in_one_thread_end_each_by_itself() -> None:
+    threads = BoundedThreads("tests", threads=1, max_calls=3)
+    names: set[str] = set()
+
+    def work(number: int) -> int:
+        names.add(threading.current_thread().name)
+        return 1 // number
+
+    async def ask() -> None:
+        outcomes = await threads.run_each([lambda: work(1), lambda: work(0), lambda: work(-1)])
+        assert [str(each) for each in outcomes] == ["1", "integer division or modulo by zero", "-1"]
+        assert threads.calls == 0
+        with pytest.raises(AgentMemError) as refused:
+            await threads.run_each([lambda: 1] * 4)
+        assert refused.value.reason == "OVERLOADED"
+
+    asyncio.run(ask())
+    assert len(names) == 1
+    threads.close()
+
+
+def test_what_has_not_begun_does_not_when_its_caller_is_gone() -> None:
+    threads = BoundedThreads("tests", threads=1, max_calls=3)
+    begun, go_on, after = threading.Event(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        go_on.wait()
+
+    async def ask() -> None:
+        asking = asyncio.create_task(threads.run_each([wait, after.set]))
+        await asyncio.to_thread(begun.wait)
+        asking.cancel()
+        await asyncio.wait([asking])
+        go_on.set()
+        await threads.run(lambda: None)  # behind it in the one thread
+        assert asking.cancelled()
+
+    asyncio.run(ask())
+    assert not after.is_set()
+    threads.close()
