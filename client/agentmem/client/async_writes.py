@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Sequence
 from typing import TypeVar, Unpack
 
@@ -325,7 +325,7 @@ WriteRequest = TypeVar(
 
 def _request_id(given: object) -> str:
     if given is None:
-        return str(uuid.uuid4())
+        return os.urandom(16).hex()
     request_id = values.text("request_id", given)
     if not request_id:
         raise invalid_field("request_id", "must not be empty; leave it out for a fresh one")

@@ -157,6 +157,8 @@ _TYPE_FROM_PROTO: dict[int, MemoryType] = {number: kind for kind, number in _TYP
 _TEXT_FIELDS = frozenset(("id", "content", "user_id", "agent_id", "session_id", "embedding_model"))
 _TIME_FIELDS = frozenset(("event_time", "expire_time"))
 _FIELDS_OF_NEW = tuple(each.name for each in fields(NewMemory))
+# Of those that say as much when they are left out.
+_DEFAULTS = {each.name: each.default for each in fields(NewMemory) if each.default in ("", None, ())}
 
 
 def memory_type(field_name: str, value: object) -> MemoryType:
@@ -170,13 +172,18 @@ def new_memory(memory: NewMemory | str, given: Mapping[str, object]) -> NewMemor
         if name not in _FIELDS_OF_NEW:
             raise invalid_field(name, "is not a field of a new memory")
     if isinstance(memory, NewMemory):
+        if not given:
+            return memory
         return replace(memory, **given)  # type: ignore[arg-type]
     return NewMemory(memory, **given)  # type: ignore[arg-type]
 
 
 def new_memory_to_proto(memory: NewMemory) -> memory_pb2.Memory:
     """The message for a memory to add."""
-    return fields_to_proto({name: getattr(memory, name) for name in _FIELDS_OF_NEW})
+    given = ((name, getattr(memory, name)) for name in _FIELDS_OF_NEW)
+    return fields_to_proto(
+        {name: value for name, value in given if name not in _DEFAULTS or value is not _DEFAULTS[name]}
+    )
 
 
 def update_to_proto(given: Mapping[str, object]) -> memory_pb2.Memory:

@@ -147,7 +147,8 @@ def embedding(field: str, value: object) -> bytes:
         raise invalid_field(field, "must not be empty")
     try:
         packed = struct.pack(f"<{len(numbers)}f", *numbers)
-        finite = all(map(math.isfinite, numbers))
+        # What fits a 32-bit float cannot add up to more than a 64-bit one holds.
+        finite = math.isfinite(sum(numbers))
     except (struct.error, TypeError, OverflowError) as error:
         raise invalid_field(field, f"must be numbers that a 32-bit float holds: {error}") from error
     if not finite:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from itertools import zip_longest
 
 from agentmem.core.errors import FailedPrecondition, NotFound, Unavailable, invalid_field
-from agentmem.core.log import FIRST_EPOCH, MAX_EPOCHS, decode_entry
+from agentmem.core.log import FIRST_EPOCH, MAX_EPOCHS, Position, decode_entry
 from agentmem.core.shipping import VectorsReplacedError
 from agentmem.core.signals import Signal
 from agentmem.core.spans import Sampling, ShippedTraces
@@ -62,7 +62,7 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         check_id(request.replica_id, "replica_id")
         check_id(request.address, "address")
         with self._store.read() as transaction:
-            heartbeat = _heartbeat(transaction)
+            heartbeat = _heartbeat(transaction.position)
             divergence = _divergence(transaction, request)
             first_revision = transaction.first_log_revision
         if self._hear_of(max(request.known_epoch, request.position.epoch)):
@@ -93,8 +93,8 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         while not self._closing and self._membership.has(member):
             seen = self.committed.count
             with self._store.read() as transaction:
-                head = transaction.revision
-                heartbeat = _heartbeat(transaction)
+                position = transaction.position
+                head = position.revision
                 trimmed = head > cursor and transaction.first_log_revision > cursor + 1
                 shipped, replaced = self._shipped(transaction, cursor) if head > cursor else ([], None)
             if trimmed:
@@ -122,14 +122,15 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
                     )
                 )
                 self._sampling.record_each("ship", traces, began_s)
-                continue
+                if cursor < head:
+                    continue
             if not is_level:
                 is_level = True
                 self._snapshots.came_level(began_at_revision)
             wait_s = heartbeat_due_s - time.monotonic()
             if wait_s <= 0:
                 heartbeat_due_s += HEARTBEAT_INTERVAL_S
-                yield replication_pb2.SubscribeResponse(heartbeat=heartbeat)
+                yield replication_pb2.SubscribeResponse(heartbeat=_heartbeat(position))
             else:
                 await self.committed.wait_beyond(seen, wait_s)
 
@@ -170,8 +171,7 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         self.committed.notify()
 
 
-def _heartbeat(transaction: ReadTransaction) -> replication_pb2.Heartbeat:
-    position = transaction.position
+def _heartbeat(position: Position) -> replication_pb2.Heartbeat:
     return replication_pb2.Heartbeat(
         cluster_id=position.cluster_id,
         epoch=position.epoch,
