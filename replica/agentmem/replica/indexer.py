@@ -44,7 +44,7 @@ LOAD_CHUNK_MEMORIES = 10_000
 # change is committed at once.
 MAX_COMMIT_TIME_SHARE = 0.5
 # However short a commit is, its threads work for 10 ms and more, merging included.
-MIN_COMMIT_PAUSE_S = 0.03
+MIN_COMMIT_PAUSE_S = 0.04
 
 _KINDS = frozenset(Operation.Kind.values()) - {Operation.KIND_UNSPECIFIED}
 
