@@ -77,6 +77,25 @@ class SessionPlaces:
     ranks: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class FacetParts:
+    """What facets are made of, to be kept elsewhere.
+
+    Attributes:
+        ordinals: of the rows, uint64 [n], ascending; all are live.
+        columns: by field, float64 or int64 [n] each.
+        session_codes: of each row, int64 [n]; NO_SESSION, or a place in ``sessions``.
+        postings: by field, and by whether the value is a boolean and the value.
+    """
+
+    ordinals: OrdinalArray
+    columns: dict[str, npt.NDArray[Any]]
+    session_codes: npt.NDArray[np.int64]
+    sessions: list[str]
+    any_expires: bool
+    postings: dict[str, dict[_ValueKey, int | OrdinalSet]]
+
+
 class _Postings:
     """The values of one field and the ordinals that have them.
 
@@ -112,6 +131,15 @@ class _Postings:
         if len(sets) == len(found) == 1:
             return sets[0]
         return OrdinalSet([posting for posting in found if isinstance(posting, int)]).union(*sets)
+
+    @classmethod
+    def of(cls, by_value: dict[_ValueKey, int | OrdinalSet]) -> _Postings:
+        postings = cls()
+        postings.by_value = by_value
+        several = (each for each in by_value.values() if isinstance(each, OrdinalSet))
+        alone = np.array([each for each in by_value.values() if isinstance(each, int)], dtype=np.uint64)
+        postings.present = ordinal_set(alone).union(*several)
+        return postings
 
     def cut_to(self, live: OrdinalSet) -> _Postings:
         """A copy without the ordinals that are not in ``live``."""
@@ -151,6 +179,10 @@ class Facets:
     def rows(self) -> int:
         """How many memories were added; a view keeps the count it was published with."""
         return self._ordinals.count
+
+    def all_ordinals(self) -> OrdinalSet:
+        """Of all that were added; a copy."""
+        return ordinal_set(self._ordinals.rows(self.rows))
 
     def add(self, ordinal: int, memory: memory_pb2.Memory) -> None:
         """Adds a memory; its ordinal is larger than all before."""
@@ -401,6 +433,46 @@ class Facets:
             one = int(ordinals[0]) if len(ordinals) == 1 else None
             postings.by_value[(False, model)] = postings.present.copy() if one is None else one
         return changed
+
+    @staticmethod
+    def dtype_of(field: str) -> npt.DTypeLike:
+        """The type of a column's elements. Raises KeyError: the field has none."""
+        return _COLUMN_DTYPES[FIELD_KINDS[field]]
+
+    def parts(self, live: OrdinalSet) -> FacetParts:
+        """What is known of the memories in ``live``, and nothing of others; a copy."""
+        kept = self.cut_to(live)
+        return FacetParts(
+            ordinals=kept._ordinals.rows(kept.rows),
+            columns={field: column.rows(kept.rows) for field, column in kept._columns.items()},
+            session_codes=kept._session_codes.rows(kept.rows),
+            sessions=[
+                session if size else ""
+                for session, size in zip(kept._sessions, kept._session_sizes, strict=True)
+            ],
+            any_expires=kept._any_expires,
+            postings={field: each.by_value for field, each in kept._postings.items() if each.by_value},
+        )
+
+    @classmethod
+    def of_parts(cls, parts: FacetParts) -> Facets:
+        """Raises ValueError or KeyError: these are not the parts of facets."""
+        facets = cls()
+        if {len(column) for column in (parts.session_codes, *parts.columns.values())} != {
+            len(parts.ordinals)
+        }:
+            raise ValueError("the columns have different lengths")
+        if set(parts.columns) != set(facets._columns):
+            raise ValueError(f"the columns are {', '.join(parts.columns)}")
+        facets._postings |= {field: _Postings.of(by_value) for field, by_value in parts.postings.items()}
+        facets._ordinals = Column.of(parts.ordinals)
+        facets._columns = {field: Column.of(parts.columns[field]) for field in facets._columns}
+        places, sizes = _counted(parts.session_codes, len(parts.sessions))
+        facets._session_codes, facets._session_places = Column.of(parts.session_codes), Column.of(places)
+        facets._session_sizes, facets._sessions = sizes.tolist(), list(parts.sessions)
+        facets._code_of_session = {name: code for code, name in enumerate(parts.sessions) if name}
+        facets._any_expires = parts.any_expires
+        return facets
 
     def cut_to(self, live: OrdinalSet) -> Facets:
         """A copy without the memories that are not in ``live``; this one serves older views on."""

@@ -3,6 +3,7 @@
 <directory>/index.json   which store and which format the folder is for
 <directory>/text/        see text.py
 <directory>/segments/    see sealing.py
+<directory>/facets.snapshot   see facet_snapshot.py
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 from pathlib import Path
 
 from agentmem.core.data_directory import sync
+from agentmem.replica.facet_snapshot import SNAPSHOT_FILE
 from agentmem.replica.sealing import remove_path
 
 # Raise it when text analysis, the schema or the meaning of a file changes.
@@ -38,6 +40,10 @@ class IndexDirectory:
     @property
     def segments(self) -> Path:
         return self._path / SEGMENTS_FOLDER
+
+    @property
+    def facet_snapshot(self) -> Path:
+        return self._path / SNAPSHOT_FILE
 
     def prepare(self, cluster_id: bytes) -> None:
         """Empties the folder, unless it was made for this store, by this release, and can be read.

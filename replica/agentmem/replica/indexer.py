@@ -25,6 +25,7 @@ from agentmem.core.log import Operation
 from agentmem.core.measurements import Histogram
 from agentmem.core.records import FloatVector, unit_vector
 from agentmem.core.store import ReadTransaction, Store
+from agentmem.replica.facet_snapshot import MIN_MEMORIES, FacetSnapshot, SnapshotFile
 from agentmem.replica.index_directory import IndexDirectory
 from agentmem.replica.machine_costs import measured_costs
 from agentmem.replica.namespace_index import NamespaceIndex, memories_of
@@ -106,6 +107,7 @@ class Indexer:
         self._sealable: set[str] = set()  # changed since they were last asked for a sealing job
         self._settling_s: dict[str, float] = {}  # when they are to be asked again, as nothing is written
         self._next_commit_at_s = 0.0
+        self._snapshot = SnapshotFile(self._directory.facet_snapshot)
 
     @property
     def view(self) -> View:
@@ -138,13 +140,18 @@ class Indexer:
     def _run(self) -> None:
         try:
             text = self._load()
+            is_loaded = not self._is_stopping
             while not self._is_stopping:
                 is_behind = self._apply_batch(text)
                 self._seal()
                 if self._is_due():
                     self._publish(text)
                 if not is_behind:
+                    if self._snapshot.wait_s() == 0 and not self._has_changes():
+                        self._write_snapshot()
                     self._wait()
+            if is_loaded and self._snapshot.wait_s() is not None:
+                self._write_snapshot()
         except BaseException as error:  # reported to the process, which ends
             self._on_failure(error)
         finally:
@@ -165,7 +172,18 @@ class Indexer:
             waits_s.append(self._sealer.wait_s())
         if self._settling_s and not self._sealer.is_busy:
             waits_s.append(max(0.0, min(self._settling_s.values()) - time.monotonic()))
+        snapshot_s = self._snapshot.wait_s()
+        if snapshot_s is not None and not self._has_changes():
+            waits_s.append(snapshot_s)
         return min(waits_s, default=None)
+
+    def _write_snapshot(self) -> None:
+        """Writes the facets down, so that a restart need not make them of all records."""
+        namespaces = {name: (each.state, each.facet_parts) for name, each in self._namespaces.items()}
+        with self._store.read() as transaction:
+            memories = sum(len(each.live) for each in self._namespaces.values())
+            worth_it = memories >= MIN_MEMORIES and not self._incomplete
+            self._snapshot.write(transaction, self._revision, namespaces if worth_it else None)
 
     # Starting
 
@@ -174,14 +192,19 @@ class Indexer:
         with self._store.read() as transaction:
             position = transaction.position
             states = dict(transaction.namespaces())
-            live = np.fromiter(transaction.live_ordinals(), dtype=np.uint64)
+            self._directory.prepare(position.cluster_id if position.revision else b"")
+            snapshot = self._snapshot.read(transaction, states)
+            if snapshot is None:
+                live = np.fromiter(transaction.live_ordinals(), dtype=np.uint64)
+                live.sort()
+                self._revision, self._epoch = position.revision, position.epoch
+            else:
+                live = snapshot.live
+                self._revision, self._epoch = snapshot.revision, snapshot.epoch
             newest_ordinal = transaction.newest_ordinal
-        live.sort()
-        self._revision, self._epoch = position.revision, position.epoch
-        self._directory.prepare(position.cluster_id if position.revision else b"")
         text = self._text = TextIndex(self._directory.text)
         segments = self._open_segments(states, newest_ordinal)
-        self._load_memories(text, states, live, segments)
+        self._load_memories(text, states, live, segments, snapshot)
         for name, opened in segments.items():
             for segment in opened:
                 self._namespaces[name].add_segment(segment)
@@ -217,6 +240,7 @@ class Indexer:
         states: dict[str, NamespaceState],
         live: OrdinalArray,
         segments: dict[str, list[Segment]],
+        snapshot: FacetSnapshot | None,
     ) -> None:
         self._namespaces = {
             name: NamespaceIndex(name, state, memories_of(self._store), self._costs)
@@ -230,6 +254,8 @@ class Indexer:
             *(ordinal_set(segment.ordinals) for opened in segments.values() for segment in opened)
         )
         in_text = text.keep_only(live)
+        if snapshot is not None:
+            live = self._restore(snapshot, in_text, in_segments)
         # The records of a revision are never changed, so several short transactions read what one would.
         for start in range(0, len(live), LOAD_CHUNK_MEMORIES):
             with self._store.read() as transaction:
@@ -241,9 +267,21 @@ class Indexer:
                         ordinal,
                         None if ordinal in in_text else text,
                         with_vector=ordinal not in in_segments,
+                        has_facets=snapshot is not None,
                     )
             if text.is_changed:
                 text.commit()
+
+    def _restore(self, snapshot: FacetSnapshot, in_text: OrdinalSet, in_segments: OrdinalSet) -> OrdinalArray:
+        """Takes up the facets; returns the memories that the other indexes on disk lack."""
+        lacking = OrdinalSet()
+        for name, facets in snapshot.facets.items():
+            namespace = self._namespaces[name]
+            namespace.restore(facets)
+            lacking |= namespace.live - in_text
+            if namespace.state.dimension:
+                lacking |= namespace.live - in_segments
+        return ordinal_array(lacking)
 
     # Following
 
@@ -255,6 +293,8 @@ class Indexer:
             if position.revision:
                 self._directory.claim(position.cluster_id)
             while self._revision < position.revision and operations < MAX_BATCH_OPERATIONS:
+                if not operations:
+                    self._snapshot.forget()
                 entry = transaction.log_entry(self._revision + 1)
                 for change in entry.namespaces:
                     self._change_namespace(transaction, change)
@@ -289,9 +329,15 @@ class Indexer:
         text: TextIndex | None,
         *,
         with_vector: bool,
+        has_facets: bool = False,
         operation: Operation | None = None,
     ) -> None:
-        """``operation`` is that of the log; None for what the store had at the start."""
+        """Adds what the record says.
+
+        Args:
+            has_facets: they are there already.
+            operation: that of the log; None for what the store had at the start.
+        """
         record = transaction.record(ordinal)
         if record is None:
             return  # removed since, as a later entry says
@@ -301,7 +347,10 @@ class Indexer:
         if operation is not None and namespace.state.space:
             # The store may have the next embeddings already.
             memory.embedding_model = "" if vector is None else namespace.state.model
-        namespace.put(ordinal, memory, vector)
+        if not has_facets:
+            namespace.put(ordinal, memory, vector)
+        elif vector is not None:
+            namespace.add_vector(ordinal, vector)
         if namespace.state.coming_space:
             self._put_coming(transaction, namespace, ordinal)
         if text is not None:

@@ -9,7 +9,7 @@ from agentmem.core.layout import NamespaceState
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
 from agentmem.replica.coming_vectors import ComingVectors
-from agentmem.replica.facets import Facets, Memories
+from agentmem.replica.facets import FacetParts, Facets, Memories
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
 from agentmem.replica.planner import DEFAULT_COSTS, Costs, segments_to_merge
 from agentmem.replica.replacements import replacements
@@ -85,7 +85,25 @@ class NamespaceIndex:
         self._facets.add(ordinal, memory)
         self._live.add(ordinal)
         if vector is not None:
-            self._vectors_of(len(vector)).add(ordinal, vector)
+            self.add_vector(ordinal, vector)
+
+    @property
+    def live(self) -> OrdinalSet:
+        """Not to be changed."""
+        return self._live
+
+    def facet_parts(self) -> FacetParts:
+        """What the facets know of the live memories."""
+        return self._facets.parts(self._live)
+
+    def restore(self, facets: Facets) -> None:
+        """Begins with facets, all of whose memories are live; their vectors are added one by one."""
+        self._facets = facets
+        self._live = facets.all_ordinals()
+
+    def add_vector(self, ordinal: int, vector: FloatVector) -> None:
+        """Adds the vector of a memory that is there, as ``put`` does."""
+        self._vectors_of(len(vector)).add(ordinal, vector)
 
     def drop(self, ordinal: int) -> bool:
         """Ends a memory; says whether it was put and lived."""
