@@ -11,9 +11,8 @@ Bitmaps are only added to and shared by all views. A search cuts them to ordinal
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,7 +87,7 @@ class Postings:
         self._lengths = Column(np.uint8)
         self._dead = OrdinalSet()
         self.tokens = 0
-        self._coming: dict[str, array[int]] = {}
+        self._coming: defaultdict[str, list[int]] = defaultdict(list)
         self._coming_repeated: list[tuple[str, int, int]] = []
         self._coming_lengths: list[tuple[int, int]] = []
 
@@ -134,18 +133,12 @@ class Postings:
 
     def add(self, ordinal: int, terms: Sequence[str]) -> None:
         """Adds a document; it is found after ``flush``. Its ordinal is larger than all before."""
-        coming = self._coming
-        distinct = dict.fromkeys(terms)
-        for term in distinct:
-            ordinals = coming.get(term)
-            if ordinals is None:
-                ordinals = coming[term] = array("Q")
+        counts = Counter(terms)
+        for ordinals in map(self._coming.__getitem__, counts):
             ordinals.append(ordinal)
-        if len(distinct) < len(terms):
+        if len(counts) < len(terms):
             self._coming_repeated += [
-                (term, ordinal, min(count, MAX_FREQUENCY))
-                for term, count in Counter(terms).items()
-                if count > 1
+                (term, ordinal, min(count, MAX_FREQUENCY)) for term, count in counts.items() if count > 1
             ]
         self._coming_lengths.append((ordinal, len(terms)))
 
@@ -170,7 +163,7 @@ class Postings:
             self._ordinals.append(ordinal)
             self._lengths.append(bisect_right(_LENGTHS, length) - 1)
             self.tokens += length
-        self._coming, self._coming_repeated, self._coming_lengths = {}, [], []
+        self._coming, self._coming_repeated, self._coming_lengths = defaultdict(list), [], []
 
     @property
     def is_worn(self) -> bool:
@@ -243,7 +236,7 @@ class Postings:
         return WordHits(ordinals, np.repeat(weights, counts) * frequencies / (frequencies + costs), counts)
 
 
-def _with(posting: Posting | None, ordinals: array[int]) -> Posting:
+def _with(posting: Posting | None, ordinals: list[int]) -> Posting:
     if isinstance(posting, OrdinalSet):
         posting.update(ordinals)
         return posting
