@@ -18,7 +18,8 @@ import pytest
 
 from agentmem.replica.fuzziness import ANY_FUZZINESS
 from agentmem.replica.ordinals import OrdinalSet
-from agentmem.replica.text import TextIndex, TextSearcher, query_tokens
+from agentmem.replica.text import TextIndex, TextSearcher
+from agentmem.replica.words import query_tokens
 
 TOP_K = 10
 DATA = json.loads((Path(__file__).parent / "data" / "cjk.json").read_text(encoding="utf-8"))

@@ -10,8 +10,9 @@ import pytest
 from cluster import Stubs
 
 from agentmem.replica.ordinals import OrdinalSet
-from agentmem.replica.text import TextIndex, phrase_tokens
+from agentmem.replica.text import TextIndex
 from agentmem.replica.text_hits import TextHits
+from agentmem.replica.words import phrase_tokens
 from agentmem.v1 import consistency_pb2, memory_pb2, reader_pb2, writer_pb2
 
 ALL = OrdinalSet(range(1, 10_000))

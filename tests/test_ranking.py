@@ -20,9 +20,9 @@ from agentmem.replica.ordinals import OrdinalSet, ordinal_array
 from agentmem.replica.ranking import Weights
 from agentmem.replica.search import Order, SearchQuery, search
 from agentmem.replica.sessions import LIKENESS_SHARES, WORD_SHARES
-from agentmem.replica.text import query_tokens
 from agentmem.replica.trace import Trace
 from agentmem.replica.view import View
+from agentmem.replica.words import query_tokens
 from agentmem.v1 import memory_pb2
 
 NOW_US = 1_700_000_000_000_000

@@ -13,8 +13,9 @@ from memories import Replica, make_memory
 
 from agentmem.replica.fuzziness import Fuzziness
 from agentmem.replica.ordinals import OrdinalSet
-from agentmem.replica.text import TextIndex, document_tokens, query_tokens
+from agentmem.replica.text import TextIndex
 from agentmem.replica.text_hits import TextHits
+from agentmem.replica.words import document_tokens, query_tokens
 
 CITIES = ["Porto", "Lisbon", "Berlin", "Vienna", "Oslo", "Athens", "Rome", "Madrid"]
 

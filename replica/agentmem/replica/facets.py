@@ -40,6 +40,7 @@ from agentmem.core.times import timestamp_us
 from agentmem.replica.columns import Column
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set, places_of
 from agentmem.replica.ranges import MIN_ROWS, Ranges
+from agentmem.replica.value_postings import ValueKey, ValuePostings
 from agentmem.v1 import filter_pb2, memory_pb2
 
 _COLUMN_DTYPES = {Kind.TIME: np.int64, Kind.NUMBER: np.float64}
@@ -59,8 +60,6 @@ NO_SESSION = -1
 # In a column of times: the memory has none.
 NO_TIME = np.iinfo(np.int64).max
 
-# True == 1 in Python, but in metadata they are different values.
-_ValueKey = tuple[bool, Value]
 _Mask = npt.NDArray[np.bool_]
 # The memories of ordinals, uint64 [n]; those that the store has no more are left out.
 Memories = Callable[[OrdinalArray], Iterable[tuple[int, memory_pb2.Memory]]]
@@ -93,72 +92,14 @@ class FacetParts:
     session_codes: npt.NDArray[np.int64]
     sessions: list[str]
     any_expires: bool
-    postings: dict[str, dict[_ValueKey, int | OrdinalSet]]
-
-
-class _Postings:
-    """The values of one field and the ordinals that have them.
-
-    A value that only one ordinal has, such as an id, is kept as a plain int: a bitmap takes ten times that.
-    """
-
-    def __init__(self) -> None:
-        self.present = OrdinalSet()
-        self.by_value: dict[_ValueKey, int | OrdinalSet] = {}
-
-    def add(self, value: Value, ordinal: int) -> None:
-        key = (isinstance(value, bool), value)
-        known = self.by_value.get(key)
-        if known is None:
-            self.by_value[key] = ordinal
-        elif isinstance(known, OrdinalSet):
-            known.add(ordinal)
-        elif known != ordinal:
-            self.by_value[key] = OrdinalSet((known, ordinal))
-        self.present.add(ordinal)
-
-    def matching(self, condition: Condition) -> OrdinalSet:
-        """The ordinals with a value that the condition holds for; may share memory with the postings."""
-        if condition.operator == filter_pb2.OPERATOR_EXISTS:
-            return self.present
-        if condition.operator in (filter_pb2.OPERATOR_EQ, filter_pb2.OPERATOR_IN):
-            keys = [(isinstance(value, bool), value) for value in condition.values]
-        else:
-            # list() of a dict is one step to other threads, iterating over it is not.
-            keys = [key for key in list(self.by_value) if condition.holds(key[1])]
-        found = [posting for key in keys if (posting := self.by_value.get(key)) is not None]
-        sets = [posting for posting in found if isinstance(posting, OrdinalSet)]
-        if len(sets) == len(found) == 1:
-            return sets[0]
-        return OrdinalSet([posting for posting in found if isinstance(posting, int)]).union(*sets)
-
-    @classmethod
-    def of(cls, by_value: dict[_ValueKey, int | OrdinalSet]) -> _Postings:
-        postings = cls()
-        postings.by_value = by_value
-        several = (each for each in by_value.values() if isinstance(each, OrdinalSet))
-        alone = np.array([each for each in by_value.values() if isinstance(each, int)], dtype=np.uint64)
-        postings.present = ordinal_set(alone).union(*several)
-        return postings
-
-    def cut_to(self, live: OrdinalSet) -> _Postings:
-        """A copy without the ordinals that are not in ``live``."""
-        kept = _Postings()
-        kept.present = self.present & live
-        for key, posting in self.by_value.items():
-            if isinstance(posting, int):
-                if posting in live:
-                    kept.by_value[key] = posting
-            elif cut := posting & live:
-                kept.by_value[key] = cut if len(cut) > 1 else cut.min()
-        return kept
+    postings: dict[str, dict[ValueKey, int | OrdinalSet]]
 
 
 class Facets:
     """The filterable fields of one namespace. One thread adds, any thread asks."""
 
     def __init__(self) -> None:
-        self._postings: dict[str, _Postings] = {field: _Postings() for field in _POSTING_FIELDS}
+        self._postings: dict[str, ValuePostings] = {field: ValuePostings() for field in _POSTING_FIELDS}
         self._ordinals = Column(np.uint64)
         self._columns = {field: Column(_COLUMN_DTYPES[FIELD_KINDS[field]]) for field in _COLUMN_FIELDS}
         # Which session each row is of: a place in the list of sessions, NO_SESSION for none.
@@ -213,7 +154,7 @@ class Facets:
     def _add_values(self, field: str, memory: memory_pb2.Memory, ordinal: int) -> None:
         for value in field_values(memory, field):
             if field not in self._postings:
-                self._postings[field] = _Postings()
+                self._postings[field] = ValuePostings()
             self._postings[field].add(value, ordinal)
 
     def note_dead(self, ordinal: int) -> None:
@@ -426,7 +367,7 @@ class Facets:
         """
         changed = copy(self)
         changed._postings = dict(self._postings)
-        postings = changed._postings["embedding_model"] = _Postings()
+        postings = changed._postings["embedding_model"] = ValuePostings()
         if model and len(ordinals):
             postings.present = ordinal_set(ordinals)
             # As a value that only one has is kept.
@@ -464,7 +405,7 @@ class Facets:
             raise ValueError("the columns have different lengths")
         if set(parts.columns) != set(facets._columns):
             raise ValueError(f"the columns are {', '.join(parts.columns)}")
-        facets._postings |= {field: _Postings.of(by_value) for field, by_value in parts.postings.items()}
+        facets._postings |= {field: ValuePostings.of(by_value) for field, by_value in parts.postings.items()}
         facets._ordinals = Column.of(parts.ordinals)
         facets._columns = {field: Column.of(parts.columns[field]) for field in facets._columns}
         places, sizes = _counted(parts.session_codes, len(parts.sessions))

@@ -16,11 +16,11 @@ from agentmem.replica.postings import NO_WORD_HITS, WordHits
 from agentmem.replica.ranking import Scores, Weights
 from agentmem.replica.retrieval import NO_VECTOR_HITS, Hits, by_text, by_vector
 from agentmem.replica.search_query import SearchQuery
-from agentmem.replica.text import query_tokens
 from agentmem.replica.text_hits import NO_HITS, SCORED_PLAN, TextHits
 from agentmem.replica.trace import Trace
 from agentmem.replica.vectors import VectorHits
 from agentmem.replica.view import NamespaceView, View
+from agentmem.replica.words import query_tokens
 from agentmem.v1 import filter_pb2
 
 # Hybrid ranks all that match against each other when they are so few, and else the best of each signal: this

@@ -29,7 +29,7 @@ from agentmem.replica.facet_snapshot import MIN_MEMORIES, FacetSnapshot, Snapsho
 from agentmem.replica.index_directory import IndexDirectory
 from agentmem.replica.machine_costs import measured_costs
 from agentmem.replica.namespace_index import NamespaceIndex, memories_of
-from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_set
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.sealing import Sealed, Sealer
 from agentmem.replica.segment import Segment
 from agentmem.replica.text import TextIndex

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
 from agentmem.replica.search_query import SearchQuery
-from agentmem.replica.text import phrase_tokens, query_tokens
 from agentmem.replica.text_hits import NO_HITS, TextHits
 from agentmem.replica.trace import Trace
 from agentmem.replica.vectors import VectorHits
 from agentmem.replica.view import NamespaceView, View
+from agentmem.replica.words import phrase_tokens, query_tokens
 
 
 @dataclass(frozen=True, slots=True)

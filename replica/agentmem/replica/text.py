@@ -24,38 +24,31 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import tantivy
 
-from agentmem.replica import cjk_questions
-from agentmem.replica.cjk_questions import Piece
 from agentmem.replica.fuzziness import Fuzziness
 from agentmem.replica.kept_postings import KeptPostings
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
 from agentmem.replica.planner import OVERFETCH, pushes_down
-from agentmem.replica.scripts import JOINERS, bigrams, is_cjk, runs
+from agentmem.replica.scripts import is_cjk
 from agentmem.replica.sought import (
     MAX_QUERY_TOKENS,
-    MAX_TOKEN_BYTES,
     MORE_QUERY_TOKENS,
     Seeker,
     Sought,
-    is_indexed,
 )
-from agentmem.replica.stop_words import STOP_WORDS
 from agentmem.replica.text_files import check_files
 from agentmem.replica.text_hits import NO_HITS, SCORED_PLAN, TextHits
 from agentmem.replica.vocabulary import Vocabularies
 from agentmem.replica.word_scores import WordScores
+from agentmem.replica.words import DocumentTokens, cjk_tokens, fuzzy_parts, phrase_tokens, query_tokens, stems
 
 WRITER_HEAP_BYTES = 32_000_000
-# Most of what is said is said in as many words.
-MAX_REMEMBERED_STEMS = 32_768
 MIN_FETCH_HITS = 64
 # Words like one of the question: this many of the nearest, and more when they leave the hits too few.
 MAX_NEAR_WORDS = 64
@@ -78,27 +71,7 @@ def _schema() -> tantivy.Schema:
     return builder.build()
 
 
-def _folding() -> tantivy.TextAnalyzerBuilder:
-    # Accents go first: in lower case the Turkish capital İ is two characters.
-    return (
-        tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-        .filter(tantivy.Filter.ascii_fold())
-        .filter(tantivy.Filter.lowercase())
-    )
-
-
-def _stemming(words: tantivy.TextAnalyzerBuilder, stop_words: tuple[str, ...] = ()) -> tantivy.TextAnalyzer:
-    builder = words.filter(tantivy.Filter.remove_long(MAX_TOKEN_BYTES))
-    if stop_words:
-        builder = builder.filter(tantivy.Filter.custom_stopword(list(stop_words)))
-    return builder.filter(tantivy.Filter.stemmer("english")).build()
-
-
 _SCHEMA = _schema()
-_AS_WRITTEN = _folding().build()
-_STEMS = _stemming(_folding())
-_STEM = _stemming(tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw()))
-_STEMS_THAT_MEAN = _stemming(_folding(), tuple(sorted(STOP_WORDS)))
 _BETWEEN_SPACES = (
     tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
     .filter(tantivy.Filter.custom_stopword([_GAP]))
@@ -106,116 +79,10 @@ _BETWEEN_SPACES = (
 )
 
 
-@lru_cache(MAX_REMEMBERED_STEMS)
-def _stem(word: str) -> str:
-    """The stem of a word as it is written; empty when the word is too long to be indexed."""
-    return "".join(_STEM.analyze(word))
-
-
-@dataclass(frozen=True, slots=True)
-class _DocumentTokens:
-    """What a memory is found by.
-
-    Attributes:
-        body: English stems, CJK characters and bigrams.
-        words: as they are written, CJK characters; each at its position, empty where there is none.
-        vocabulary: the distinct words that are not CJK.
-    """
-
-    body: list[str]
-    words: list[str]
-    vocabulary: set[str]
-
-    @classmethod
-    def of(cls, content: str) -> _DocumentTokens:
-        body: list[str] = []
-        words: list[str] = []
-        vocabulary: set[str] = set()
-        for of_cjk, found in _words_in_order(content):
-            if of_cjk:
-                body += found
-                body += bigrams("".join(found))
-            elif found:
-                body += filter(None, map(_stem, found))
-                if len(max(found, key=len)) > MAX_TOKEN_BYTES // 4:
-                    found = [word if is_indexed(word) else "" for word in found]
-                vocabulary.update(found)
-            words += found or [""]
-        vocabulary.discard("")
-        return cls(body, words, vocabulary)
-
-
-def document_tokens(content: str) -> list[str]:
-    """The tokens that a memory is found by: English stems, CJK characters and bigrams."""
-    return _DocumentTokens.of(content).body
-
-
 def _in_one_text(prefix: str, tokens: list[str]) -> str:
     if "" in tokens:
         return " ".join([prefix + token if token else _GAP for token in tokens])
     return prefix + f" {prefix}".join(tokens) if tokens else ""
-
-
-def query_tokens(text: str) -> list[str]:
-    """The distinct tokens to look for. Words of grammar are left out unless there is nothing else."""
-    parts = list(runs(text))
-    tokens = [
-        token
-        for of_cjk, run in parts
-        for token in (_cjk_tokens(cjk_questions.pieces(run)) if of_cjk else _STEMS_THAT_MEAN.analyze(run))
-    ]
-    tokens = tokens or [
-        token
-        for of_cjk, run in parts
-        for token in (cjk_questions.whole(run).tokens if of_cjk else _STEMS.analyze(run))
-    ]
-    return list(dict.fromkeys(tokens))
-
-
-def _cjk_tokens(pieces: Iterable[Piece]) -> list[str]:
-    return [token for piece in pieces for token in piece.tokens]
-
-
-def _fuzzy_parts(text: str, fuzziness: Fuzziness) -> tuple[list[str], list[Piece], str]:
-    """The distinct words and CJK pieces to look for, and the word that may be only begun."""
-    parts = list(runs(text))
-    words = [word for of_cjk, run in parts if not of_cjk for word in _AS_WRITTEN.analyze(run)]
-    cjk_runs = [run for of_cjk, run in parts if of_cjk]
-    ends_in_word = bool(words) and not parts[-1][0] and bool(_AS_WRITTEN.analyze(parts[-1][1]))
-    begun = words[-1] if fuzziness.prefix and ends_in_word else ""
-    meant = [word for word in words if word not in STOP_WORDS or word == begun]
-    pieces = [piece for run in cjk_runs for piece in cjk_questions.pieces(run)]
-    if not meant and not pieces:
-        meant = words
-        pieces = [cjk_questions.whole(run) for run in cjk_runs]
-    return list(dict.fromkeys(meant)), list(dict.fromkeys(pieces)), begun
-
-
-def phrase_tokens(text: str) -> list[tuple[int, str]]:
-    """Each word as it is written, or CJK character, with its position, the first at 0 and ascending.
-
-    Case, width and accents make no difference, nor do spaces and punctuation between words; but punctuation
-    between two CJK characters, where a space would say nothing, takes a position.
-    """
-    words = [word for _, found in _words_in_order(text) for word in found or [""]]
-    return [(position, word) for position, word in enumerate(words) if word]
-
-
-def _words_in_order(text: str) -> Iterator[tuple[bool, list[str]]]:
-    """Whether they are CJK characters, and some words; none where a position is left out."""
-    is_behind_cjk = is_apart = False
-    for of_cjk, run in runs(text):
-        if of_cjk:
-            if is_behind_cjk and is_apart:
-                yield False, []
-            yield True, list(run)
-            is_behind_cjk = True
-        else:
-            words = _AS_WRITTEN.analyze(run)
-            is_apart = not words and bool(run.strip(JOINERS))
-            if words:
-                yield False, words
-                is_behind_cjk = False
 
 
 def _query(sought: Sought) -> tantivy.Query:
@@ -369,14 +236,14 @@ class TextSearcher:
     ) -> list[list[Sought]]:
         """For each word of the text, and each run of CJK characters, what is like it, the best first."""
         seeker = self._seeker(namespace_number, documents)
-        words, pieces, begun = _fuzzy_parts(text, fuzziness)
+        words, pieces, begun = fuzzy_parts(text, fuzziness)
         sought = []
         for word in seeker.rarest_words(words, first=begun)[:MAX_QUERY_TOKENS]:
             near = self._vocabularies.of(namespace_number).near(
                 word, fuzziness.word_edits(word), prefix=word == begun
             )
-            sought.append(seeker.like_word(word, _STEMS.analyze(word), near))
-        sought += [[one] for one in seeker.tokens(_cjk_tokens(pieces))[:MAX_QUERY_TOKENS]]
+            sought.append(seeker.like_word(word, stems(word), near))
+        sought += [[one] for one in seeker.tokens(cjk_tokens(pieces))[:MAX_QUERY_TOKENS]]
         sought += [
             seeker.like_run(piece.run, fuzziness.run_edits(piece.run)) for piece in pieces[:MAX_QUERY_TOKENS]
         ]
@@ -387,10 +254,10 @@ class TextSearcher:
     ) -> list[list[Sought]]:
         """What of a long text ``_like`` leaves out, without what is like it, the rarest first."""
         seeker = self._seeker(namespace_number, documents)
-        words, pieces, begun = _fuzzy_parts(text, fuzziness)
+        words, pieces, begun = fuzzy_parts(text, fuzziness)
         left_out = seeker.rarest_words(words, first=begun)[MAX_QUERY_TOKENS:]
         written = (seeker.one("words", [(0, word)]) for word in left_out)
-        tokens = seeker.tokens(_cjk_tokens(pieces))[MAX_QUERY_TOKENS:]
+        tokens = seeker.tokens(cjk_tokens(pieces))[MAX_QUERY_TOKENS:]
         return [[one] for one in (*written, *tokens) if one is not None]
 
     def _search_among(self, query: tantivy.Query, allowed: OrdinalSet, top_k: int) -> TextHits:
@@ -493,7 +360,7 @@ class TextIndex:
 
         At the start, also one that the files have in part.
         """
-        tokens, prefix = _DocumentTokens.of(content), f"{namespace_number}|"
+        tokens, prefix = DocumentTokens.of(content), f"{namespace_number}|"
         self._postings.add(ordinal, [prefix + token for token in tokens.body])
         self.is_changed = True
         if ordinal in self._held:

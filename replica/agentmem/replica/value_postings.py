@@ -1,0 +1,70 @@
+"""Who has which value of a field, in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agentmem.core.filters import Condition, Value
+from agentmem.replica.ordinals import OrdinalSet, ordinal_set
+from agentmem.v1 import filter_pb2
+
+# Whether it is a boolean, and the value: True == 1 in Python, but in metadata they are different values.
+ValueKey = tuple[bool, Value]
+
+
+class ValuePostings:
+    """The values of one field and the ordinals that have them.
+
+    A value that only one ordinal has, such as an id, is kept as a plain int: a bitmap takes ten times that.
+    """
+
+    def __init__(self) -> None:
+        self.present = OrdinalSet()
+        self.by_value: dict[ValueKey, int | OrdinalSet] = {}
+
+    def add(self, value: Value, ordinal: int) -> None:
+        key = (isinstance(value, bool), value)
+        known = self.by_value.get(key)
+        if known is None:
+            self.by_value[key] = ordinal
+        elif isinstance(known, OrdinalSet):
+            known.add(ordinal)
+        elif known != ordinal:
+            self.by_value[key] = OrdinalSet((known, ordinal))
+        self.present.add(ordinal)
+
+    def matching(self, condition: Condition) -> OrdinalSet:
+        """The ordinals with a value that the condition holds for; may share memory with the postings."""
+        if condition.operator == filter_pb2.OPERATOR_EXISTS:
+            return self.present
+        if condition.operator in (filter_pb2.OPERATOR_EQ, filter_pb2.OPERATOR_IN):
+            keys = [(isinstance(value, bool), value) for value in condition.values]
+        else:
+            # list() of a dict is one step to other threads, iterating over it is not.
+            keys = [key for key in list(self.by_value) if condition.holds(key[1])]
+        found = [posting for key in keys if (posting := self.by_value.get(key)) is not None]
+        sets = [posting for posting in found if isinstance(posting, OrdinalSet)]
+        if len(sets) == len(found) == 1:
+            return sets[0]
+        return OrdinalSet([posting for posting in found if isinstance(posting, int)]).union(*sets)
+
+    @classmethod
+    def of(cls, by_value: dict[ValueKey, int | OrdinalSet]) -> ValuePostings:
+        postings = cls()
+        postings.by_value = by_value
+        several = (each for each in by_value.values() if isinstance(each, OrdinalSet))
+        alone = np.array([each for each in by_value.values() if isinstance(each, int)], dtype=np.uint64)
+        postings.present = ordinal_set(alone).union(*several)
+        return postings
+
+    def cut_to(self, live: OrdinalSet) -> ValuePostings:
+        """A copy without the ordinals that are not in ``live``."""
+        kept = ValuePostings()
+        kept.present = self.present & live
+        for key, posting in self.by_value.items():
+            if isinstance(posting, int):
+                if posting in live:
+                    kept.by_value[key] = posting
+            elif cut := posting & live:
+                kept.by_value[key] = cut if len(cut) > 1 else cut.min()
+        return kept
