@@ -10,7 +10,7 @@ import pytest
 from memories import Replica, make_memory
 
 from agentmem.replica import postings, word_scores
-from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, places_of
 from agentmem.replica.postings_file import read_postings
 from agentmem.replica.text import TextIndex, TextSearcher
 from agentmem.replica.text_hits import SCORED_PLAN, TextHits
@@ -123,6 +123,46 @@ def test_ordinals_that_come_again_are_of_the_new_documents(tmp_path: Path) -> No
     for text, expected in (("house", [1]), ("garden", [3, 2])):
         assert index.searcher().search(1, 3, text, 10, allowed).ordinals.tolist() == expected
         assert index.searcher().ordinals().tolist() == [1, 2, 3]
+
+
+def test_a_document_that_is_missing_between_others_is_added(tmp_path: Path) -> None:
+    """As no run of the indexer leaves it; documents are only added behind all others."""
+    index = TextIndex(tmp_path / "text")
+    for ordinal in (1, 3):
+        index.add(1, ordinal, f"house {ordinal}")
+    index.commit()
+    index.close()
+    index = TextIndex(tmp_path / "text")
+    kept = index.keep_only(live(1, 2, 3))
+    for ordinal in (1, 2, 3):
+        if ordinal not in kept:
+            index.add(1, ordinal, f"house {ordinal}")
+    index.commit()
+    allowed = OrdinalSet((1, 2, 3))
+    assert index.searcher().search(1, 3, "house", 10, allowed).ordinals.tolist() == [3, 2, 1]
+    assert index.searcher().search(1, 3, "2", 10, allowed).ordinals.tolist() == [2]
+    assert index.searcher().ordinals().tolist() == [1, 2, 3]
+
+
+def test_a_long_question_scores_all_that_share_a_word_with_it() -> None:
+    """Also those that have none of its rarest words."""
+    index = TextIndex(None)
+    for ordinal in range(1, 201):
+        index.add(1, ordinal, f"boat w{ordinal}" if ordinal <= 80 else "boat")
+    index.commit()
+    words = index.searcher().words
+    question = ["boat", *(f"w{number}" for number in range(1, 81))]
+    allowed = OrdinalSet(range(1, 201))
+    hits, places, scores = words.scored(words.weighed(1, 200, question), allowed, ordinal_array(allowed))
+    assert len(hits.counts) == len(places) == 64
+    assert scores.all()
+    assert scores[:80].min() > scores[80:].max()
+
+
+@pytest.mark.parametrize("known", [[5, 6, 7, 8], [2, 5, 7, 9], [5, 7], [5, 6, 7]])
+def test_places_among_ordinals_with_and_without_gaps(known: list[int]) -> None:
+    wanted = live(5, 7)
+    assert live(*known)[places_of(wanted, live(*known))].tolist() == [5, 7]
 
 
 def damage_nothing(file: Path) -> None:

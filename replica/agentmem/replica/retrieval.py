@@ -44,7 +44,7 @@ def by_text(
             hits = view.text.search_fuzzy(number, documents, query.text, top_k, allowed, query.fuzziness)
         else:
             trace.tokens = query_tokens(query.text)
-            hits = view.text.search(number, documents, query.text, top_k, allowed)
+            hits = view.text.search_tokens(number, documents, trace.tokens, top_k, allowed)
         step.plan, step.memories = hits.plan, len(hits.ordinals)
     return hits
 

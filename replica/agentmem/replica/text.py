@@ -126,9 +126,14 @@ class TextSearcher:
             documents: how many live documents the namespace has.
             allowed: the live ordinals that match the filter.
         """
+        return self.search_tokens(namespace_number, documents, query_tokens(text), top_k, allowed)
+
+    def search_tokens(
+        self, namespace_number: int, documents: int, tokens: Sequence[str], top_k: int, allowed: OrdinalSet
+    ) -> TextHits:
+        """The same for the tokens of a text, from ``query_tokens``."""
         if not allowed:
             return NO_HITS
-        tokens = query_tokens(text)
         weighed = self.words.weighed(namespace_number, documents, tokens)
         fetched = _fetched_first(min(top_k, len(allowed)), len(allowed), documents)
         if self.words.pays(weighed[:MAX_QUERY_TOKENS], documents, len(allowed), fetched):
