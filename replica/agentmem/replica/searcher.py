@@ -26,7 +26,7 @@ from agentmem.replica.replacements import replacements
 from agentmem.replica.search import WORD_MODES, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.search_answers import answer_bytes, hit_bytes
 from agentmem.replica.search_requests import explanation_of, query_of, signals_of
-from agentmem.replica.selectivity import at_most
+from agentmem.replica.selectivity import at_most, is_quick
 from agentmem.replica.trace import Step, Trace
 from agentmem.replica.view import View
 from agentmem.v1 import memory_pb2, reader_pb2
@@ -90,7 +90,9 @@ class Searcher:
         if query.mode != "semantic" or asked.given is None or query.top_k > MAX_LIGHT_HITS:
             return False
         namespace = self._view().namespaces.get(query.namespace)
-        return namespace is None or at_most(namespace, query.filter) <= MAX_LIGHT_MEMORIES
+        if namespace is None:
+            return True
+        return is_quick(namespace, query.filter) and at_most(namespace, query.filter) <= MAX_LIGHT_MEMORIES
 
     def known(self, asked: Asked) -> bytes | None:
         """The answer, when it was given before and would be the same now."""

@@ -1,0 +1,111 @@
+"""Which searches stay on the event loop: those of which a look at their filter says that they are cheap."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from memories import NAMESPACE, Replica, condition, make_memory, unit_vectors
+from test_as_of_search import reader_of
+
+from agentmem.core.filters import compile_filter
+from agentmem.replica import searcher, selectivity
+from agentmem.replica.search import search
+from agentmem.replica.selectivity import at_most, is_quick
+from agentmem.v1 import filter_pb2, reader_pb2
+
+EQ, IN, CONTAINS = filter_pb2.OPERATOR_EQ, filter_pb2.OPERATOR_IN, filter_pb2.OPERATOR_CONTAINS
+GTE = filter_pb2.OPERATOR_GTE
+COUNT = 12
+VECTORS = unit_vectors(COUNT)
+ANAS, BENS = condition("user_id", EQ, "ana"), condition("user_id", EQ, "ben")
+RECENT = condition("importance", GTE, 0.0)
+
+
+def all_of(*filters: filter_pb2.Filter) -> filter_pb2.Filter:
+    return filter_pb2.Filter(all_of=filter_pb2.FilterList(filters=filters))
+
+
+def any_of(*filters: filter_pb2.Filter) -> filter_pb2.Filter:
+    return filter_pb2.Filter(any_of=filter_pb2.FilterList(filters=filters))
+
+
+def negated(node: filter_pb2.Filter) -> filter_pb2.Filter:
+    return filter_pb2.Filter(negated=node)
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    with Replica(tmp_path_factory.mktemp("light")) as replica:
+        memories = [
+            make_memory(f"m{number}", content="tea", user_id="ana" if number < 3 else "ben")
+            for number in range(COUNT)
+        ]
+        replica.wait_for_revision(replica.put(memories, VECTORS))
+        yield replica
+
+
+@pytest.mark.parametrize(
+    ("node", "most", "quick"),
+    [
+        (None, COUNT, True),
+        (ANAS, 3, True),
+        (condition("user_id", IN, "ana", "ben"), COUNT, True),
+        (condition("user_id", EQ, "nobody"), 0, True),
+        (all_of(BENS, ANAS, RECENT), 3, True),
+        (any_of(ANAS, condition("id", EQ, "m7")), 4, True),
+        (negated(ANAS), COUNT, True),
+        (RECENT, COUNT, True),
+        (condition("metadata.none", EQ, "x"), 0, True),
+        (condition("user_id", CONTAINS, "an"), COUNT, False),
+        (all_of(ANAS, condition("content", CONTAINS, "tea")), 3, False),
+        (condition("content", EQ, "tea"), COUNT, False),
+    ],
+)
+def test_what_a_filter_can_match(
+    replica: Replica, node: filter_pb2.Filter | None, most: int, quick: bool
+) -> None:
+    namespace = replica.views[-1].namespaces[NAMESPACE]
+    compiled = None if node is None else compile_filter(node)
+    assert at_most(namespace, compiled) == most
+    assert len(namespace.matching(compiled, 0)) <= most
+    assert is_quick(namespace, compiled) is quick
+
+
+def test_light_searches_stay_on_the_event_loop_and_others_do_not(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return search(*arguments)
+
+    monkeypatch.setattr(searcher, "search", noted)
+    monkeypatch.setattr(searcher, "MAX_LIGHT_MEMORIES", 3)
+    reader, unused = reader_of(replica), None
+
+    def requests(top_k: int) -> list[reader_pb2.SearchMemoriesRequest]:
+        vector, semantic = VECTORS[0].tobytes(), reader_pb2.SEARCH_MODE_SEMANTIC
+        return [
+            reader_pb2.SearchMemoriesRequest(
+                namespace=NAMESPACE, embedding=vector, mode=semantic, filter=node, top_k=top_k
+            )
+            for node in (ANAS, BENS)
+        ]
+
+    for each in requests(10):
+        asyncio.run(reader.SearchMemories(each, unused))  # type: ignore[arg-type]
+    assert threads == ["MainThread", "searches"]
+    threads.clear()
+    batch = reader_pb2.BatchSearchMemoriesRequest(requests=requests(9))
+    answer = asyncio.run(reader.BatchSearchMemories(batch, unused))  # type: ignore[arg-type]
+    results = reader_pb2.BatchSearchMemoriesResponse.FromString(answer).results
+    assert [len(each.response.hits) for each in results] == [3, 9]
+    assert sorted(threads) == ["MainThread", "searches"]
+    monkeypatch.setattr(selectivity, "MAX_QUICKLY_COMPARED", 1)
+    assert not is_quick(replica.views[-1].namespaces[NAMESPACE], compile_filter(RECENT))
+    reader.close()
