@@ -61,11 +61,11 @@ class Link:
             raise ClientClosed("the client is closed")
         if self._loop is None:
             self._loop = loop
+            self.router.start()
         if self._loop is not loop:
             raise RuntimeError(
                 "an AsyncClient belongs to the event loop of its first call; make one for each loop"
             )
-        self.router.start()
         return self.router
 
 

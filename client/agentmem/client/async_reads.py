@@ -83,7 +83,8 @@ class AsyncReads(AsyncConnection):
         time_s, begun_at_s = self._time(timeout_s), time.monotonic()
         wanted = await self._require(request, consistency, begun_at_s + time_s)
         result = await self._link.batches.gets.call(get_entry(request, wanted, time_s, begun_at_s))
-        self._saw(Position(result.epoch, result.applied_revision))
+        if self._has_floor:
+            self._saw(Position(result.epoch, result.applied_revision))
         return result
 
     async def list(
@@ -220,7 +221,8 @@ class AsyncReads(AsyncConnection):
         time_s, begun_at_s = self._time(timeout_s), time.monotonic()
         wanted = await self._require(request, consistency, begun_at_s + time_s)
         result = await self._link.batches.searches.call(search_entry(request, wanted, time_s, begun_at_s))
-        self._saw(Position(result.epoch, result.applied_revision))
+        if self._has_floor:
+            self._saw(Position(result.epoch, result.applied_revision))
         return result
 
     async def history(

@@ -343,7 +343,7 @@ class Router:
         attempt_deadline_s = selection.attempt_deadline_s(
             now_s=time.monotonic(),
             deadline_s=reading.deadline_s,
-            has_alternative=self._choose(topology, reading) is not None,
+            has_alternative=selection.has_another(topology, route=reading.route, tried=reading.tried),
         )
         if self._hedging is None or not reading.hedged_as:
             return await self._ask(node.address, reading, attempt_deadline_s)

@@ -288,6 +288,16 @@ def choose(
     return None
 
 
+def has_another(topology: Topology, *, route: Route, tried: Collection[str]) -> bool:
+    """Whether ``choose`` would find a node."""
+    return any(
+        node.address not in tried
+        for roles in route.value
+        for role in roles
+        for node in eligible(topology, role)
+    )
+
+
 def passed_over(group: Sequence[Node], loads: Mapping[str, Load], now_s: float) -> frozenset[str]:
     """The addresses of a group that are asked only when the others were.
 
@@ -295,6 +305,8 @@ def passed_over(group: Sequence[Node], loads: Mapping[str, Load], now_s: float) 
     group, the last ones first: if most nodes have faults, then it is not the nodes.
     """
     known = {node.address: loads.get(node.address, IDLE) for node in group}
+    if all(load.blocked_until_s <= now_s and load.ejected_until_s <= now_s for load in known.values()):
+        return frozenset()  # which is how it mostly is
     out = {address for address, load in known.items() if blocked(load, now_s)}
     others = [address for address, load in known.items() if address not in out and ejected(load, now_s)]
     others.sort(key=lambda address: known[address].ejected_until_s, reverse=True)
