@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf import timestamp_pb2
 
 from agentmem.core.errors import InvalidArgument, invalid_field
-from agentmem.core.records import FloatVector
+from agentmem.core.records import FloatVector, vector_length
 from agentmem.core.times import duration_us
 from agentmem.v1 import memory_pb2
 
@@ -34,9 +34,10 @@ MAX_BATCHED_REQUESTS = 100
 MAX_PAGE_SIZE = 1000
 MAX_TOP_K = 1000
 MAX_QUERY_BYTES = 16 * 1024
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+_MEMORY_TYPES = frozenset(memory_pb2.MemoryType.values())
 # protobuf's Timestamp: 0001-01-01 to 9999-12-31.
 MAX_TTL_US = 100 * 365 * 24 * 3600 * 1_000_000
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
 
 
@@ -100,6 +101,8 @@ def _check_key(value: str, field: str, max_bytes: int) -> None:
 
 
 def _check_length(value: str, field: str, max_bytes: int) -> None:
+    if len(value) * 4 <= max_bytes:
+        return  # no character has more bytes
     size_bytes = len(value.encode())
     if size_bytes > max_bytes:
         raise invalid_field(field, f"is {size_bytes} bytes long; at most {max_bytes} are allowed")
@@ -110,7 +113,7 @@ def check_memory(memory: memory_pb2.Memory, path: str) -> None:
     if not memory.content.strip():
         raise invalid_field(f"{path}.content", "must not be empty")
     _check_length(memory.content, f"{path}.content", MAX_CONTENT_BYTES)
-    if memory.type not in memory_pb2.MemoryType.values():
+    if memory.type not in _MEMORY_TYPES:
         raise invalid_field(f"{path}.type", f"has no meaning for {memory.type}")
     for owner in ("user_id", "agent_id", "session_id"):
         _check_key(getattr(memory, owner), f"{path}.{owner}", MAX_OWNER_BYTES)
@@ -194,11 +197,10 @@ def decode_embedding(data: bytes, field: str, *, keep_within: float = 0.0) -> Fl
     if len(data) > MAX_DIMENSION * 4:
         raise invalid_field(field, f"has {len(data) // 4} dimensions; at most {MAX_DIMENSION} are allowed")
     vector = np.frombuffer(data, dtype="<f4").astype(np.float64)
-    # No square of a float32 is too large for a float64, so their sum is finite when they are.
-    square = float(vector @ vector)
-    if not math.isfinite(square):
+    # The squares of no float32 are too large for a float64, so it is not finite when one of them is not.
+    length = vector_length(vector)
+    if not math.isfinite(length):
         raise invalid_field(field, "must have finite values only")
-    length = math.sqrt(square)
     # Below this a float32 unit vector is no more than rounding noise.
     if length < 1e-30:
         raise invalid_field(field, "must not be all zero")
