@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memories import MIB, make_memory
+from memories import MIB, NAMESPACE, make_memory
 
 from agentmem.core import wire
 from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.errors import AgentMemError
-from agentmem.core.layout import NamespaceState
+from agentmem.core.layout import KEY, NamespaceState
 from agentmem.core.memory_bytes import has_ended, memories_bytes
+from agentmem.core.reading import get_memories
 from agentmem.core.records import may_expire
 from agentmem.core.store import Change, Store
 from agentmem.replica.search_answers import answer_bytes, hit_bytes, outcome_bytes
@@ -139,3 +140,16 @@ def test_what_has_not_begun_does_not_when_its_caller_is_gone() -> None:
     asyncio.run(ask())
     assert not after.is_set()
     threads.close()
+
+
+def test_a_record_that_is_missing_is_no_missing_memory(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", map_size_bytes=16 * MIB, max_map_size_bytes=16 * MIB)
+    store.commit(lambda transaction: transaction.append([Change(make_memory("a"))], 1))
+    request = reader_pb2.GetMemoriesRequest(namespace=NAMESPACE, ids=["a", "b"])
+    answer = reader_pb2.GetMemoriesResponse.FromString(get_memories(store, request, 0))
+    assert ([each.id for each in answer.memories], list(answer.missing_ids)) == (["a"], ["b"])
+    store._environment.commit(lambda transaction: transaction.delete(b"docs", KEY.pack(1)))
+    with pytest.raises(AgentMemError) as raised:
+        get_memories(store, request, 0)
+    assert raised.value.reason == "MISSING_RECORD"
+    store.close()
