@@ -124,7 +124,9 @@ def test_pushes_down(matching: int, live: int, fetch_hits: int, expected: bool) 
         (0, [], None),
         (100, [], None),
         (101, [], set()),
-        # The tail takes in what is not bigger than what is being written.
+        # The tail takes in what is at most twice what is being written.
+        (101, [(202, 0)], {0}),
+        (101, [(203, 0)], set()),
         (101, [(100, 0)], {0}),
         (101, [(400, 0)], set()),
         (101, [(400, 0), (200, 0), (100, 0)], {0, 1, 2}),  # 101, then 201, then 401
@@ -132,7 +134,7 @@ def test_pushes_down(matching: int, live: int, fetch_hits: int, expected: bool) 
         # A worn segment is written again even if the tail is short.
         (5, [(400, 79)], None),
         (5, [(400, 80)], {0}),
-        (5, [(1000, 0), (400, 80), (300, 10)], {1, 2}),
+        (5, [(1300, 0), (400, 80), (300, 10)], {1, 2}),
         (0, [(400, 400)], {0}),
     ],
 )

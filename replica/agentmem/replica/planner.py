@@ -37,6 +37,8 @@ LATE_HITS = 3
 
 # A segment is written again when this share of its rows is deleted.
 WORN_SHARE = 0.2
+# A new segment takes in those that are at most so many times as large: each is searched, whatever its size.
+MERGED_SIZE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ def segments_to_merge(
 ) -> frozenset[int] | None:
     """Which segments, by their place, are written into a new one together with the tail; None: not now.
 
-    Log-structured: the new segment takes in all that are not bigger than itself, so sizes at least double
+    Log-structured: the new segment takes in all that are at most twice its size, so sizes more than double
     from each to the next older and their number stays logarithmic.
     """
     chosen = {
@@ -183,7 +185,7 @@ def segments_to_merge(
     written = tail_rows + sum(segments[place].rows - segments[place].deleted for place in chosen)
     for place in sorted(range(len(segments)), key=lambda place: segments[place].rows):
         size = segments[place]
-        if place not in chosen and size.rows <= written:
+        if place not in chosen and size.rows <= MERGED_SIZE * written:
             chosen.add(place)
             written += size.rows - size.deleted
     return frozenset(chosen)
