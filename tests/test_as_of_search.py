@@ -22,6 +22,7 @@ from agentmem.core.errors import AgentMemError
 from agentmem.core.history import Moment, commit_time_us
 from agentmem.core.watching import Watches
 from agentmem.replica import past_namespace, past_views, searcher
+from agentmem.replica.answer_cache import MAX_CACHED_BYTES
 from agentmem.replica.consistent_reads import Part
 from agentmem.replica.past_views import PastViews
 from agentmem.replica.reader_service import ReplicaReader
@@ -412,6 +413,7 @@ def reader_of(replica: Replica) -> ReplicaReader:
         view_part=unused,
         check_serving=lambda: None,
         search_threads=2,
+        answer_cache_bytes=MAX_CACHED_BYTES,
         index_folder=replica.index_path,
     )
 

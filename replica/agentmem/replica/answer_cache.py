@@ -51,7 +51,7 @@ class AnswerCache:
         lookups: how often an answer was there.
     """
 
-    def __init__(self, max_bytes: int = MAX_CACHED_BYTES) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.lookups = Lookups()
         self._max_bytes = max_bytes
         self._lock = threading.Lock()

@@ -190,6 +190,7 @@ async def _serve(
         view_part=view_part,
         check_serving=reporter.check_serving,
         search_threads=settings.search_threads,
+        answer_cache_bytes=settings.answer_cache_bytes,
         index_folder=directory.path / INDEXES_FOLDER,
     )
     server.add(reader_pb2_grpc.add_ReaderServiceServicer_to_server, reader)

@@ -64,6 +64,7 @@ class ReplicaReader(StoreReader):
         view_part: Part,
         check_serving: Callable[[], None],
         search_threads: int,
+        answer_cache_bytes: int,
         index_folder: Path,
     ) -> None:
         super().__init__(store, watches)
@@ -71,7 +72,13 @@ class ReplicaReader(StoreReader):
             "searches", threads=search_threads, max_calls=search_threads + MAX_WAITING_SEARCHES
         )
         self._search_threads = search_threads
-        self._searcher = Searcher(store, embedders, view=view, applied_revision=store_part.revision)
+        self._searcher = Searcher(
+            store,
+            embedders,
+            view=view,
+            applied_revision=store_part.revision,
+            answer_cache_bytes=answer_cache_bytes,
+        )
         self._view = view
         self._consistent_reads = consistent_reads
         self._store_part = store_part

@@ -76,12 +76,13 @@ class Searcher:
         *,
         view: Callable[[], View],
         applied_revision: Callable[[], int],
+        answer_cache_bytes: int,
     ) -> None:
         self._store = store
         self._embedders = embedders
         self._view = view
         self._applied_revision = applied_revision
-        self._answers = AnswerCache()
+        self._answers = AnswerCache(answer_cache_bytes)
         self.lookups = self._answers.lookups
 
     def is_light(self, asked: Asked) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from agentmem.core.config import SettingsError, check_positive, setting, split_address
 from agentmem.core.settings import NodeSettings
+from agentmem.replica.answer_cache import MAX_CACHED_BYTES
 from agentmem.replica.indexer import DEFAULT_SEAL_ROWS
 from agentmem.replica.sealing import VECTOR_INDEXES
 from agentmem.replica.segment import has_hnsw
@@ -28,10 +29,15 @@ class ReplicaSettings(NodeSettings):
         choices=VECTOR_INDEXES,
     )
     search_threads: int = setting("searches that run at the same time", default=2)
+    answer_cache_bytes: int = setting(
+        "answers to searches that are kept for who asks the same again; 0: none", default=MAX_CACHED_BYTES
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         split_address(self.writer, "--writer")
         check_positive(self, "seal_rows", "search_threads")
+        if self.answer_cache_bytes < 0:
+            raise SettingsError(f"--answer-cache-bytes must be at least 0, not {self.answer_cache_bytes}")
         if self.vector_index == "hnsw" and not has_hnsw():
             raise SettingsError("--vector-index hnsw needs its extra: pip install 'agentmem-grpc[hnsw]'")

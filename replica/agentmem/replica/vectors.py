@@ -192,7 +192,10 @@ class VectorView:
         cosines = np.full(len(ordinals), np.nan, dtype=np.float32)
         for part in self._parts:
             places, rows = part.locate(ordinals)
-            cosines[places] = np.take(part.rows, rows, axis=0) @ query
+            if part.segment is not None:
+                in_order = np.argsort(rows)
+                places, rows = places[in_order], rows[in_order]
+            cosines[places] = part.scores(query, rows)
         return cosines
 
     def _scattered(self, wanted: OrdinalArray) -> float:

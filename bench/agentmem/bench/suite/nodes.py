@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -28,10 +29,16 @@ _CALL_TIMEOUT_S = 30.0
 CLIENT_TIMEOUT_S = 120.0
 
 
+# Questions come again and again here. Answers that were kept would say nothing of what a search costs.
+_KEEP_NO_ANSWERS = ("AGENTMEM_REPLICA_ANSWER_CACHE_BYTES", "0")
+
+
 class Nodes:
-    """A writer and replicas on this machine, with their data in one folder."""
+    """A writer and replicas on this machine, with their data in one folder. Replicas keep no answers."""
 
     def __init__(self, folder: Path) -> None:
+        name, value = _KEEP_NO_ANSWERS
+        os.environ.setdefault(name, value)
         self.cluster = LocalCluster(folder)
         self._channels: dict[str, grpc.aio.Channel] = {}
 
