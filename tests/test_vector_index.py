@@ -126,6 +126,16 @@ def test_recall_of_segments(tmp_path: Path, share: float, kind: str) -> None:
     assert recall(view, rows, allowed, live) >= 0.95
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 2, 41])
+def test_a_segment_of_few_rows(tmp_path: Path, count: int, kind: str) -> None:
+    rows = unit_vectors(count, 16, seed=1)
+    segment = segment_on_disk(tmp_path / "few", list(range(1, count + 1)), rows, kind)
+    found = segment.nearest(rows[0], 10, effort=1.0).tolist()
+    assert found[0] == 0
+    assert len(set(found)) == min(10, count)
+
+
 def test_segments_alone_are_used_and_never_return_too_few(tmp_path: Path) -> None:
     """The rows nearest to the query do not match the filter: the forest has to look further."""
     rows = unit_vectors(4000, DIMENSION)

@@ -120,6 +120,8 @@ class Segment:
             if sidecar.format != SEGMENT_FORMAT:
                 raise SegmentError(f"{folder} has format {sidecar.format}")
             module = _module(sidecar.index)
+            if sidecar.depth < 1:
+                raise SegmentError(f"{folder} has depth {sidecar.depth}")
             if sidecar.metric != module.METRIC:
                 raise SegmentError(f"{folder} has metric {sidecar.metric}")
             for name in (ORDINALS_FILE, ROWS_FILE, module.FILE):
@@ -245,7 +247,7 @@ def _needed_depth(
             proposed = index.nearest(query, hits, max(hits, depth))
             found += len(np.intersect1d(proposed, expected))
         if found >= target_recall * hits * len(queries):
-            return depth
+            return max(hits, depth)
     return HOPELESS_DEPTH
 
 
