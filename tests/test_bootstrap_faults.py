@@ -58,7 +58,7 @@ def test_a_flipped_bit_in_a_chunk_is_noticed_and_fetched_again(tmp_path: Path) -
         finish(cluster, writes.revision)
         assert snapshots_taken(list(replica.log)) == 1
     # It asked again from a chunk that was changed, and from nowhere else.
-    assert len(transfer.resumed_at) > 3
+    assert len(transfer.resumed_at) > 1
     assert set(transfer.resumed_at) <= set(transfer.faulty_at)
     assert len(transfer.copies) == 1
 

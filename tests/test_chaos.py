@@ -9,7 +9,7 @@ import pytest
 from broken_builds import BREAKAGES, Breakage, NoSuchText, broken_copy, run_broken
 from chaos_run import Plan, run
 
-OPERATIONS = 700
+OPERATIONS = 500
 # Without what takes long: nodes that are emptied, and waits for nodes that hang.
 WEIGHTS = {"replica killed": 2, "writer killed": 2, "handover": 2, "failover after kill": 2}
 BROKEN_OPERATIONS = 400
