@@ -23,8 +23,8 @@ METRIC = "l2"  # of unit vectors: the order is that of the cosine
 PARAMETERS = {"links": 24, "construction_depth": 100}
 TRIED_DEPTHS = (16, 24, 32, 48, 64, 80, 100, 128, 192, 256, 384, 512)
 DEPTH_PER_HIT = 2
-# Between two memories thousands may be equally near, and a question is not there. What is asked of conversations
-# had up to 0.026 less than these questions beside a row: of 10,000 memories 0.934 with a target of 0.96.
+# Between two memories thousands may be equally near, and a question is not there. What is asked of
+# conversations had up to 0.026 less than these questions beside a row: 0.934 of 10,000 with a target of 0.96.
 TARGET_RECALL = 0.99
 HARD_CALIBRATION = False
 SELF_TEST_DEPTH = 64
