@@ -199,7 +199,7 @@ def test_searches_of_several_moments_may_travel_together(
 ) -> None:
     revisions = [client.add(namespace, "boat 0", id="a").revision]
     revisions += [client.update(namespace, "a", content=f"boat {n}").revision for n in range(1, 5)]
-    newest = at_least(client.get_many(namespace, ["a"]))
+    newest = at_least(client.get_many(namespace, ["a"], consistency=STRONG))
 
     async def search_all() -> list[str]:
         async with AsyncClient(shared_cluster.writer.address, timeout_s=30.0) as other:

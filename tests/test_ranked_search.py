@@ -154,7 +154,8 @@ def test_an_order_by_time_holds_in_every_mode(
     assert list(scores) == ["c", "a", "d", "f", "b"]
     for order, expected in by_time.items():
         assert [name for name, _ in found(10, order)] == expected
-        assert dict(found(10, order)) == pytest.approx(scores)
+        # The average length of all texts counts for words, and forgets in its own time what others delete.
+        assert dict(found(10, order)) == pytest.approx(scores, rel=0.01)
         # Hybrid and semantic put the best in order, the others find the first of all in order.
         best = set(list(scores)[:3]) if embedding else set(expected[:3])
         assert [name for name, _ in found(3, order)] == [name for name in expected if name in best]

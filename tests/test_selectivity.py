@@ -34,10 +34,15 @@ PRICES: dict[str, dict[str, float]] = {
 
 def dear_scans(view: View) -> View:
     """The same view where scoring rows costs so much that segments are used."""
+    return priced(view, 1000.0)
+
+
+def priced(view: View, component_ns: float) -> View:
     namespace = view.namespaces[NAMESPACE]
     assert namespace.vectors is not None
-    priced = replace(namespace, vectors=replace(namespace.vectors, costs=planner.Costs(1000.0, 1000.0)))
-    return replace(view, namespaces={NAMESPACE: priced})
+    costs = planner.Costs(component_ns, component_ns)
+    vectors = replace(namespace, vectors=replace(namespace.vectors, costs=costs))
+    return replace(view, namespaces={NAMESPACE: vectors})
 
 
 class Stored:
@@ -132,7 +137,8 @@ def recall(stored: Stored, message: filter_pb2.Filter, matching: set[str], top_k
 
 
 def test_the_prices_choose_what_they_are_for(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors = stored.view.namespaces[NAMESPACE].vectors
+    # Not what was measured: that depends on what else the machine does.
+    vectors = priced(stored.view, 0.001).namespaces[NAMESPACE].vectors
     assert vectors is not None
     assert vectors.segments
     assert len(vectors.tail.rows)
