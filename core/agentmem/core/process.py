@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from agentmem.core import event_loop, logs
+from agentmem.core import logs
 from agentmem.core.call_metrics import current_trace
 from agentmem.core.config import SettingsError, as_environment, config_path, load_settings
 from agentmem.core.data_directory import DataDirectoryInUse
@@ -104,7 +104,7 @@ def run_process(
         return await run(settings, stop.heard)
 
     try:
-        end = event_loop.run(serve())
+        end = asyncio.run(serve())
     except (
         DataDirectoryInUse,
         StoreFormatError,
