@@ -13,13 +13,18 @@ from test_as_of_search import reader_of
 
 from agentmem.core.filters import compile_filter
 from agentmem.replica import searcher, selectivity
-from agentmem.replica.search import search
+from agentmem.replica.search import Mode, search
 from agentmem.replica.selectivity import at_most, is_quick
 from agentmem.v1 import filter_pb2, reader_pb2
 
 EQ, IN, CONTAINS = filter_pb2.OPERATOR_EQ, filter_pb2.OPERATOR_IN, filter_pb2.OPERATOR_CONTAINS
 GTE = filter_pb2.OPERATOR_GTE
 COUNT = 12
+MODES = {
+    "semantic": reader_pb2.SEARCH_MODE_SEMANTIC,
+    "text": reader_pb2.SEARCH_MODE_TEXT,
+    "hybrid": reader_pb2.SEARCH_MODE_HYBRID,
+}
 VECTORS = unit_vectors(COUNT)
 ANAS, BENS = condition("user_id", EQ, "ana"), condition("user_id", EQ, "ben")
 RECENT = condition("importance", GTE, 0.0)
@@ -75,8 +80,9 @@ def test_what_a_filter_can_match(
     assert is_quick(namespace, compiled) is quick
 
 
+@pytest.mark.parametrize(("mode", "has_vector"), [("semantic", True), ("text", False), ("hybrid", True)])
 def test_light_searches_stay_on_the_event_loop_and_others_do_not(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, mode: Mode, has_vector: bool
 ) -> None:
     threads: list[str] = []
 
@@ -85,14 +91,18 @@ def test_light_searches_stay_on_the_event_loop_and_others_do_not(
         return search(*arguments)
 
     monkeypatch.setattr(searcher, "search", noted)
-    monkeypatch.setattr(searcher, "MAX_LIGHT_MEMORIES", 3)
+    monkeypatch.setitem(searcher.MAX_LIGHT_MEMORIES, mode, 3)
     reader, unused = reader_of(replica), None
 
     def requests(top_k: int) -> list[reader_pb2.SearchMemoriesRequest]:
-        vector, semantic = VECTORS[0].tobytes(), reader_pb2.SEARCH_MODE_SEMANTIC
         return [
             reader_pb2.SearchMemoriesRequest(
-                namespace=NAMESPACE, embedding=vector, mode=semantic, filter=node, top_k=top_k
+                namespace=NAMESPACE,
+                text="" if mode == "semantic" else "tea",
+                embedding=VECTORS[0].tobytes() if has_vector else b"",
+                mode=MODES[mode],
+                filter=node,
+                top_k=top_k,
             )
             for node in (ANAS, BENS)
         ]

@@ -85,7 +85,9 @@ def test_the_bytes_of_memories_are_those_of_their_records(tmp_path: Path) -> Non
         ordinals = [transaction.id_state(name, id).ordinal for id in ("long", "short")]  # type: ignore[union-attr]
 
         def found(space: NamespaceState, *, include_embedding: bool) -> list[memory_pb2.Memory]:
-            made = memories_bytes(transaction, space, ordinals, include_embedding=include_embedding)
+            made = memories_bytes(
+                transaction, space, ordinals, store.memories, include_embedding=include_embedding
+            )
             return [Memory.FromString(each or b"") for each in made]
 
         assert found(state, include_embedding=False) == [
@@ -95,7 +97,7 @@ def test_the_bytes_of_memories_are_those_of_their_records(tmp_path: Path) -> Non
             vectors[0].tobytes(),
             b"",
         ]
-        assert list(memories_bytes(transaction, state, [max(ordinals) + 1])) == [None]
+        assert list(memories_bytes(transaction, state, [max(ordinals) + 1], store.memories)) == [None]
     store.close()
 
 
@@ -143,7 +145,9 @@ def test_what_has_not_begun_does_not_when_its_caller_is_gone() -> None:
 
 
 def test_a_record_that_is_missing_is_no_missing_memory(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store", map_size_bytes=16 * MIB, max_map_size_bytes=16 * MIB)
+    store = Store(
+        tmp_path / "store", map_size_bytes=16 * MIB, max_map_size_bytes=16 * MIB, memory_cache_bytes=0
+    )
     store.commit(lambda transaction: transaction.append([Change(make_memory("a"))], 1))
     request = reader_pb2.GetMemoriesRequest(namespace=NAMESPACE, ids=["a", "b"])
     answer = reader_pb2.GetMemoriesResponse.FromString(get_memories(store, request, 0))

@@ -65,6 +65,11 @@ class Transaction:
     def get(self, database: bytes, key: bytes) -> bytes | None:
         return self._transaction.get(key, db=self._databases[database])
 
+    @property
+    def number(self) -> int:
+        """Of a write its own, of a snapshot that of the last write that it shows."""
+        return self._transaction.id()
+
     def count(self, database: bytes) -> int:
         """How many keys the database has."""
         return int(self._transaction.stat(self._databases[database])["entries"])

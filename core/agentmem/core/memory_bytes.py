@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from agentmem.core import records, wire
 from agentmem.core.history import is_expired
 from agentmem.core.layout import NamespaceState
+from agentmem.core.memory_cache import MemoryCache
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.v1 import memory_pb2
 
@@ -22,6 +23,7 @@ def memories_bytes(
     transaction: ReadTransaction,
     space: NamespaceState | None,
     ordinals: Sequence[int],
+    known: MemoryCache,
     *,
     include_embedding: bool = False,
 ) -> Iterator[bytes | None]:
@@ -29,10 +31,19 @@ def memories_bytes(
 
     Args:
         space: of their namespace.
+        known: of the store.
 
     Raises:
         DataLoss: the stored bytes of one fail their checksum.
     """
+    if is_as_stored(space) and not include_embedding:
+        for ordinal, found in zip(ordinals, known.find(ordinals), strict=True):
+            memory = found
+            if memory is None and (value := transaction.stored_record(ordinal)) is not None:
+                memory = records.memory_bytes(value, ordinal, transaction.dictionary)
+                known.keep(ordinal, memory, transaction.number)
+            yield memory
+        return
     for ordinal in ordinals:
         value = transaction.stored_record(ordinal)
         if value is None:
@@ -46,6 +57,11 @@ def memories_bytes(
         if space is not None and include_embedding:
             memory += _embedding_bytes(transaction, space, ordinal)
         yield memory
+
+
+def is_as_stored(space: NamespaceState | None) -> bool:
+    """Whether memories of a namespace are answered as they are stored: it has its first embeddings."""
+    return space is None or not space.space
 
 
 def has_ended(memory: bytes, now_us: int) -> bool:

@@ -24,6 +24,7 @@ def open_node(settings: NodeSettings) -> Iterator[tuple[DataDirectory, Store]]:
             directory.store_path,
             map_size_bytes=settings.map_size_bytes,
             max_map_size_bytes=settings.max_map_size_bytes,
+            memory_cache_bytes=settings.memory_cache_bytes,
         )
         try:
             yield directory, store

@@ -63,6 +63,11 @@ class ReadTransaction:
             self._used_dictionaries[dictionary_id] = found
         return self._used_dictionaries[dictionary_id]
 
+    @property
+    def number(self) -> int:
+        """Of a write its own, of a snapshot that of the last write that it shows."""
+        return self._transaction.number
+
     # Meta
 
     @property

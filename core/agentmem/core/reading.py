@@ -52,7 +52,7 @@ def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest, now_us: i
             for memory_id in request.ids
         ]
         named = [ordinal for ordinal in ordinals if ordinal]
-        found = memories_bytes(transaction, space, named, include_embedding=include_embedding)
+        found = memories_bytes(transaction, space, named, store.memories, include_embedding=include_embedding)
         for memory_id, ordinal in zip(request.ids, ordinals, strict=True):
             memory = next(found) if ordinal else None
             if ordinal and memory is None:

@@ -9,6 +9,7 @@ from agentmem.core import multilingual
 from agentmem.core.config import SettingsError, check_positive, check_transport, setting, split_address
 from agentmem.core.embedders import EMBEDDER_NAMES, Embedders
 from agentmem.core.logs import LOG_FORMATS
+from agentmem.core.memory_cache import DEFAULT_CACHED_BYTES
 
 GIB = 1024**3
 MIN_MAP_SIZE_BYTES = 1024**2
@@ -35,6 +36,9 @@ class NodeSettings:
     openai_api_key: str = setting("key for that endpoint; better given by environment", default="")
     map_size_bytes: int = setting("memory map to begin with, in bytes; doubled when full", default=GIB)
     max_map_size_bytes: int = setting("memory map, and so store, at the most, in bytes", default=1024 * GIB)
+    memory_cache_bytes: int = setting(
+        "memories that were read are kept in memory, in bytes; 0: none", default=DEFAULT_CACHED_BYTES
+    )
     max_log_bytes: int = setting("log that is kept, in bytes, for those who follow it", default=GIB)
     max_log_age_s: float = setting("seconds for which the log is kept", default=24 * 3600.0)
     metrics_listen: str = setting(
@@ -58,6 +62,8 @@ class NodeSettings:
     def __post_init__(self) -> None:
         check_transport(self.listen, self.insecure)
         check_positive(self, "drain_s", "max_log_bytes", "max_log_age_s")
+        if self.memory_cache_bytes < 0:
+            raise SettingsError(f"--memory-cache-bytes must be at least 0, not {self.memory_cache_bytes}")
         if not self.slow_query_ms >= 0:
             raise SettingsError(f"--slow-query-ms must be at least 0, not {self.slow_query_ms}")
         if not 0 <= self.trace_sample_ratio <= 1:

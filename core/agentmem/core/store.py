@@ -33,6 +33,8 @@ from agentmem.core.layout import (
     upgraded_namespace,
 )
 from agentmem.core.log import EMPTY_CHAIN_HASH, Position
+from agentmem.core.measurements import Labels
+from agentmem.core.memory_cache import DEFAULT_CACHED_BYTES, MemoryCache
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.write_transaction import (
     AnyChange,
@@ -68,10 +70,17 @@ class Store:
 
     Attributes:
         dictionaries: what new records are compressed with.
+        memories: that were read not long ago.
     """
 
     def __init__(
-        self, path: Path, *, map_size_bytes: int, max_map_size_bytes: int, read_only: bool = False
+        self,
+        path: Path,
+        *,
+        map_size_bytes: int,
+        max_map_size_bytes: int,
+        memory_cache_bytes: int = DEFAULT_CACHED_BYTES,
+        read_only: bool = False,
     ) -> None:
         """Opens the store in the folder, or creates one unless ``read_only``.
 
@@ -80,6 +89,7 @@ class Store:
         """
         if not read_only and not (path / STORE_FILE).exists():
             _create(path, map_size_bytes)
+        self.memories = MemoryCache(memory_cache_bytes)
         self._environment = Environment(
             path,
             max_databases=len(DATABASES),
@@ -133,13 +143,20 @@ class Store:
             lmdb.Error: the commit failed; nothing can be said of the disk any more.
         """
 
-        def run(transaction: Transaction) -> T:
+        def run(transaction: Transaction) -> tuple[T, list[int], int]:
             write = WriteTransaction(transaction, self.dictionaries)
             answer = work(write)
             write.finish()
-            return answer
+            return answer, write.removed_ordinals, write.number
 
-        return self._environment.commit(run)
+        answer, removed_ordinals, number = self._environment.commit(run)
+        if removed_ordinals:
+            self.memories.drop(removed_ordinals, number)
+        return answer
+
+    def lookups(self) -> dict[Labels, float]:
+        """Of its caches, as values of ``agentmem.cache.lookups``."""
+        return self.dictionaries.lookups.values("dictionaries") | self.memories.lookups.values("memories")
 
     @property
     def map_size_bytes(self) -> int:

@@ -32,7 +32,11 @@ from agentmem.v1 import memory_pb2, storage_pb2
 
 
 class VersionWriter(ReadTransaction):
-    """A write transaction as far as it is about versions; the log is in WriteTransaction."""
+    """A write transaction as far as it is about versions; the log is in WriteTransaction.
+
+    Attributes:
+        removed_ordinals: of the versions that it has removed.
+    """
 
     def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
         super().__init__(transaction, dictionaries)
@@ -40,6 +44,7 @@ class VersionWriter(ReadTransaction):
         self._namespaces: dict[str, NamespaceState] = {}
         self._changed_namespaces: set[str] = set()
         self._next_ordinal, self._log_bytes = self._counters()
+        self.removed_ordinals: list[int] = []
 
     def namespace(self, namespace: str) -> NamespaceState | None:
         known = self._namespaces.get(namespace)
@@ -246,6 +251,7 @@ class VersionWriter(ReadTransaction):
             key = KEY.pack(ordinal)
             for database in (b"docs", *VECTORS):
                 self._transaction.delete(database, key)
+        self.removed_ordinals += kept
         self._change_namespace(name, replace(space, versions=space.versions - len(kept)))
         self._dictionaries.retire_trained_on(self._transaction, space.number, list(kept))
 

@@ -70,7 +70,7 @@ def replica_metrics(
             "agentmem.node.role": {("replica",): 1.0},
             "agentmem.node.serving": {(): float(server.is_serving)},
             "agentmem.calls.active": server.calls.active(),
-            "agentmem.cache.lookups": store.dictionaries.lookups.values("dictionaries")
+            "agentmem.cache.lookups": store.lookups()
             | reader.past_lookups.values("past")
             | reader.answer_lookups.values("answers")
             | ({} if view.text is None else view.text.vocabulary_lookups.values("vocabularies")),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +25,10 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredOrdinal:
+NO_SIGNALS: Mapping[str, float] = MappingProxyType({})
+
+
+class ScoredOrdinal(NamedTuple):
     """A hit. The score is a cosine (semantic), BM25 (text), or for hybrid the weighted mean of the signals.
 
     Attributes:
@@ -33,7 +37,7 @@ class ScoredOrdinal:
 
     ordinal: int
     score: float
-    signals: dict[str, float] = field(default_factory=dict)
+    signals: Mapping[str, float] = NO_SIGNALS
 
 
 def search(view: View, query: SearchQuery, trace: Trace | None = None) -> list[ScoredOrdinal]:
@@ -85,6 +89,9 @@ def _served_mode(namespace: NamespaceView, query: SearchQuery) -> Mode:
 
 def _chosen(namespace: NamespaceView, query: SearchQuery, hits: Hits) -> list[ScoredOrdinal]:
     """What of the hits is returned, in its order."""
+    if query.min_score is None and query.order == "score" and not query.explain:
+        ordinals, scores = hits.ordinals[: query.top_k], hits.scores[: query.top_k]
+        return list(map(ScoredOrdinal, ordinals.tolist(), scores.tolist()))
     places = np.arange(len(hits.ordinals))
     if query.min_score is not None:
         places = places[hits.scores >= query.min_score]

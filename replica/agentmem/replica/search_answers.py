@@ -22,8 +22,9 @@ _RESULTS = reader_pb2.BatchSearchMemoriesResponse.RESULTS_FIELD_NUMBER
 
 def hit_bytes(memory: bytes, score: float, signals: reader_pb2.SearchSignals | None) -> bytes:
     """A hit, as a field of its answer."""
-    explained = b"" if signals is None else wire.delimited(_SIGNALS, signals.SerializeToString())
-    scored = wire.double(_SCORE, score) + explained
+    scored = wire.double(_SCORE, score)
+    if signals is not None:
+        scored += wire.delimited(_SIGNALS, signals.SerializeToString())
     before = wire.head(_MEMORY, len(memory))
     size_bytes = len(before) + len(memory) + len(scored)
     return b"".join((wire.head(_HITS, size_bytes), before, memory, scored))

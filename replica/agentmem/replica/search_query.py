@@ -19,9 +19,9 @@ WORD_MODES: frozenset[Mode] = frozenset({"text", "fuzzy", "exact"})
 Order = Literal["score", "newest", "oldest"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SearchQuery:
-    """A checked search request.
+    """A checked search request. Not changed once it is searched with.
 
     Attributes:
         text: empty for a search by vector alone, and for a hybrid one by recency and importance alone.

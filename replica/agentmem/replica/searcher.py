@@ -12,7 +12,7 @@ from agentmem.core.embedders import Embedders
 from agentmem.core.errors import InvalidArgument, invalid_field
 from agentmem.core.history import is_expired
 from agentmem.core.layout import NamespaceState
-from agentmem.core.memory_bytes import memories_bytes
+from agentmem.core.memory_bytes import is_as_stored, memories_bytes
 from agentmem.core.reading import checked_size
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
@@ -23,7 +23,7 @@ from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.past_namespace import PastMovedError
 from agentmem.replica.past_views import PastView
 from agentmem.replica.replacements import replacements
-from agentmem.replica.search import WORD_MODES, ScoredOrdinal, SearchQuery, search
+from agentmem.replica.search import WORD_MODES, Mode, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.search_answers import answer_bytes, hit_bytes
 from agentmem.replica.search_requests import explanation_of, query_of, signals_of
 from agentmem.replica.selectivity import at_most, is_quick
@@ -33,10 +33,12 @@ from agentmem.v1 import memory_pb2, reader_pb2
 
 # When what a search found has been removed meanwhile, it is repeated without that.
 MAX_SEARCHES_AGAIN = 3
-# A search by a given vector among so many takes less than a millisecond, which the event loop can spare; to
-# hand it to a thread costs a tenth of that.
-MAX_LIGHT_MEMORIES = 4_096
+# A search by a given vector among so many takes less than a millisecond, and so does one by words, or by
+# both, among fewer. The event loop can spare that; to hand it to a thread costs as much as most searches.
+MAX_LIGHT_MEMORIES: dict[Mode, int] = {"semantic": 4_096, "text": 2_048, "hybrid": 2_048}
+MAX_LIGHT_TEXT_CHARACTERS = 512
 MAX_LIGHT_HITS = 100
+NONE_GONE = OrdinalSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,15 @@ class Searcher:
     def is_light(self, asked: Asked) -> bool:
         """Whether the search surely takes no longer than the event loop may be held up."""
         query = asked.query
-        if query.mode != "semantic" or asked.given is None or query.top_k > MAX_LIGHT_HITS:
+        most = MAX_LIGHT_MEMORIES.get(query.mode)
+        if most is None or query.top_k > MAX_LIGHT_HITS or len(query.text) > MAX_LIGHT_TEXT_CHARACTERS:
             return False
+        if query.mode != "text" and asked.given is None:
+            return False  # it has to be embedded
         namespace = self._view().namespaces.get(query.namespace)
         if namespace is None:
             return True
-        return is_quick(namespace, query.filter) and at_most(namespace, query.filter) <= MAX_LIGHT_MEMORIES
+        return is_quick(namespace, query.filter) and at_most(namespace, query.filter) <= most
 
     def known(self, asked: Asked) -> bytes | None:
         """The answer, when it was given before and would be the same now."""
@@ -135,13 +140,15 @@ class Searcher:
         vector = None
         if query.mode not in WORD_MODES and (query.text or given is not None):
             vector = self._query_vector(namespace.state, query, given, observed)
-        query = replace(query, vector=vector, now_us=at_us)
+        query.vector, query.now_us = vector, at_us
         model = "" if vector is None or given is not None else namespace.state.model
         for _ in range(MAX_SEARCHES_AGAIN):
             shown, trace = view, Trace([*steps])
             hits = search(view, query, trace)
             with trace.step("read") as step:
-                found, gone = self._read(hits, query, is_past=past is not None, request=request)
+                found, gone = self._read(
+                    namespace.state, hits, query, is_past=past is not None, request=request
+                )
                 step.memories = len(found)
             if not gone:
                 break
@@ -157,6 +164,7 @@ class Searcher:
 
     def _read(
         self,
+        space: NamespaceState,
         hits: Sequence[ScoredOrdinal],
         query: SearchQuery,
         *,
@@ -167,13 +175,46 @@ class Searcher:
 
         A version that was replaced, and removed by retention, since the view was made is shown as what
         replaced it, when that matches the filter too.
+
+        Args:
+            space: the namespace, as the view has it.
         """
         ordinals = [hit.ordinal for hit in hits]
-        memories: list[bytes | None] = []
+        memories: list[bytes | None] = [None] * len(hits)
+        if is_as_stored(space) and not request.include_embedding:
+            memories = self._store.memories.find(ordinals)
+        if None in memories:
+            memories = self._stored(ordinals, query, is_past=is_past, request=request)
+        checked_size(0, sum(len(memory) for memory in memories if memory is not None), "top_k")
+        found = [
+            hit_bytes(memory, hit.score, signals_of(hit) if query.explain else None)
+            for hit, memory in zip(hits, memories, strict=True)
+            if memory is not None
+        ]
+        if len(found) == len(hits):
+            return found, NONE_GONE
+        gone = [ordinal for ordinal, each in zip(ordinals, memories, strict=True) if each is None]
+        return found, OrdinalSet(gone)
+
+    def _stored(
+        self,
+        ordinals: Sequence[int],
+        query: SearchQuery,
+        *,
+        is_past: bool,
+        request: reader_pb2.SearchMemoriesRequest,
+    ) -> list[bytes | None]:
+        """The memories at some ordinals, or what replaced them; None where there is neither."""
         size_bytes = 0
+        memories: list[bytes | None] = []
         with self._store.read() as transaction:
-            space = transaction.namespace(query.namespace)
-            read = partial(memories_bytes, transaction, space, include_embedding=request.include_embedding)
+            read = partial(
+                memories_bytes,
+                transaction,
+                transaction.namespace(query.namespace),
+                known=self._store.memories,
+                include_embedding=request.include_embedding,
+            )
             for memory in read(ordinals):
                 size_bytes = checked_size(size_bytes, len(memory or b""), "top_k")
                 memories.append(memory)
@@ -182,15 +223,8 @@ class Searcher:
                 newest = replacements(transaction, removed)
                 for ordinal, memory in zip(newest, read([*newest.values()]), strict=True):
                     if memory is not None and _matches(query, memory):
-                        size_bytes = checked_size(size_bytes, len(memory), "top_k")
                         memories[ordinals.index(ordinal)] = memory
-        found = [
-            hit_bytes(memory, hit.score, signals_of(hit) if query.explain else None)
-            for hit, memory in zip(hits, memories, strict=True)
-            if memory is not None
-        ]
-        gone = [ordinal for ordinal, each in zip(ordinals, memories, strict=True) if each is None]
-        return found, OrdinalSet(gone)
+        return memories
 
     def _query_vector(
         self, space: NamespaceState, query: SearchQuery, given: FloatVector | None, observed: ObservedSearch

@@ -41,7 +41,7 @@ def writer_metrics(
             "agentmem.node.role": {("writer",): 1.0},
             "agentmem.node.serving": {(): float(server.is_serving)},
             "agentmem.calls.active": server.calls.active(),
-            "agentmem.cache.lookups": store.dictionaries.lookups.values("dictionaries"),
+            "agentmem.cache.lookups": store.lookups(),
             "agentmem.commit.queue.length": {(): length},
             "agentmem.commit.queue.size": {(): size_bytes},
         }
