@@ -18,6 +18,7 @@ from memories import Replica, condition
 from test_history import configure, delete, stats
 from written_past import NAMESPACE, WORDS, WrittenPast
 
+from agentmem.core.embedders import NO_EMBEDDER, Embedders
 from agentmem.core.errors import AgentMemError
 from agentmem.core.history import Moment, commit_time_us
 from agentmem.core.watching import Watches
@@ -400,13 +401,13 @@ class Deadline:
         return self._ends_s - time.monotonic()
 
 
-def reader_of(replica: Replica) -> ReplicaReader:
-    """The service over a store and its indexer, for searches by words that demand nothing."""
+def reader_of(replica: Replica, embedders: Embedders | None = None) -> ReplicaReader:
+    """The service over a store and its indexer, for searches that demand nothing."""
     unused: Any = None
     return ReplicaReader(
         replica.store,
         Watches(replica.store, unused, is_writer=False),
-        unused,
+        embedders or Embedders([NO_EMBEDDER]),
         view=lambda: replica.indexer.view,
         consistent_reads=unused,
         store_part=Part("store", lambda: replica.store.position().revision, unused),

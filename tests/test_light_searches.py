@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from memories import NAMESPACE, Replica, condition, make_memory, unit_vectors
 from test_as_of_search import reader_of
 
+from agentmem.core.embedders import WORDLLAMA_MODEL, Embedders, WordLlamaEmbedder
 from agentmem.core.filters import compile_filter
 from agentmem.replica import searcher, selectivity
 from agentmem.replica.search import Mode, search
@@ -80,10 +83,8 @@ def test_what_a_filter_can_match(
     assert is_quick(namespace, compiled) is quick
 
 
-@pytest.mark.parametrize(("mode", "has_vector"), [("semantic", True), ("text", False), ("hybrid", True)])
-def test_light_searches_stay_on_the_event_loop_and_others_do_not(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch, mode: Mode, has_vector: bool
-) -> None:
+def noted_threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds of the threads in which searches are done from now on."""
     threads: list[str] = []
 
     def noted(*arguments: Any) -> Any:
@@ -91,6 +92,14 @@ def test_light_searches_stay_on_the_event_loop_and_others_do_not(
         return search(*arguments)
 
     monkeypatch.setattr(searcher, "search", noted)
+    return threads
+
+
+@pytest.mark.parametrize(("mode", "has_vector"), [("semantic", True), ("text", False), ("hybrid", True)])
+def test_light_searches_stay_on_the_event_loop_and_others_do_not(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, mode: Mode, has_vector: bool
+) -> None:
+    threads = noted_threads(monkeypatch)
     monkeypatch.setitem(searcher.MAX_LIGHT_MEMORIES, mode, 3)
     reader, unused = reader_of(replica), None
 
@@ -119,3 +128,23 @@ def test_light_searches_stay_on_the_event_loop_and_others_do_not(
     monkeypatch.setattr(selectivity, "MAX_QUICKLY_COMPARED", 1)
     assert not is_quick(replica.views[-1].namespaces[NAMESPACE], compile_filter(RECENT))
     reader.close()
+
+
+def test_a_question_is_embedded_on_the_event_loop_when_that_is_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, embedders, unused = noted_threads(monkeypatch), Embedders(["wordllama"]), None
+    (vector,) = WordLlamaEmbedder().embed(["tea"])
+    assert vector is not None
+    with Replica(tmp_path) as replica:
+        memory = make_memory("a", content="tea")
+        memory.embedding_model = WORDLLAMA_MODEL
+        replica.wait_for_revision(replica.put([memory], vector[np.newaxis]))
+        reader = reader_of(replica, embedders)
+        for text in ("milk", "water"):  # the first one loads the embedder, which is not quick
+            request = reader_pb2.SearchMemoriesRequest(namespace=NAMESPACE, text=text)
+            answer = asyncio.run(reader.SearchMemories(request, unused))  # type: ignore[arg-type]
+            assert len(reader_pb2.SearchMemoriesResponse.FromString(answer).hits) == 1
+        reader.close()
+    assert threads == ["searches", "MainThread"]
+    assert not Embedders(["openai"]).is_quick("openai")

@@ -36,10 +36,18 @@ OPENAI_MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors. ``model`` is "" for the embedder that makes none."""
+    """Turns texts into vectors.
+
+    Attributes:
+        model: "" for the embedder that makes none.
+        is_quick: whether a question takes less than a tenth of a millisecond, and nobody else is asked.
+    """
 
     @property
     def model(self) -> str: ...
+
+    @property
+    def is_quick(self) -> bool: ...
 
     def embed(self, texts: Sequence[str]) -> list[FloatVector | None]:
         """A unit vector, float32 [dimension], for each text; None for a text that has no meaning to it.
@@ -54,6 +62,7 @@ class NoEmbedder:
     """The embedder of ``--embedder none``."""
 
     model = ""
+    is_quick = True
 
     def embed(self, texts: Sequence[str]) -> list[FloatVector | None]:
         return [None] * len(texts)
@@ -63,6 +72,7 @@ class WordLlamaEmbedder:
     """WordLlama's 256-dimensional static embeddings, from the weights in its wheel."""
 
     model = WORDLLAMA_MODEL
+    is_quick = True
 
     def __init__(self) -> None:
         import wordllama
@@ -80,6 +90,8 @@ class WordLlamaEmbedder:
 
 class OpenAIEmbedder:
     """An HTTP endpoint that speaks OpenAI's ``POST /embeddings``."""
+
+    is_quick = False
 
     def __init__(self, url: str, model: str, api_key: str) -> None:
         """``url`` is the base, such as ``https://api.openai.com/v1``."""
@@ -158,6 +170,11 @@ class Embedders:
             if name not in self._loaded:
                 self._loaded[name] = make_embedder(name, *self._openai)
             return self._loaded[name]
+
+    def is_quick(self, name: str) -> bool:
+        """Whether an embedder is loaded, and embeds a question in no time."""
+        loaded = self._loaded.get(name)
+        return loaded is not None and loaded.is_quick
 
     def check_name(self, name: str, field: str) -> None:
         """Raises InvalidArgument unless it is "none" or the name of one of them."""

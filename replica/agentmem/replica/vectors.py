@@ -39,6 +39,9 @@ SAMPLES = 64
 NEIGHBOURING_ROWS = 4
 
 
+_NO_ROWS: RowNumbers = np.empty(0, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class VectorHits:
     """Ordinals, uint64 [n], and their cosines, float32 [n], best first; how they were found, in words."""
@@ -74,8 +77,8 @@ class Part:
         """
         if self.segment is not None:
             return self.segment.lookup.find(ordinals)
-        if not len(self.ordinals):
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        if not len(self.ordinals) or not len(ordinals) or ordinals[-1] < self.ordinals[0]:
+            return _NO_ROWS, _NO_ROWS
         start = int(ordinals.searchsorted(self.ordinals[0]))
         wanted = ordinals[start:]
         rows = self.ordinals.searchsorted(wanted)
