@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -232,6 +233,11 @@ class GrpcServer:
         )
         for name in ("", *self._service_names):
             await self._health.set(name, status)
+        if serving and not self.is_serving:
+            # What is here now stays. Else each full collection would look at all of it, for 10 to 20 ms.
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
         self.is_serving = serving
 
     async def stop(self, grace_s: float) -> None:
