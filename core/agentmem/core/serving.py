@@ -140,7 +140,8 @@ class _ObservedServices:
             try:
                 self._check(method, metadata)
                 async for response in handler.unary_stream(_parsed(parse, data), context):
-                    yield response.SerializeToString()
+                    # As above.
+                    yield response if isinstance(response, bytes) else response.SerializeToString()
                 call.status = "OK"
             except Exception as error:
                 await _abort(context, error, call)

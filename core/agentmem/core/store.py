@@ -36,6 +36,7 @@ from agentmem.core.log import EMPTY_CHAIN_HASH, Position
 from agentmem.core.measurements import Labels
 from agentmem.core.memory_cache import DEFAULT_CACHED_BYTES, MemoryCache
 from agentmem.core.read_transaction import ReadTransaction
+from agentmem.core.recent_entries import RecentEntries
 from agentmem.core.write_transaction import (
     AnyChange,
     Change,
@@ -71,6 +72,7 @@ class Store:
     Attributes:
         dictionaries: what new records are compressed with.
         memories: that were read not long ago.
+        recent: the entries that were appended last, as they are shipped.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Store:
         except BaseException:
             self._environment.close()
             raise
+        self.recent = RecentEntries()
 
     def found_cluster(self) -> None:
         """Makes an empty store the start of a new cluster, in epoch 1; leaves another as it is."""
@@ -143,15 +146,19 @@ class Store:
             lmdb.Error: the commit failed; nothing can be said of the disk any more.
         """
 
-        def run(transaction: Transaction) -> tuple[T, list[int], int]:
+        def run(transaction: Transaction) -> tuple[T, WriteTransaction, int]:
             write = WriteTransaction(transaction, self.dictionaries)
             answer = work(write)
             write.finish()
-            return answer, write.removed_ordinals, write.number
+            return answer, write, write.number
 
-        answer, removed_ordinals, number = self._environment.commit(run)
-        if removed_ordinals:
-            self.memories.drop(removed_ordinals, number)
+        answer, write, number = self._environment.commit(run)
+        if write.removed_ordinals:
+            self.memories.drop(write.removed_ordinals, number)
+        if write.shipped is None:
+            self.recent.clear()
+        elif write.shipped:
+            self.recent.extend(write.revision, write.shipped)
         return answer
 
     def lookups(self) -> dict[Labels, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from agentmem.core import records
+from agentmem.core import records, wire
 from agentmem.core.dictionaries import Dictionaries
 from agentmem.core.environment import StoreCorruptError, Transaction
 from agentmem.core.errors import DataLoss, FailedPrecondition
@@ -103,8 +103,13 @@ class WriteTransaction(VersionWriter):
         super().__init__(transaction, dictionaries)
         self._position = super().position
         self._is_moved = False
+        # The entries that were appended, each a ShippedEntry, serialized. None when one of them removes or
+        # replaces what was written before, of which the store knows.
+        self.shipped: list[bytes] | None = []
         # The time of the oldest request that is kept; None when it has to be looked up.
         self._oldest_request_us: int | None = None
+        # How many there are; None when they have to be counted.
+        self._requests: int | None = None
 
     def finish(self) -> None:
         """Writes what every entry changes, once for all of them; the last thing before the commit."""
@@ -160,11 +165,18 @@ class WriteTransaction(VersionWriter):
         entry = LogEntry(epoch=position.epoch, revision=revision, time_us=time_us)
         for name, wanted in (settings or {}).items():
             self._set_namespace(entry, name, wanted)
+        # Of a ShippedEntry.
+        sent: list[bytes] = []
         try:
             if step is not None:
                 self._step(entry, step)
+                self.shipped = None
             for change in changes:
-                entry.operations.append(self._write(entry, change))
+                if isinstance(change, Change):
+                    sent.append(self._write_change(entry, change))
+                else:
+                    entry.operations.append(self._write(change))
+                    self.shipped = None
         except DataLoss as error:
             raise StoreCorruptError(error.message) from error
         if request is not None:
@@ -173,7 +185,10 @@ class WriteTransaction(VersionWriter):
         if receipt is not None:
             receipt.revision = revision
             entry.receipt.CopyFrom(receipt)
-        self._append_log(entry, encode_entry(entry, position.chain_hash))
+        value = encode_entry(entry, position.chain_hash)
+        self._append_log(entry, value)
+        if self.shipped is not None:
+            self.shipped.append(wire.delimited(1, value) + b"".join(sent))
         return revision
 
     def _step(self, entry: LogEntry, step: storage_pb2.NamespaceChange) -> None:
@@ -185,9 +200,7 @@ class WriteTransaction(VersionWriter):
         entry.namespaces.append(step)
         self._apply_namespace(step)
 
-    def _write(self, entry: LogEntry, change: AnyChange) -> Operation:
-        if isinstance(change, Change):
-            return self._write_change(entry, change)
+    def _write(self, change: Removal | ComingVector | ClearedVectors) -> Operation:
         if isinstance(change, ComingVector):
             space = self._known_namespace(change.namespace)
             vector = records.encode_vector(change.vector, space.precision)
@@ -211,7 +224,8 @@ class WriteTransaction(VersionWriter):
         self._remove(operation)
         return operation
 
-    def _write_change(self, entry: LogEntry, change: Change) -> Operation:
+    def _write_change(self, entry: LogEntry, change: Change) -> bytes:
+        """Returns the field of a ShippedEntry that has what was written."""
         space = self.namespace(change.memory.namespace)
         if space is None or (change.vector is not None and not space.dimension):
             settings = (space or NamespaceState(number=0)).settings()
@@ -230,7 +244,7 @@ class WriteTransaction(VersionWriter):
         coming_vector = b""
         if space.is_filling and coming is not None:
             coming_vector = records.encode_vector(coming, space.precision)
-        operation = Operation(
+        operation = entry.operations.add(
             kind=Operation.KIND_DELETE if change.is_tombstone else Operation.KIND_PUT,
             ordinal=self._next_ordinal,
             replaced_ordinal=previous.ordinal if previous and not previous.deleted else 0,
@@ -242,7 +256,13 @@ class WriteTransaction(VersionWriter):
             coming_space=space.coming_space if coming_vector else 0,
         )
         self._write_version(operation, change.memory, previous, record, vector, coming_vector)
-        return operation
+        return wire.delimited(
+            2,
+            wire.number(1, operation.ordinal)
+            + wire.delimited(2, record)
+            + (wire.delimited(3, vector) if vector else b"")
+            + (wire.delimited(5, coming_vector) if coming_vector else b""),
+        )
 
     def _removal_operation(self, removal: Removal) -> Operation:
         operation = Operation(
@@ -289,6 +309,7 @@ class WriteTransaction(VersionWriter):
             time_us=max(time_us, self.last_time_us),
             promotion=storage_pb2.Promotion(writer_id=writer_id),
         )
+        self.shipped = None
         self._append_log(entry, encode_entry(entry, position.chain_hash))
         return revision
 
@@ -300,6 +321,7 @@ class WriteTransaction(VersionWriter):
         An entry that is already there is ignored. Raises DataLoss, and changes nothing, when the entry leaves
         a gap, does not chain to the newest one, or comes with bytes that are not those the writer stored.
         """
+        self.shipped = None
         position = self.position
         value = shipped.log_value
         entry, chain_hash = decode_entry(value, position.revision + 1)
@@ -375,7 +397,11 @@ class WriteTransaction(VersionWriter):
         request = entry.request
         self._transaction.put(b"requests", request.key, seal(request.SerializeToString()))
         self._transaction.append(b"request_log", KEY.pack(entry.revision), seal(request.key))
-        excess = self._transaction.count(b"request_log") - MAX_REQUESTS
+        if self._requests is None:
+            self._requests = self._transaction.count(b"request_log")
+        else:
+            self._requests += 1
+        excess = self._requests - MAX_REQUESTS
         over_us = entry.time_us - REQUEST_MEMORY_US
         if excess <= 0 and self._oldest_request_us is not None and self._oldest_request_us >= over_us:
             return
@@ -393,6 +419,7 @@ class WriteTransaction(VersionWriter):
             if outcome is not None and outcome.revision == KEY.unpack(oldest)[0]:
                 self._transaction.delete(b"requests", key)
             self._transaction.delete(b"request_log", oldest)
+            self._requests -= 1
             excess -= 1
 
     def trim_log(self, *, max_bytes: int, before_us: int, keep_from_revision: int, limit: int) -> int:

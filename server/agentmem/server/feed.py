@@ -2,22 +2,26 @@
 
 There is no queue for a subscriber. A commit sets a signal; the stream that waits on it reads on from its
 cursor, in frames of about ``max_frame_bytes``, and gRPC's flow control holds it back when the replica is
-slow.
+slow. It reads the newest entries from memory, where they are for all subscribers as they go over the wire,
+and what is older from the store.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import zip_longest
+from typing import TypeAlias
 
+from agentmem.core import wire
 from agentmem.core.errors import FailedPrecondition, NotFound, Unavailable, invalid_field
 from agentmem.core.log import FIRST_EPOCH, MAX_EPOCHS, Position, decode_entry
 from agentmem.core.shipping import VectorsReplacedError
 from agentmem.core.signals import Signal
 from agentmem.core.spans import Sampling, ShippedTraces
 from agentmem.core.store import ReadTransaction, Store
+from agentmem.core.trace_context import TraceContext
 from agentmem.core.validation import check_id
 from agentmem.server.membership import Member, Membership
 from agentmem.server.snapshots import Snapshots
@@ -26,6 +30,9 @@ from agentmem.v1 import cluster_pb2, replication_pb2, replication_pb2_grpc
 HEARTBEAT_INTERVAL_S = 1.0
 
 _logger = logging.getLogger(__name__)
+
+# A SubscribeResponse, or one that is serialized.
+Frame: TypeAlias = replication_pb2.SubscribeResponse | bytes
 
 
 class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
@@ -56,9 +63,9 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
         self._max_frame_bytes = max_frame_bytes
         self._closing = False
 
-    async def Subscribe(
+    async def Subscribe(  # type: ignore[override]
         self, request: replication_pb2.SubscribeRequest, context: object
-    ) -> AsyncIterator[replication_pb2.SubscribeResponse]:
+    ) -> AsyncIterator[Frame]:
         check_id(request.replica_id, "replica_id")
         check_id(request.address, "address")
         with self._store.read() as transaction:
@@ -87,40 +94,32 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
             self._membership.leave(member)
             _logger.info("%s is no longer subscribed", request.replica_id)
 
-    async def _frames(self, cursor: int, member: Member) -> AsyncIterator[replication_pb2.SubscribeResponse]:
+    async def _frames(self, cursor: int, member: Member) -> AsyncIterator[Frame]:
         began_at_revision, is_level = cursor, False
         heartbeat_due_s = time.monotonic() + HEARTBEAT_INTERVAL_S
         while not self._closing and self._membership.has(member):
             seen = self.committed.count
-            with self._store.read() as transaction:
-                position = transaction.position
-                head = position.revision
-                trimmed = head > cursor and transaction.first_log_revision > cursor + 1
-                shipped, replaced = self._shipped(transaction, cursor) if head > cursor else ([], None)
-            if trimmed:
-                return  # the replica comes again, and is told
-            if replaced is not None:
-                _logger.info("entry %d cannot be shipped any more: %s", cursor + 1, replaced)
-                required = replication_pb2.SnapshotRequired(first_revision=cursor + 2)
-                yield replication_pb2.SubscribeResponse(snapshot_required=required)
-                return
+            shipped, head = self._store.recent.after(cursor, self._max_frame_bytes)
+            if not shipped:
+                with self._store.read() as transaction:
+                    position = transaction.position
+                    head = position.revision
+                    trimmed = head > cursor and transaction.first_log_revision > cursor + 1
+                    shipped, replaced = self._shipped(transaction, cursor) if head > cursor else ([], None)
+                if trimmed:
+                    return  # the replica comes again, and is told
+                if replaced is not None:
+                    _logger.info("entry %d cannot be shipped any more: %s", cursor + 1, replaced)
+                    required = replication_pb2.SnapshotRequired(first_revision=cursor + 2)
+                    yield replication_pb2.SubscribeResponse(snapshot_required=required)
+                    return
             if shipped:
                 # Entries are without gaps, so counting them is knowing where the last one stands.
                 traces = self._traces.between(cursor, cursor + len(shipped))
                 cursor += len(shipped)
                 heartbeat_due_s = time.monotonic() + HEARTBEAT_INTERVAL_S
                 began_s = time.perf_counter()
-                yield replication_pb2.SubscribeResponse(
-                    entries=replication_pb2.Entries(
-                        entries=shipped,
-                        head_revision=head,
-                        is_awaited=self._membership.is_awaited(),
-                        traces=[
-                            replication_pb2.EntryTrace(revision=revision, traceparent=trace.traceparent)
-                            for revision, trace in traces
-                        ],
-                    )
-                )
+                yield self._frame(shipped, head, traces)
                 self._sampling.record_each("ship", traces, began_s)
                 if cursor < head:
                     continue
@@ -128,6 +127,8 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
                 is_level = True
                 self._snapshots.came_level(began_at_revision)
             wait_s = heartbeat_due_s - time.monotonic()
+            if wait_s <= 0 and shipped:
+                continue  # to send it took long: there may be more
             if wait_s <= 0:
                 heartbeat_due_s += HEARTBEAT_INTERVAL_S
                 yield replication_pb2.SubscribeResponse(heartbeat=_heartbeat(position))
@@ -136,12 +137,28 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
 
     def _shipped(
         self, transaction: ReadTransaction, cursor: int
-    ) -> tuple[list[replication_pb2.ShippedEntry], VectorsReplacedError | None]:
+    ) -> tuple[list[bytes], VectorsReplacedError | None]:
         """The next entries, or why there are none."""
         try:
-            return transaction.shipped_entries(cursor, self._max_frame_bytes), None
+            shipped = transaction.shipped_entries(cursor, self._max_frame_bytes)
         except VectorsReplacedError as error:
             return [], error
+        return [entry.SerializeToString() for entry in shipped], None
+
+    def _frame(
+        self, shipped: Sequence[bytes], head: int, traces: Iterable[tuple[int, TraceContext]]
+    ) -> bytes:
+        """A SubscribeResponse with Entries, put together from entries that are serialized."""
+        rest = replication_pb2.Entries(
+            head_revision=head,
+            is_awaited=self._membership.is_awaited(),
+            traces=[
+                replication_pb2.EntryTrace(revision=revision, traceparent=trace.traceparent)
+                for revision, trace in traces
+            ],
+        )
+        fields = [part for entry in shipped for part in (wire.head(1, len(entry)), entry)]
+        return wire.delimited(2, b"".join(fields) + rest.SerializeToString())
 
     async def ReportProgress(
         self, request: replication_pb2.ReportProgressRequest, context: object
