@@ -125,8 +125,12 @@ class Dictionaries:
 
     def newest(self, transaction: Transaction, number: int) -> Dictionary | None:
         """The dictionary for new records of a namespace."""
-        dictionary_id = self._newest.get(number)
+        dictionary_id = self.newest_id(number)
         return None if dictionary_id is None else self.find(transaction, dictionary_id)
+
+    def newest_id(self, number: int) -> int | None:
+        """The id of that, if there is one."""
+        return self._newest.get(number)
 
     def retire_trained_on(self, transaction: Transaction, number: int, ordinals: Sequence[int]) -> None:
         """Retires the dictionaries of a namespace, in a write, of which one of the versions is a sample.

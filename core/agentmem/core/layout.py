@@ -91,9 +91,9 @@ class IdState:
     deleted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NamespaceState:
-    """What the store knows of a namespace.
+    """What the store knows of a namespace. Only a write transaction changes one, and that is its own.
 
     Its vectors are of one embedding space: those of one model. When they are replaced, those of the coming
     space gather in the other database. When every version has its vector there, the databases change their
@@ -192,8 +192,9 @@ def id_key(namespace: str, memory_id: str) -> bytes:
     return namespace.encode() + b"\x00" + memory_id.encode()
 
 
-def encode_id_state(state: IdState) -> bytes:
-    return seal(_ID_STATE.pack(state.ordinal, state.version, state.deleted))
+def encode_id_state(ordinal: int, version: int, deleted: bool) -> bytes:
+    """As IdState has them."""
+    return seal(_ID_STATE.pack(ordinal, version, deleted))
 
 
 def decode_id_state(value: bytes, memory_id: str) -> IdState:

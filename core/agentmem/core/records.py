@@ -55,6 +55,8 @@ from agentmem.v1 import memory_pb2, writer_pb2
 
 CHECKSUM_BYTES = 4
 RECORD_HEADER = struct.Struct("<IBBQQ")
+_CHECKED = struct.Struct("<IB")
+_RECORD_BODY = struct.Struct("<BQQ")
 _CODEC_OFFSET = CHECKSUM_BYTES
 _BODY_OFFSET = CHECKSUM_BYTES + 1
 _KIND_OFFSET = _BODY_OFFSET
@@ -98,10 +100,10 @@ class Record:
 def encode_record(record: Record) -> bytes:
     """The record uncompressed."""
     kind = KIND_TOMBSTONE if record.is_tombstone else KIND_VERSION
-    header = RECORD_HEADER.pack(0, CODEC_RAW, kind, record.revision, record.previous_ordinal)
+    body = _RECORD_BODY.pack(kind, record.revision, record.previous_ordinal)
     # Deterministic, so that the same memory has the same bytes after export and import.
-    body = header[_BODY_OFFSET:] + record.memory.SerializeToString(deterministic=True)
-    return struct.pack("<IB", crc32c(body), CODEC_RAW) + body
+    body += record.memory.SerializeToString(deterministic=True)
+    return _CHECKED.pack(crc32c(body), CODEC_RAW) + body
 
 
 def compress_record(record: bytes, dictionary: Dictionary | None) -> bytes:
@@ -190,8 +192,8 @@ def _damaged_record(ordinal: int) -> DataLoss:
 def encode_vector(vector: FloatVector, precision: writer_pb2.VectorPrecision) -> bytes:
     """The vector in a VectorPrecision."""
     dtype = DTYPE_FLOAT16 if precision == writer_pb2.VECTOR_PRECISION_FLOAT16 else DTYPE_FLOAT32
-    body = struct.pack("<B", dtype) + vector.astype(_DTYPES[dtype], copy=False).tobytes()
-    return struct.pack("<I", crc32c(body)) + body
+    body = bytes((dtype,)) + vector.astype(_DTYPES[dtype], copy=False).tobytes()
+    return crc32c(body).to_bytes(CHECKSUM_BYTES, "little") + body
 
 
 # Of content that means nothing to the model.

@@ -26,6 +26,15 @@ def timestamp_us(timestamp: timestamp_pb2.Timestamp) -> int:
     return timestamp.seconds * 1_000_000 + timestamp.nanos // 1000
 
 
+def set_timestamp(timestamp: timestamp_pb2.Timestamp, time_us: int) -> None:
+    """Sets it to microseconds since 1970, of the years that a Timestamp has.
+
+    ``FromMicroseconds`` takes three times as long, for it checks them.
+    """
+    timestamp.seconds, rest_us = divmod(time_us, 1_000_000)
+    timestamp.nanos = rest_us * 1000
+
+
 def duration_us(duration: duration_pb2.Duration) -> int:
     """Microseconds."""
     return duration.seconds * 1_000_000 + duration.nanos // 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -49,12 +50,14 @@ class VersionWriter(ReadTransaction):
     def namespace(self, namespace: str) -> NamespaceState | None:
         known = self._namespaces.get(namespace)
         if known is None:
-            known = super().namespace(namespace)
-            if known is not None:
-                self._namespaces[namespace] = known
+            stored = super().namespace(namespace)
+            if stored is not None:
+                # What was decoded belongs to other transactions, too.
+                known = self._namespaces[namespace] = copy.copy(stored)
         return known
 
     def _change_namespace(self, name: str, state: NamespaceState) -> None:
+        """Takes a new state; one that was counted in is only to be written."""
         self._namespaces[name] = state
         self._changed_namespaces.add(name)
 
@@ -96,42 +99,40 @@ class VersionWriter(ReadTransaction):
             vector: empty for none.
             coming_vector: empty when the version gets it later, or there is no coming space.
         """
+        transaction, namespace = self._transaction, memory.namespace
         deleted = operation.kind == Operation.KIND_DELETE
-        key, ordinal = KEY.pack(operation.ordinal), operation.ordinal
-        space = self._known_namespace(memory.namespace)
-        compressed = records.compress_record(
-            record, self._dictionaries.newest(self._transaction, space.number)
-        )
-        self._transaction.append(b"docs", key, compressed)
+        ordinal = operation.ordinal
+        key = KEY.pack(ordinal)
+        space = self._known_namespace(namespace)
+        newest = self._dictionaries.newest_id(space.number)
+        dictionary = None if newest is None else self.dictionary(newest)
+        transaction.append(b"docs", key, records.compress_record(record, dictionary))
         if vector:
-            self._transaction.append(space.vectors, key, vector)
+            transaction.append(space.vectors, key, vector)
         if coming_vector:
-            self._transaction.append(space.other_vectors, key, coming_vector)
-        time_us = timestamp_us(memory.update_time)
+            transaction.append(space.other_vectors, key, coming_vector)
         if before is not None and not before.deleted:
-            space = self._end_version(space, before.ordinal)
-            ended = superseded_key(space.number, time_us, before.ordinal)
-            self._transaction.put(b"superseded", ended, b"")
-        self._transaction.put(
-            b"ids",
-            id_key(memory.namespace, memory.id),
-            encode_id_state(IdState(ordinal, memory.version, deleted)),
+            self._end_version(space, before.ordinal)
+            ended = superseded_key(space.number, timestamp_us(memory.update_time), before.ordinal)
+            transaction.put(b"superseded", ended, b"")
+        transaction.put(
+            b"ids", id_key(namespace, memory.id), encode_id_state(ordinal, memory.version, deleted)
         )
         if deleted:
-            self._transaction.put(b"superseded", superseded_key(space.number, time_us, ordinal), b"")
+            ended = superseded_key(space.number, timestamp_us(memory.update_time), ordinal)
+            transaction.put(b"superseded", ended, b"")
         else:
-            self._transaction.put(b"hashes", hash_key(space.number, content_digest(memory), ordinal), b"")
+            transaction.put(b"hashes", hash_key(space.number, content_digest(memory), ordinal), b"")
             if memory.HasField("expire_time"):
-                self._transaction.put(b"expiry", expiry_key(timestamp_us(memory.expire_time), ordinal), b"")
-        changed = replace(
-            space,
-            live_memories=space.live_memories + (not deleted),
-            live_vectors=space.live_vectors + records.has_components(vector),
-            versions=space.versions + 1,
-            coming_versions=space.coming_versions + bool(coming_vector),
-            coming_vectors=space.coming_vectors + records.has_components(coming_vector),
-        )
-        self._change_namespace(memory.namespace, changed)
+                transaction.put(b"expiry", expiry_key(timestamp_us(memory.expire_time), ordinal), b"")
+        space.live_memories += not deleted
+        space.versions += 1
+        if vector:
+            space.live_vectors += records.has_components(vector)
+        if coming_vector:
+            space.coming_versions += 1
+            space.coming_vectors += records.has_components(coming_vector)
+        self._change_namespace(namespace, space)
         self._next_ordinal = ordinal + 1
 
     def _write_namespaces(self) -> None:
@@ -148,18 +149,15 @@ class VersionWriter(ReadTransaction):
             raise DataLoss("CORRUPT_NAMESPACES", f"the log has no beginning of namespace {name!r}")
         return space
 
-    def _end_version(self, space: NamespaceState, ordinal: int) -> NamespaceState:
-        """Takes a live version out of everything that is about live ones."""
+    def _end_version(self, space: NamespaceState, ordinal: int) -> None:
+        """Takes a live version out of everything that is about live ones, and out of the counts."""
         memory = self.named_record(ordinal).memory
         self._transaction.delete(b"hashes", hash_key(space.number, content_digest(memory), ordinal))
         if memory.HasField("expire_time"):
             self._transaction.delete(b"expiry", expiry_key(timestamp_us(memory.expire_time), ordinal))
-        return replace(
-            space,
-            live_memories=space.live_memories - 1,
-            live_vectors=space.live_vectors - (self.vector(space, ordinal) is not None),
-            coming_vectors=space.coming_vectors - self._has_coming_components(space, ordinal),
-        )
+        space.live_memories -= 1
+        space.live_vectors -= self.vector(space, ordinal) is not None
+        space.coming_vectors -= self._has_coming_components(space, ordinal)
 
     def _has_coming_components(self, space: NamespaceState, ordinal: int) -> bool:
         coming = self.coming_vector(space, ordinal)
@@ -241,18 +239,19 @@ class VersionWriter(ReadTransaction):
         for ordinal in kept:
             if state is not None and ordinal == state.ordinal:
                 if not state.deleted:
-                    space = self._end_version(space, ordinal)
+                    self._end_version(space, ordinal)
                 self._transaction.delete(b"ids", id_key(name, memory.id))
             if ordinal in ended_us:
                 ended = superseded_key(space.number, ended_us[ordinal], ordinal)
                 self._transaction.delete(b"superseded", ended)
             if self.coming_vector(space, ordinal) is not None:
-                space = replace(space, coming_versions=space.coming_versions - 1)
+                space.coming_versions -= 1
             key = KEY.pack(ordinal)
             for database in (b"docs", *VECTORS):
                 self._transaction.delete(database, key)
         self.removed_ordinals += kept
-        self._change_namespace(name, replace(space, versions=space.versions - len(kept)))
+        space.versions -= len(kept)
+        self._change_namespace(name, space)
         self._dictionaries.retire_trained_on(self._transaction, space.number, list(kept))
 
     def _end_times(self, newest_ordinal: int) -> dict[int, int]:

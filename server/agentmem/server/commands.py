@@ -21,9 +21,10 @@ from agentmem.core.errors import (
 )
 from agentmem.core.history import is_expired, next_update_us
 from agentmem.core.layout import IdState, NamespaceState, content_digest
-from agentmem.core.records import FloatVector
+from agentmem.core.records import MAX_MEMORY_BYTES, FloatVector
 from agentmem.core.store import Change, Removal, WriteTransaction
-from agentmem.core.times import duration_us
+from agentmem.core.times import duration_us, set_timestamp
+from agentmem.core.validation import MAX_DIMENSION
 from agentmem.server.duplicates import find_duplicate, merged, merged_vector
 from agentmem.server.embedding import NOTHING_MADE, Made
 from agentmem.server.requests import RequestKey, first_outcome, outcome_of
@@ -33,6 +34,8 @@ from agentmem.v1 import memory_pb2, writer_pb2
 # What a batch may write: more than a request brings, with its embeddings made here, and well below what a
 # message to a replica may have.
 MAX_BATCH_BYTES = 56 * 1024 * 1024
+# So many memories are within that, whatever they are, with two vectors each.
+MAX_SURELY_FIT = MAX_BATCH_BYTES // (MAX_MEMORY_BYTES + 2 * 4 * MAX_DIMENSION)
 
 A = TypeVar("A", covariant=True)
 
@@ -189,10 +192,10 @@ class _Batch:
         stamped.CopyFrom(memory)
         stamped.namespace = self._namespace
         stamped.version = state.version + 1 if state else 1
-        stamped.create_time.FromMicroseconds(update_us)
-        stamped.update_time.FromMicroseconds(update_us)
+        set_timestamp(stamped.create_time, update_us)
+        set_timestamp(stamped.update_time, update_us)
         if not stamped.HasField("event_time"):
-            stamped.event_time.FromMicroseconds(self._time_us)
+            set_timestamp(stamped.event_time, self._time_us)
         set_expire_time(stamped, self._time_us)
         if vector is not None:
             self._dimension, self._model = len(vector), memory.embedding_model
@@ -204,6 +207,8 @@ class _Batch:
 
     def check_size(self) -> None:
         """Refuses what no message to a replica could hold: a small memory may merge into a large one."""
+        if len(self.changes) <= MAX_SURELY_FIT:
+            return
         size_bytes = sum(
             change.memory.ByteSize()
             + sum(vector.nbytes for vector in (change.vector, change.coming_vector) if vector is not None)
