@@ -29,6 +29,10 @@ MAX_METADATA_KEY_BYTES = 128
 MAX_METADATA_BYTES = 64 * 1024
 MAX_MODEL_BYTES = 128
 MAX_DIMENSION = 4096
+# Of embeddings that are decoded together: what a processor keeps near while it works on it.
+DECODED_BYTES = 256 * 1024
+# Below this a float32 unit vector is no more than rounding noise.
+MIN_LENGTH = 1e-30
 MAX_BATCH = 1000
 MAX_BATCHED_REQUESTS = 100
 MAX_PAGE_SIZE = 1000
@@ -116,13 +120,17 @@ def check_memory(memory: memory_pb2.Memory, path: str) -> None:
     if memory.type not in _MEMORY_TYPES:
         raise invalid_field(f"{path}.type", f"has no meaning for {memory.type}")
     for owner in ("user_id", "agent_id", "session_id"):
-        _check_key(getattr(memory, owner), f"{path}.{owner}", MAX_OWNER_BYTES)
+        value = getattr(memory, owner)
+        if value:
+            _check_key(value, f"{path}.{owner}", MAX_OWNER_BYTES)
     # Written this way round so that NaN is refused too.
     if not 0.0 <= memory.importance <= 1.0:
         raise invalid_field(f"{path}.importance", f"must be 0 to 1, not {memory.importance}")
     _check_length(memory.embedding_model, f"{path}.embedding_model", MAX_MODEL_BYTES)
-    _check_tags(memory, path)
-    _check_metadata(memory, path)
+    if memory.tags:
+        _check_tags(memory, path)
+    if memory.metadata:
+        _check_metadata(memory, path)
     for time in ("event_time", "expire_time"):
         if memory.HasField(time):
             check_time(getattr(memory, time), f"{path}.{time}")
@@ -201,9 +209,34 @@ def decode_embedding(data: bytes, field: str, *, keep_within: float = 0.0) -> Fl
     length = vector_length(vector)
     if not math.isfinite(length):
         raise invalid_field(field, "must have finite values only")
-    # Below this a float32 unit vector is no more than rounding noise.
-    if length < 1e-30:
+    if length < MIN_LENGTH:
         raise invalid_field(field, "must not be all zero")
     if abs(length - 1) <= keep_within:
         return np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
     return np.asarray(vector / length, dtype=np.float32)
+
+
+def decode_embeddings(embeddings: Sequence[bytes], *, keep_within: float = 0.0) -> list[FloatVector | None]:
+    """Several embeddings, as ``decode_embedding`` has each: to the bit, for a fraction of its time.
+
+    None for those that it has to look at: what is wrong, what is not as long as the first of them, and none.
+    """
+    found: list[FloatVector | None] = [None] * len(embeddings)
+    size_bytes = next((len(each) for each in embeddings if each), 0)
+    if size_bytes % 4 or not 0 < size_bytes <= MAX_DIMENSION * 4:
+        return found
+    places = [place for place, each in enumerate(embeddings) if len(each) == size_bytes]
+    step = max(1, DECODED_BYTES // size_bytes)
+    for start in range(0, len(places), step):
+        chunk = places[start : start + step]
+        rows = np.frombuffer(b"".join([embeddings[place] for place in chunk]), dtype="<f4")
+        rows = rows.reshape(len(chunk), -1)
+        wide = rows.astype(np.float64)
+        lengths = np.sqrt(np.add.reduce(wide * wide, axis=1))
+        is_good = np.isfinite(lengths) & (lengths >= MIN_LENGTH)
+        divisors = np.where(is_good & (np.abs(lengths - 1) > keep_within), lengths, 1.0)
+        units = (wide / divisors[:, np.newaxis]).astype(np.float32)
+        for place, unit, good in zip(chunk, units, is_good.tolist(), strict=True):
+            if good:
+                found[place] = unit
+    return found

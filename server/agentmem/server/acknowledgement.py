@@ -128,7 +128,7 @@ class ReplicaAcknowledgement(LocalAcknowledgement):
         return response
 
 
-_LOCAL = LocalAcknowledgement()
+LOCAL = LocalAcknowledgement()
 
 
 class Acknowledgements:
@@ -151,13 +151,13 @@ class Acknowledgements:
             InvalidArgument: it makes no sense.
         """
         if not request.HasField("acknowledgement"):
-            return _LOCAL
+            return LOCAL
         wanted = consistency_pb2.Acknowledgement()
         wanted.CopyFrom(request.acknowledgement)
         request.ClearField("acknowledgement")
         timeout_s = _checked_timeout_s(wanted)
         if wanted.level in _LOCAL_LEVELS:
-            return _LOCAL
+            return LOCAL
         return ReplicaAcknowledgement(self, wanted, timeout_s, context)
 
     def enter(self) -> None:

@@ -21,8 +21,9 @@ from agentmem.core.validation import (
     check_memory,
     check_namespace,
     decode_embedding,
+    decode_embeddings,
 )
-from agentmem.server.acknowledgement import Acknowledgements, LocalAcknowledgement
+from agentmem.server.acknowledgement import LOCAL, Acknowledgements, LocalAcknowledgement
 from agentmem.server.commands import AddMemories
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.embedding import (
@@ -50,11 +51,11 @@ class _Add:
     """
 
     request: writer_pb2.AddMemoriesRequest
-    acknowledgement: LocalAcknowledgement
     policy: writer_pb2.DuplicatePolicy
     key: RequestKey | None
     size_bytes: int
     vectors: list[FloatVector | None]
+    acknowledgement: LocalAcknowledgement = LOCAL
     made: Sequence[Made] = ()
 
     @property
@@ -95,8 +96,10 @@ class Adding:
         self, request: writer_pb2.AddMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> writer_pb2.AddMemoriesResponse:
         with self._acknowledgements.begin(request, context) as acknowledgement:
-            in_thread = request.ByteSize() > MAX_INLINE_BYTES
-            add = await self._prepared(request, acknowledgement, in_thread=in_thread)
+            (add,) = await self._prepared([request], request.ByteSize())
+            if isinstance(add, Exception):
+                raise add
+            add.acknowledgement = acknowledgement
             add.made = await self._embedder.embed(add.wish)
             (outcome,) = await self._queue.submit_each([add.command])
             return await self._completed(add, outcome)
@@ -110,18 +113,43 @@ class Adding:
         memories = sum(len(request.memories) for request in batch.requests)
         if memories > MAX_BATCH:
             raise invalid_field("requests", f"have {memories} memories; at most {MAX_BATCH} are allowed")
-        in_thread = batch.ByteSize() > MAX_INLINE_BYTES
         with ExitStack() as held:
+            begun = [self._begun(request, context, held) for request in batch.requests]
+            prepared = iter(
+                await self._prepared(
+                    [
+                        request
+                        for request, each in zip(batch.requests, begun, strict=True)
+                        if not isinstance(each, Exception)
+                    ],
+                    batch.ByteSize(),
+                )
+            )
             adds: list[_Add | AgentMemError] = []
-            for request in batch.requests:
-                try:
-                    acknowledgement = held.enter_context(self._acknowledgements.begin(request, context))
-                    adds.append(await self._prepared(request, acknowledgement, in_thread=in_thread))
-                except Exception as error:
-                    adds.append(answerable(error, "BatchAddMemories"))
+            for each in begun:
+                add = each if isinstance(each, Exception) else next(prepared)
+                if isinstance(add, Exception):
+                    adds.append(answerable(add, "BatchAddMemories"))
+                    continue
+                assert isinstance(each, LocalAcknowledgement)
+                add.acknowledgement = each
+                adds.append(add)
             await self._embed(adds)
             results = await self._results(adds)
         return writer_pb2.BatchAddMemoriesResponse(results=results)
+
+    def _begun(
+        self,
+        request: writer_pb2.AddMemoriesRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+        held: ExitStack,
+    ) -> LocalAcknowledgement | Exception:
+        """The acknowledgement of a request of a batch, or its error."""
+        try:
+            acknowledgement = self._acknowledgements.begin(request, context)
+            return held.enter_context(acknowledgement) if acknowledgement.waits else acknowledgement
+        except Exception as error:
+            return error
 
     async def _embed(self, adds: list[_Add | AgentMemError]) -> None:
         """Gives the adds their embeddings; an error takes the place of one that gets none."""
@@ -178,30 +206,48 @@ class Adding:
         return await add.acknowledgement.complete(outcome)
 
     async def _prepared(
+        self, requests: Sequence[writer_pb2.AddMemoriesRequest], size_bytes: int
+    ) -> list[_Add | Exception]:
+        """What each request, of this size together, asks for, or what is wrong with it."""
+        if size_bytes > MAX_INLINE_BYTES:
+            return await self._threads.run(self._prepare_each, requests)
+        return self._prepare_each(requests)
+
+    def _prepare_each(self, requests: Sequence[writer_pb2.AddMemoriesRequest]) -> list[_Add | Exception]:
+        embeddings = [memory.embedding for request in requests for memory in request.memories]
+        vectors = decode_embeddings(embeddings)
+        prepared: list[_Add | Exception] = []
+        end = 0
+        for request in requests:
+            start, end = end, end + len(request.memories)
+            try:
+                prepared.append(self._prepare(request, embeddings[start:end], vectors[start:end]))
+            except Exception as error:
+                prepared.append(error)
+        return prepared
+
+    def _prepare(
         self,
         request: writer_pb2.AddMemoriesRequest,
-        acknowledgement: LocalAcknowledgement,
-        *,
-        in_thread: bool,
+        embeddings: Sequence[bytes],
+        vectors: list[FloatVector | None],
     ) -> _Add:
+        """Checks a request, and gives its memories ids and types; takes their embeddings out.
+
+        Args:
+            embeddings: of its memories, empty where one came without.
+            vectors: of those, as far as they were decoded.
+        """
         size_bytes = request.ByteSize()
         policy = request.on_duplicate or writer_pb2.DUPLICATE_POLICY_ADD
         if policy not in _POLICIES:
             raise invalid_field("on_duplicate", f"has no meaning for {policy}")
-        key = request_key_of("AddMemories", request.namespace, request.request_id, request)
-        if in_thread:
-            vectors = await self._threads.run(self._prepare, request.namespace, request.memories)
-        else:
-            vectors = self._prepare(request.namespace, request.memories)
-        return _Add(request, acknowledgement, policy, key, size_bytes, vectors)
-
-    def _prepare(self, namespace: str, memories: Sequence[memory_pb2.Memory]) -> list[FloatVector | None]:
-        """Checks the memories, gives them ids and types; takes their embeddings out and returns them."""
+        namespace = request.namespace
+        key = request_key_of("AddMemories", namespace, request.request_id, request)
         check_namespace(namespace)
-        check_count(len(memories), "memories")
+        check_count(len(embeddings), "memories")
         seen = set()
-        vectors: list[FloatVector | None] = []
-        for index, memory in enumerate(memories):
+        for index, (memory, given) in enumerate(zip(request.memories, embeddings, strict=True)):
             path = f"memories[{index}]"
             _check_new(memory, namespace, path)
             memory.id = memory.id or self._ids.next()
@@ -210,10 +256,11 @@ class Adding:
             if memory.id in seen:
                 raise invalid_field(f"{path}.id", f"repeats {memory.id!r}")
             seen.add(memory.id)
-            given = memory.embedding
-            vectors.append(decode_embedding(given, f"{path}.embedding") if given else None)
-            memory.ClearField("embedding")
-        return vectors
+            if given:
+                if vectors[index] is None:
+                    vectors[index] = decode_embedding(given, f"{path}.embedding")
+                memory.ClearField("embedding")
+        return _Add(request, policy, key, size_bytes, vectors)
 
 
 def _failed(error: BaseException) -> AgentMemError:

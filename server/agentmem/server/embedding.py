@@ -112,6 +112,9 @@ class TextEmbedder:
         with self._store.read() as transaction:
             spaces = [transaction.namespace(wish.namespace) or NamespaceState(number=0) for wish in wishes]
         for number, (wish, space) in enumerate(zip(wishes, spaces, strict=True)):
+            if all(wish.given) and not space.is_filling:
+                outcomes.append(_NOTHING_NEEDED)
+                continue
             try:
                 outcomes.append(self._plan(jobs, number, wish, space))
             except AgentMemError as error:
@@ -126,8 +129,6 @@ class TextEmbedder:
         ]
 
     def _plan(self, jobs: _Jobs, number: int, wish: Wish, space: NamespaceState) -> _Outcome:
-        if not wish.texts:
-            return _Outcome()
         outcome = _Outcome(space=space.space)
         needed = [index for index, given in enumerate(wish.given) if not given]
         if needed:
@@ -206,7 +207,12 @@ class _Outcome:
     vectors: dict[int, dict[str, FloatVector]] = field(default_factory=dict)
 
     def made(self, count: int) -> list[Made]:
+        if self is _NOTHING_NEEDED:
+            return [NOTHING_MADE] * count
         return [Made(self.model, self.vectors.get(index, {}), self.space) for index in range(count)]
+
+
+_NOTHING_NEEDED = _Outcome()
 
 
 def _embed(find: Callable[[str], Embedder], name: str, texts: Sequence[str]) -> Sequence[FloatVector | None]:
