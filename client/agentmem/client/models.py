@@ -6,7 +6,7 @@ Datetimes are aware and in UTC; embeddings are tuples of floats.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -157,8 +157,11 @@ _TYPE_FROM_PROTO: dict[int, MemoryType] = {number: kind for kind, number in _TYP
 _TEXT_FIELDS = frozenset(("id", "content", "user_id", "agent_id", "session_id", "embedding_model"))
 _TIME_FIELDS = frozenset(("event_time", "expire_time"))
 _FIELDS_OF_NEW = tuple(each.name for each in fields(NewMemory))
-# Of those that say as much when they are left out.
-_DEFAULTS = {each.name: each.default for each in fields(NewMemory) if each.default in ("", None, ())}
+# With what says as much when it is left out.
+_DEFAULTS_OF_NEW = tuple(
+    (each.name, each.default if each.default in ("", None, (), 0.0) else MISSING)
+    for each in fields(NewMemory)
+)
 
 
 def memory_type(field_name: str, value: object) -> MemoryType:
@@ -180,9 +183,8 @@ def new_memory(memory: NewMemory | str, given: Mapping[str, object]) -> NewMemor
 
 def new_memory_to_proto(memory: NewMemory) -> memory_pb2.Memory:
     """The message for a memory to add."""
-    given = ((name, getattr(memory, name)) for name in _FIELDS_OF_NEW)
     return fields_to_proto(
-        {name: value for name, value in given if name not in _DEFAULTS or value is not _DEFAULTS[name]}
+        {name: value for name, default in _DEFAULTS_OF_NEW if (value := getattr(memory, name)) is not default}
     )
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from numbers import Real
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -38,6 +36,8 @@ def text(field: str, value: object) -> str:
     """A string that can be sent."""
     if not isinstance(value, str):
         raise invalid_field(field, f"must be a string, not {kind(value)}")
+    if value.isascii():
+        return str(value)
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -54,6 +54,8 @@ def texts(field: str, value: object) -> list[str]:
 
 def number(field: str, value: object) -> float:
     """A finite number that a double holds exactly."""
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise invalid_field(field, f"must be a number, not {kind(value)}")
     if isinstance(value, int) and abs(value) > MAX_EXACT_INTEGER:
@@ -81,6 +83,8 @@ def boolean(field: str, value: object) -> bool:
 
 def choice(field: str, value: object, choices: type[Choice]) -> Choice:
     """One of the choices, from itself or its name."""
+    if type(value) is choices:
+        return value
     try:
         return choices(value)  # type: ignore[arg-type]
     except ValueError:
@@ -135,20 +139,13 @@ def embedding(field: str, value: object) -> bytes:
     """Numbers as little-endian float32."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise invalid_field(field, f"must be a sequence of numbers, not {kind(value)}")
-    numbers = tuple(value)
-    try:
-        # Most are good, which their sum shows: it is finite when they are.
-        quick = array("f", numbers)
-        if quick and math.isfinite(sum(quick)) and sys.byteorder == "little":
-            return quick.tobytes()
-    except (TypeError, OverflowError):
-        pass  # the checks below say what is wrong
+    numbers: Sequence[Any] = value if isinstance(value, list | tuple) else tuple(value)
     if not numbers:
         raise invalid_field(field, "must not be empty")
     try:
         packed = struct.pack(f"<{len(numbers)}f", *numbers)
-        # What fits a 32-bit float cannot add up to more than a 64-bit one holds.
-        finite = math.isfinite(sum(numbers))
+        # As finite as they are: a 64-bit float holds the squares of what fits a 32-bit one.
+        finite = math.isfinite(math.hypot(*numbers))
     except (struct.error, TypeError, OverflowError) as error:
         raise invalid_field(field, f"must be numbers that a 32-bit float holds: {error}") from error
     if not finite:
