@@ -20,6 +20,7 @@ from agentmem.core.validation import (
     check_namespace,
     check_time,
     decode_embedding,
+    decode_embeddings,
 )
 from agentmem.server.acknowledgement import LocalAcknowledgement
 from agentmem.server.commands import check_vector
@@ -159,12 +160,24 @@ async def _import_message(
 
 def _changes(namespace: str, request: writer_pb2.ImportMemoriesRequest) -> list[Change]:
     """Checks the versions of a message."""
+    embeddings = [version.memory.embedding for version in request.versions]
+    vectors = decode_embeddings(embeddings, keep_within=UNIT_LENGTH_TOLERANCE)
     return [
-        _change(namespace, version, f"versions[{index}]") for index, version in enumerate(request.versions)
+        _change(namespace, version, embedding, vector, f"versions[{index}]")
+        for index, (version, embedding, vector) in enumerate(
+            zip(request.versions, embeddings, vectors, strict=True)
+        )
     ]
 
 
-def _change(namespace: str, version: memory_pb2.MemoryVersion, path: str) -> Change:
+def _change(
+    namespace: str,
+    version: memory_pb2.MemoryVersion,
+    embedding: bytes,
+    vector: FloatVector | None,
+    path: str,
+) -> Change:
+    """``vector`` is the embedding, if that was decoded already."""
     memory = version.memory
     check_id(memory.id, f"{path}.memory.id")
     if memory.namespace not in ("", namespace):
@@ -178,11 +191,11 @@ def _change(namespace: str, version: memory_pb2.MemoryVersion, path: str) -> Cha
         raise invalid_field(f"{path}.revision", "is set by the server")
     _check_times(memory, path, is_written=version.kind == memory_pb2.VERSION_KIND_WRITTEN)
     if version.kind == memory_pb2.VERSION_KIND_WRITTEN:
-        vector: FloatVector | None = None
-        if memory.embedding:
-            vector = decode_embedding(
-                memory.embedding, f"{path}.memory.embedding", keep_within=UNIT_LENGTH_TOLERANCE
-            )
+        if embedding:
+            if vector is None:
+                vector = decode_embedding(
+                    embedding, f"{path}.memory.embedding", keep_within=UNIT_LENGTH_TOLERANCE
+                )
             memory.ClearField("embedding")
         check_memory(memory, f"{path}.memory")
         memory.type = memory.type or memory_pb2.MEMORY_TYPE_EPISODIC
