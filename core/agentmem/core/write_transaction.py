@@ -17,6 +17,7 @@ from agentmem.core.layout import (
     COUNTERS,
     KEY,
     POSITION,
+    IdState,
     NamespaceState,
     id_digest,
     seal,
@@ -46,11 +47,16 @@ MAX_REQUESTS = 1_000_000
 MAX_FORGOTTEN_REQUESTS = 8
 
 
+# Instead of the state of an id: nobody has looked it up.
+LOOK_UP = IdState(ordinal=0, version=0, deleted=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """The next version of a memory, or a tombstone that ends it.
 
     Attributes:
+        before: the state of the id before it, from whoever has looked that up in the same transaction.
         coming_vector: in the coming embedding space of the namespace, if there is one: None when the version
             gets it later, empty when its content means nothing to the model.
     """
@@ -59,6 +65,7 @@ class Change:
     vector: FloatVector | None = None
     is_tombstone: bool = False
     coming_vector: FloatVector | None = None
+    before: IdState | None = LOOK_UP
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +180,7 @@ class WriteTransaction(VersionWriter):
                 self.shipped = None
             for change in changes:
                 if isinstance(change, Change):
-                    sent.append(self._write_change(entry, change))
+                    sent += self._write_change(entry, change)
                 else:
                     entry.operations.append(self._write(change))
                     self.shipped = None
@@ -188,7 +195,7 @@ class WriteTransaction(VersionWriter):
         value = encode_entry(entry, position.chain_hash)
         self._append_log(entry, value)
         if self.shipped is not None:
-            self.shipped.append(wire.delimited(1, value) + b"".join(sent))
+            self.shipped.append(b"".join((wire.head(1, len(value)), value, *sent)))
         return revision
 
     def _step(self, entry: LogEntry, step: storage_pb2.NamespaceChange) -> None:
@@ -224,13 +231,15 @@ class WriteTransaction(VersionWriter):
         self._remove(operation)
         return operation
 
-    def _write_change(self, entry: LogEntry, change: Change) -> bytes:
-        """Returns the field of a ShippedEntry that has what was written."""
+    def _write_change(self, entry: LogEntry, change: Change) -> tuple[bytes, bytes]:
+        """Returns what was written, as a field of a ShippedEntry."""
         space = self.namespace(change.memory.namespace)
         if space is None or (change.vector is not None and not space.dimension):
             settings = (space or NamespaceState(number=0)).settings()
             space = self._set_namespace(entry, change.memory.namespace, settings, change)
-        previous = self.id_state(change.memory.namespace, change.memory.id)
+        previous = change.before
+        if previous is LOOK_UP:
+            previous = self.id_state(change.memory.namespace, change.memory.id)
         record = records.encode_record(
             Record(
                 revision=entry.revision,
@@ -256,13 +265,13 @@ class WriteTransaction(VersionWriter):
             coming_space=space.coming_space if coming_vector else 0,
         )
         self._write_version(operation, change.memory, previous, record, vector, coming_vector)
-        return wire.delimited(
-            2,
-            wire.number(1, operation.ordinal)
-            + wire.delimited(2, record)
-            + (wire.delimited(3, vector) if vector else b"")
-            + (wire.delimited(5, coming_vector) if coming_vector else b""),
-        )
+        fields = [wire.number(1, operation.ordinal), wire.head(2, len(record)), record]
+        if vector:
+            fields += wire.head(3, len(vector)), vector
+        if coming_vector:
+            fields += wire.head(5, len(coming_vector)), coming_vector
+        sent = b"".join(fields)
+        return wire.head(2, len(sent)), sent
 
     def _removal_operation(self, removal: Removal) -> Operation:
         operation = Operation(

@@ -199,7 +199,7 @@ class _Batch:
         set_expire_time(stamped, self._time_us)
         if vector is not None:
             self._dimension, self._model = len(vector), memory.embedding_model
-        self.changes.append(Change(stamped, vector, coming_vector=coming_vector))
+        self.changes.append(Change(stamped, vector, coming_vector=coming_vector, before=state))
         self.removals += pruned(self._transaction, self._namespace, state)
         return writer_pb2.AddedMemory(
             id=stamped.id, version=stamped.version, outcome=writer_pb2.ADD_OUTCOME_ADDED
