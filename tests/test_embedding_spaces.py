@@ -121,7 +121,7 @@ def test_each_view_has_all_memories_in_one_space_however_far_the_store_is(
 ) -> None:
     """The indexer hears of the store at moments drawn at random, and publishes whenever it may."""
     monkeypatch.setattr(indexer_module, "MAX_BATCH_OPERATIONS", 1)
-    monkeypatch.setattr(indexer_module, "MAX_COMMIT_TIME_SHARE", 1.0)
+    monkeypatch.setattr(indexer_module, "MIN_PUBLISH_PAUSE_S", 0.0)
     drawn = random.Random(seed)
     with Replica(tmp_path, seal_rows=8) as replica:
         moving = Moving(replica.store)

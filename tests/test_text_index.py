@@ -15,7 +15,7 @@ from agentmem.replica.fuzziness import Fuzziness
 from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.text import TextIndex
 from agentmem.replica.text_hits import TextHits
-from agentmem.replica.words import document_tokens, query_tokens
+from agentmem.replica.words import DocumentTokens, query_tokens
 
 CITIES = ["Porto", "Lisbon", "Berlin", "Vienna", "Oslo", "Athens", "Rome", "Madrid"]
 
@@ -86,9 +86,9 @@ def test_not_found(tmp_path: Path, content: str, query: str) -> None:
 
 
 def test_tokens_of_a_document_and_of_a_question() -> None:
-    assert document_tokens("The dogs 北京大") == ["the", "dog", "北", "京", "大", "北京", "京大"]
+    assert DocumentTokens.of("The dogs 北京大").body == ["the", "dog", "北", "京", "大", "北京", "京大"]
     assert query_tokens("the dogs and the dog 北京大") == ["dog", "北京", "京大"]
-    assert document_tokens("x" * 300 + " y") == ["y"]  # no word is that long
+    assert DocumentTokens.of("x" * 300 + " y").body == ["y"]  # no word is that long
 
 
 def test_a_search_stays_in_its_namespace(tmp_path: Path) -> None:

@@ -230,18 +230,17 @@ class SnapshotFile:
 
     def write(
         self,
-        transaction: ReadTransaction,
-        revision: int,
+        position: Position | None,
         namespaces: Mapping[str, tuple[NamespaceState, Callable[[], FacetParts]]] | None,
     ) -> None:
-        """Writes the facets of namespaces as of a revision, if that can be named. Raises OSError.
+        """Writes the facets of namespaces as of a position. Raises OSError.
 
         Args:
+            position: None when it cannot be named: then nothing is written.
             namespaces: None when it would not pay.
         """
         began_s = time.monotonic()
         self._due_at_s = None
-        position = position_at(transaction, revision)
         if (
             namespaces is None
             or position is None

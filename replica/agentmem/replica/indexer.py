@@ -25,12 +25,13 @@ from agentmem.core.log import Operation
 from agentmem.core.measurements import Histogram
 from agentmem.core.records import FloatVector, unit_vector
 from agentmem.core.store import ReadTransaction, Store
-from agentmem.replica.facet_snapshot import MIN_MEMORIES, FacetSnapshot, SnapshotFile
+from agentmem.replica.facet_snapshot import MIN_MEMORIES, FacetSnapshot, SnapshotFile, position_at
 from agentmem.replica.index_directory import IndexDirectory
 from agentmem.replica.machine_costs import measured_costs
 from agentmem.replica.namespace_index import NamespaceIndex, memories_of
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
-from agentmem.replica.sealing import Sealed, Sealer
+from agentmem.replica.sealing import Sealer
+from agentmem.replica.sealing_schedule import SealingSchedule
 from agentmem.replica.segment import Segment
 from agentmem.replica.text import TextIndex
 from agentmem.replica.view import View
@@ -40,12 +41,9 @@ DEFAULT_SEAL_ROWS = 10_000
 # About 25 ms of work: what a write waits when it comes just behind a large import.
 MAX_BATCH_OPERATIONS = 256
 LOAD_CHUNK_MEMORIES = 10_000
-# Of a search whose filter asks for the content: what one transaction reads, so that none stays open for long.
-# Of the time, at most this share goes into commits of the text index (7 ms each); when idle, the next
-# change is committed at once.
-MAX_COMMIT_TIME_SHARE = 0.5
-# However short a commit is, its threads work for 10 ms and more, merging included.
-MIN_COMMIT_PAUSE_S = 0.04
+# Between two views, so that under steady writes one shows many of them; and what the last one took, at least.
+# When idle, the next change is shown at once.
+MIN_PUBLISH_PAUSE_S = 0.01
 
 _KINDS = frozenset(Operation.Kind.values()) - {Operation.KIND_UNSPECIFIED}
 
@@ -81,7 +79,6 @@ class Indexer:
     ) -> None:
         self._store = store
         self._directory = IndexDirectory(directory)
-        self._seal_rows = seal_rows
         self._on_publish = on_publish
         self._on_failure = on_failure
         self._view = View()
@@ -95,6 +92,7 @@ class Indexer:
         self._text: TextIndex | None = None
         self._costs = measured_costs()
         self._sealer = Sealer(self._directory.segments, self.notify, vector_index)
+        self._sealing = SealingSchedule(self._sealer, seal_rows)
         self.builds = self._sealer.builds
         self._revision = 0
         self._epoch = 0
@@ -104,9 +102,7 @@ class Indexer:
         # Namespaces with embeddings that were replaced in the store before they came here: nothing is
         # published until their replacement has come, too.
         self._incomplete: set[str] = set()
-        self._sealable: set[str] = set()  # changed since they were last asked for a sealing job
-        self._settling_s: dict[str, float] = {}  # when they are to be asked again, as nothing is written
-        self._next_commit_at_s = 0.0
+        self._next_view_at_s = 0.0
         self._snapshot = SnapshotFile(self._directory.facet_snapshot)
 
     @property
@@ -143,13 +139,18 @@ class Indexer:
             is_loaded = not self._is_stopping
             while not self._is_stopping:
                 is_behind = self._apply_batch(text)
-                self._seal()
-                if self._is_due():
+                self._changed.update(self._sealing.advance(self._namespaces))
+                text.take_up()
+                if self._is_due(text):
                     self._publish(text)
+                if text.wait_s() == 0:
+                    text.begin_commit()
                 if not is_behind:
-                    if self._snapshot.wait_s() == 0 and not self._has_changes():
+                    if self._snapshot.wait_s() == 0 and not self._has_changes(text):
                         self._write_snapshot()
-                    self._wait()
+                    self._wait(text)
+            if is_loaded and text.is_changed:
+                text.commit()
             if is_loaded and self._snapshot.wait_s() is not None:
                 self._write_snapshot()
         except BaseException as error:  # reported to the process, which ends
@@ -159,21 +160,24 @@ class Indexer:
             if self._text is not None:
                 self._text.close()
 
-    def _wait(self) -> None:
+    def _wait(self, text: TextIndex) -> None:
         with self._wake:
-            self._wake.wait_for(lambda: self._is_notified or self._is_stopping, self._wait_s())
+            self._wake.wait_for(lambda: self._is_notified or self._is_stopping, self._wait_s(text))
             self._is_notified = False
 
-    def _wait_s(self) -> float | None:
+    def _wait_s(self, text: TextIndex) -> float | None:
         waits_s = []
-        if self._has_changes() and not self._incomplete:
-            waits_s.append(max(0.0, self._next_commit_at_s - time.monotonic()))
-        if self._sealable and not self._sealer.is_busy:
-            waits_s.append(self._sealer.wait_s())
-        if self._settling_s and not self._sealer.is_busy:
-            waits_s.append(max(0.0, min(self._settling_s.values()) - time.monotonic()))
+        has_changes = self._has_changes(text)
+        if has_changes and not self._incomplete:
+            waits_s.append(max(0.0, self._next_view_at_s - time.monotonic()))
+        text_s = text.wait_s()
+        if text_s is not None:
+            waits_s.append(text_s)
+        sealing_s = self._sealing.wait_s()
+        if sealing_s is not None:
+            waits_s.append(sealing_s)
         snapshot_s = self._snapshot.wait_s()
-        if snapshot_s is not None and not self._has_changes():
+        if snapshot_s is not None and not has_changes:
             waits_s.append(snapshot_s)
         return min(waits_s, default=None)
 
@@ -181,9 +185,10 @@ class Indexer:
         """Writes the facets down, so that a restart need not make them of all records."""
         namespaces = {name: (each.state, each.facet_parts) for name, each in self._namespaces.items()}
         with self._store.read() as transaction:
-            memories = sum(len(each.live) for each in self._namespaces.values())
-            worth_it = memories >= MIN_MEMORIES and not self._incomplete
-            self._snapshot.write(transaction, self._revision, namespaces if worth_it else None)
+            position = position_at(transaction, self._revision)
+        memories = sum(len(each.live) for each in self._namespaces.values())
+        worth_it = memories >= MIN_MEMORIES and not self._incomplete
+        self._snapshot.write(position, namespaces if worth_it else None)
 
     # Starting
 
@@ -202,13 +207,13 @@ class Indexer:
                 live = snapshot.live
                 self._revision, self._epoch = snapshot.revision, snapshot.epoch
             newest_ordinal = transaction.newest_ordinal
-        text = self._text = TextIndex(self._directory.text)
+        text = self._text = TextIndex(self._directory.text, self.notify)
         segments = self._open_segments(states, newest_ordinal)
         self._load_memories(text, states, live, segments, snapshot)
         for name, opened in segments.items():
             for segment in opened:
                 self._namespaces[name].add_segment(segment)
-        self._sealable.update(self._namespaces)
+        self._sealing.note(*self._namespaces)
         if not self._is_stopping and not self._incomplete:  # else not everything was loaded
             self._publish(text)
         return text
@@ -316,7 +321,7 @@ class Indexer:
         if kind in (Operation.KIND_EMBED, Operation.KIND_CLEAR):
             return
         self._changed.add(namespace.name)
-        self._sealable.add(namespace.name)
+        self._sealing.note(namespace.name)
         namespace.changed_revision = self._revision + 1  # of the entry that is being applied
         for ordinal in (operation.replaced_ordinal, *operation.removed_ordinals):
             if ordinal and namespace.drop(ordinal):
@@ -421,7 +426,7 @@ class Indexer:
                     break
         self._sealer.remove(namespace.switch_space(state))
         namespace.changed_revision = self._revision + 1
-        self._sealable.add(namespace.name)
+        self._sealing.note(namespace.name)
 
     def _numbered_namespace(self, transaction: ReadTransaction, number: int) -> NamespaceIndex:
         """Raises DataLoss when the log has no beginning of it."""
@@ -437,63 +442,26 @@ class Indexer:
             raise DataLoss("CORRUPT_NAMESPACES", f"the log has no beginning of the namespace {name!r}")
         return known
 
-    def _seal(self) -> None:
-        """Takes up a finished segment; begins the next when one is due."""
-        sealed = self._sealer.collect()
-        if sealed is not None:
-            self._take_up(sealed)
-        if self._sealer.is_busy or self._sealer.wait_s() > 0:
-            return
-        now_s = time.monotonic()
-        self._sealable.update(name for name, at_s in self._settling_s.items() if at_s <= now_s)
-        while self._sealable:
-            name = self._sealable.pop()
-            self._settling_s.pop(name, None)
-            job = self._namespaces[name].sealing_job(self._seal_rows)
-            if job is not None:
-                self._sealable.add(name)  # a job that fails is begun again
-                self._sealer.start(job)
-                return
-            settled_at_s = self._namespaces[name].settled_at_s(self._seal_rows)
-            if settled_at_s is not None:
-                self._settling_s[name] = settled_at_s
-
-    def _take_up(self, sealed: Sealed) -> None:
-        name = sealed.job.namespace
-        namespace = self._namespaces[name]
-        self._sealable.add(name)
-        if sealed.job.space != namespace.state.space:
-            # Of embeddings that were replaced meanwhile.
-            if sealed.segment is not None:
-                self._sealer.remove([sealed.segment.name])
-            return
-        namespace.take_up(sealed)
-        self._sealer.remove(sealed.job.replaced)
-        self._changed.add(name)
-
     # Publishing
 
-    def _has_changes(self) -> bool:
-        return bool(self._changed) or self._revision != self._view.revision
+    def _has_changes(self, text: TextIndex) -> bool:
+        return bool(self._changed) or self._revision != self._view.revision or text.has_committed
 
-    def _is_due(self) -> bool:
+    def _is_due(self, text: TextIndex) -> bool:
         if self._incomplete:
             return False
-        return self._has_changes() and (self._is_hurried or time.monotonic() >= self._next_commit_at_s)
+        return self._has_changes(text) and (self._is_hurried or time.monotonic() >= self._next_view_at_s)
 
     def _publish(self, text: TextIndex) -> None:
         began_s = time.monotonic()
         # Whoever asks from now on may need what comes later.
         self._is_hurried = False
-        if text.is_changed:
-            text.commit()
-            ended_s = time.monotonic()
-            pause_s = (ended_s - began_s) * (1 / MAX_COMMIT_TIME_SHARE - 1)
-            self._next_commit_at_s = ended_s + max(MIN_COMMIT_PAUSE_S, pause_s)
         namespaces = dict(self._view.namespaces)
         for name in self._changed:
             namespaces[name] = self._namespaces[name].view()
         self._changed.clear()
         self._view = View(self._revision, self._epoch, MappingProxyType(namespaces), text.searcher())
-        self.publish_durations.record(time.monotonic() - began_s)
+        ended_s = time.monotonic()
+        self._next_view_at_s = ended_s + max(MIN_PUBLISH_PAUSE_S, ended_s - began_s)
+        self.publish_durations.record(ended_s - began_s)
         self._on_publish(self._view)

@@ -35,6 +35,7 @@ class KeptPostings:
             except (OSError, ValueError, KeyError) as error:
                 _logger.warning("the postings are built again from the store: %s", error)
         self._written_documents = self._postings.documents
+        self._held = OrdinalSet()
 
     def keep_only(self, live: OrdinalArray) -> OrdinalSet:
         """Deletes all but these documents, at the start; returns those that need not be added again.
@@ -53,19 +54,20 @@ class KeptPostings:
             # Documents are only added behind all others.
             self._postings = Postings()
             return OrdinalSet()
-        return found & wanted
+        self._held = found & wanted
+        return self._held
 
     def add(self, ordinal: int, terms: Sequence[str]) -> None:
-        """Adds a document; found after ``flush``. Its ordinal is larger than all before."""
-        self._postings.add(ordinal, terms)
+        """Adds a document, unless the file had it. Its ordinal is larger than all before."""
+        if ordinal not in self._held:
+            self._postings.add(ordinal, terms)
 
     def delete(self, ordinal: int) -> None:
         """Says that nobody will ask for a document any more."""
         self._postings.delete(ordinal)
 
-    def flush(self) -> None:
-        """Makes what was added to be found. Raises OSError."""
-        self._postings.flush()
+    def maintain(self) -> None:
+        """Cuts off what was deleted, and writes the file, when it pays. Raises OSError."""
         if self._postings.is_worn:
             self._postings = self._postings.cut()
             self._written_documents = 0
@@ -74,11 +76,15 @@ class KeptPostings:
             self._write()
 
     def words(self) -> WordScores:
-        """As of the last flush."""
+        """With all that was added so far."""
         return WordScores(self._postings)
 
-    def close(self) -> None:
-        """Writes what was flushed. Raises OSError."""
+    def close(self, forgotten: OrdinalSet) -> None:
+        """Writes the file, without some documents. Raises OSError."""
+        if forgotten:
+            for ordinal in forgotten:
+                self._postings.delete(ordinal)
+            self._postings = self._postings.cut()
         if self._postings.documents != self._written_documents:
             self._write()
 

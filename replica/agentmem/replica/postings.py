@@ -12,7 +12,7 @@ Bitmaps are only added to and shared by all views. A search cuts them to ordinal
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,7 +73,9 @@ NO_WORD_HITS = WordHits(np.empty(0, dtype=np.uint64), np.empty(0), ())
 
 
 class Postings:
-    """The terms of documents, of all namespaces. One thread adds, any thread asks for what was flushed.
+    """The terms of documents, of all namespaces. One thread adds, any thread asks.
+
+    What it asks for are documents that had been added by then: others may be there in part.
 
     Attributes:
         tokens: how many there are in all documents, the deleted ones included.
@@ -87,9 +89,6 @@ class Postings:
         self._lengths = Column(np.uint8)
         self._dead = OrdinalSet()
         self.tokens = 0
-        self._coming: defaultdict[str, list[int]] = defaultdict(list)
-        self._coming_repeated: list[tuple[str, int, int]] = []
-        self._coming_lengths: list[tuple[int, int]] = []
 
     @classmethod
     def of(
@@ -114,7 +113,7 @@ class Postings:
     def contents(
         self,
     ) -> tuple[OrdinalArray, npt.NDArray[np.uint8], dict[str, list[Posting]]]:
-        """The ordinals of all that was flushed, the bytes of their lengths, and of each term who has it.
+        """The ordinals of all documents, the bytes of their lengths, and of each term who has it.
 
         That is who has it at all, at least twice, and so on.
         """
@@ -123,47 +122,47 @@ class Postings:
 
     @property
     def ordinals(self) -> OrdinalArray:
-        """Of all that was flushed, the deleted ones included, uint64 [n], ascending."""
+        """Of all documents, the deleted ones included, uint64 [n], ascending."""
         return self._ordinals.rows(self.documents)
 
     @property
     def documents(self) -> int:
-        """How many were flushed, the deleted ones included."""
+        """How many there are, the deleted ones included."""
         return self._lengths.count
 
     def add(self, ordinal: int, terms: Sequence[str]) -> None:
-        """Adds a document; it is found after ``flush``. Its ordinal is larger than all before."""
+        """Adds a document. Its ordinal is larger than all before."""
+        self._ordinals.append(ordinal)
+        self._lengths.append(_length_byte(len(terms)))
+        self.tokens += len(terms)
         counts = Counter(terms)
-        for ordinals in map(self._coming.__getitem__, counts):
-            ordinals.append(ordinal)
+        known_terms = self._terms
+        for term in counts:
+            known = known_terms.get(term)
+            if known is None:
+                known_terms[term] = ordinal
+            elif isinstance(known, OrdinalSet):
+                known.add(ordinal)
+            else:
+                known_terms[term] = OrdinalSet((known, ordinal))
         if len(counts) < len(terms):
-            self._coming_repeated += [
-                (term, ordinal, min(count, MAX_FREQUENCY)) for term, count in counts.items() if count > 1
-            ]
-        self._coming_lengths.append((ordinal, len(terms)))
+            for term, count in counts.items():
+                if count > 1:
+                    self._add_repeated(term, ordinal, min(count, MAX_FREQUENCY))
+
+    def _add_repeated(self, term: str, ordinal: int, count: int) -> None:
+        levels = self._repeated.setdefault(term, [])
+        for level in range(count - 1):
+            if level == len(levels):
+                levels.append(ordinal)
+            elif isinstance(known := levels[level], OrdinalSet):
+                known.add(ordinal)
+            else:
+                levels[level] = OrdinalSet((known, ordinal))
 
     def delete(self, ordinal: int) -> None:
         """Says that nobody will ask for a document any more."""
         self._dead.add(ordinal)
-
-    def flush(self) -> None:
-        """Makes what was added to be found."""
-        for term, ordinals in self._coming.items():
-            self._terms[term] = _with(self._terms.get(term), ordinals)
-        for term, ordinal, count in self._coming_repeated:
-            levels = self._repeated.setdefault(term, [])
-            for level in range(count - 1):
-                if level == len(levels):
-                    levels.append(ordinal)
-                elif isinstance(known := levels[level], OrdinalSet):
-                    known.add(ordinal)
-                else:
-                    levels[level] = OrdinalSet((known, ordinal))
-        for ordinal, length in self._coming_lengths:
-            self._ordinals.append(ordinal)
-            self._lengths.append(bisect_right(_LENGTHS, length) - 1)
-            self.tokens += length
-        self._coming, self._coming_repeated, self._coming_lengths = defaultdict(list), [], []
 
     @property
     def is_worn(self) -> bool:
@@ -171,7 +170,7 @@ class Postings:
         return len(self._dead) >= MIN_COMPACTED_DOCUMENTS and 2 * len(self._dead) > self.documents
 
     def cut(self) -> Postings:
-        """A copy of what was flushed, without what was deleted; this one serves older views on."""
+        """A copy without what was deleted; this one serves older views on."""
         ordinals, lengths, terms = self.contents()
         live = ordinal_set(ordinals) - self._dead
         mask = np.isin(ordinals, ordinal_array(live), assume_unique=True)
@@ -205,7 +204,7 @@ class Postings:
 
         Args:
             weighed: each term with what it counts for.
-            among: ordinals that were flushed.
+            among: ordinals that were added.
             length_costs: from ``length_costs``.
             max_hits: terms are left out from the one on with which there would be more.
         """
@@ -231,18 +230,23 @@ class Postings:
         for place, again_ordinals in repeated:
             first = ends[place] - counts[place]
             frequencies[first + np.searchsorted(found[place], again_ordinals)] += 1
-        rows = places_of(ordinals, self.ordinals)
-        costs = length_costs[self._lengths.rows(self.documents)[rows]]
+        costs = self.costs(ordinals, length_costs)
         return WordHits(ordinals, np.repeat(weights, counts) * frequencies / (frequencies + costs), counts)
 
+    def costs(self, ordinals: OrdinalArray, length_costs: Scores) -> Scores:
+        """What the length of each of some documents adds below the fraction of BM25, float64 [n].
 
-def _with(posting: Posting | None, ordinals: list[int]) -> Posting:
-    if isinstance(posting, OrdinalSet):
-        posting.update(ordinals)
-        return posting
-    if posting is None:
-        return ordinals[0] if len(ordinals) == 1 else OrdinalSet(ordinals)
-    return OrdinalSet((posting, *ordinals))
+        Args:
+            ordinals: uint64 [n], that were added.
+            length_costs: from ``length_costs``.
+        """
+        rows = places_of(ordinals, self.ordinals)
+        costs: Scores = length_costs[self._lengths.rows(self.documents)[rows]]
+        return costs
+
+
+def _length_byte(tokens: int) -> int:
+    return bisect_right(_LENGTHS, tokens) - 1
 
 
 def _cut(posting: Posting, live: OrdinalSet) -> Posting | None:

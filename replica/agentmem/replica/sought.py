@@ -57,16 +57,23 @@ class Seeker:
     """Weighs what is looked for in one namespace.
 
     Args:
-        frequency: in how many documents of the index a field has a term.
+        frequency: in how many documents a field has a term.
+        index_frequency: in how many documents of the index; fresh ones are not in it.
         index_documents: how many documents the index has.
         number: of the namespace.
         documents: how many live documents the namespace has.
     """
 
     def __init__(
-        self, frequency: Callable[[str, str], int], index_documents: int, number: int, documents: int
+        self,
+        frequency: Callable[[str, str], int],
+        index_frequency: Callable[[str, str], int],
+        index_documents: int,
+        number: int,
+        documents: int,
     ) -> None:
         self._frequency = frequency
+        self._index_frequency = index_frequency
         self._index_documents = index_documents
         self._number = number
         self._documents = documents
@@ -87,7 +94,7 @@ class Seeker:
             terms.append((position, term))
             # The index weighs a phrase by the sum of its words' weights.
             weight += idf(self._documents, frequency)
-            index_weight += idf(self._index_documents, frequency)
+            index_weight += idf(self._index_documents, self._index_frequency(field, term))
         return Sought(field, tuple(terms), weight * share, index_weight) if terms else None
 
     def tokens(self, tokens: Iterable[str]) -> list[Sought]:

@@ -1,40 +1,33 @@
-"""The text index: BM25 over stemmed English words and CJK bigrams.
-
-One index on disk holds all namespaces of a replica. Its fields:
-
-    ordinal   u64, indexed and fast
-    body      tokens with their frequencies: stems, CJK characters and bigrams
-    words     tokens with their positions: words as they are written, CJK characters
-
-Tokens are made here and handed over in one text, which tantivy parts at the spaces, in a thread of its own:
-token by token it would take them thirty times as long, and hold the interpreter's lock.
+"""The text index: BM25 over stemmed English words and CJK bigrams, phrases, and words that may be misspelt.
 
 A token is ``<namespace number>|<word>``, so a search cannot leave its namespace and the document frequency
-of a word is that within the namespace. tantivy counts documents over all namespaces, though; ``Sought``
-corrects for that. (The average length of a document stays that of all namespaces.)
+of a word is that within the namespace.
 
 What plain words find among few memories, and what each word counts for in them, comes from postings in memory
-(postings.py), which are kept beside the index.
+(postings.py). The best of many, and phrases, come from an index on disk (indexed_text.py). That is committed
+now and then; what it does not have yet is looked through beside it (fresh_documents.py), so a search finds at
+once what was added.
 
 The index is never the only copy of anything: a folder that cannot be read is built again from the store.
-This is the only module that imports tantivy.
 """
 
 from __future__ import annotations
 
-import logging
-import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import tantivy
 
+from agentmem.replica.fresh_documents import FreshDocument, FreshDocuments, in_one_text
 from agentmem.replica.fuzziness import Fuzziness
+from agentmem.replica.indexed_text import IndexFolder, IndexSearcher, fetched_first
 from agentmem.replica.kept_postings import KeptPostings
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set
-from agentmem.replica.planner import OVERFETCH, pushes_down
+from agentmem.replica.postings import K1
+from agentmem.replica.ranking import best
 from agentmem.replica.scripts import is_cjk
 from agentmem.replica.sought import (
     MAX_QUERY_TOKENS,
@@ -42,77 +35,36 @@ from agentmem.replica.sought import (
     Seeker,
     Sought,
 )
-from agentmem.replica.text_files import check_files
 from agentmem.replica.text_hits import NO_HITS, SCORED_PLAN, TextHits
 from agentmem.replica.vocabulary import Vocabularies
 from agentmem.replica.word_scores import WordScores
 from agentmem.replica.words import DocumentTokens, cjk_tokens, fuzzy_parts, phrase_tokens, query_tokens, stems
 
-WRITER_HEAP_BYTES = 32_000_000
-MIN_FETCH_HITS = 64
+# A commit takes tens of milliseconds, merges included, so it is made when this much is new.
+MAX_FRESH_DOCUMENTS = 4096
+MAX_FRESH_S = 2.0
 # Words like one of the question: this many of the nearest, and more when they leave the hits too few.
 MAX_NEAR_WORDS = 64
 MORE_NEAR_WORDS = 8
-# As alternatives of a query ordinals take 0.2 ms per 100; as a set 0.9 ms per 100, but 4 ms per 3,000.
-MAX_ALTERNATIVE_ORDINALS = 1000
-
-_TOKENIZER = "between spaces"
-# Takes a position, and is not indexed.
-_GAP = "-"
-
-_logger = logging.getLogger(__name__)
-
-
-def _schema() -> tantivy.Schema:
-    builder = tantivy.SchemaBuilder()
-    builder.add_unsigned_field("ordinal", indexed=True, fast=True)
-    builder.add_text_field("body", tokenizer_name=_TOKENIZER, index_option="freq")
-    builder.add_text_field("words", tokenizer_name=_TOKENIZER, index_option="position")
-    return builder.build()
-
-
-_SCHEMA = _schema()
-_BETWEEN_SPACES = (
-    tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
-    .filter(tantivy.Filter.custom_stopword([_GAP]))
-    .build()
-)
-
-
-def _in_one_text(prefix: str, tokens: list[str]) -> str:
-    if "" in tokens:
-        return " ".join([prefix + token if token else _GAP for token in tokens])
-    return prefix + f" {prefix}".join(tokens) if tokens else ""
-
-
-def _query(sought: Sought) -> tantivy.Query:
-    if len(sought.terms) == 1:
-        query = tantivy.Query.term_query(_SCHEMA, sought.field, sought.terms[0][1], index_option="freq")
-    else:
-        query = tantivy.Query.phrase_query(_SCHEMA, sought.field, [*sought.terms])
-    return tantivy.Query.boost_query(query, sought.weight / sought.index_weight)
-
-
-def _sum_of_best(sought: Sequence[Sequence[Sought]]) -> tantivy.Query | None:
-    """A query for the sum, over all groups, of the best score in the group."""
-    clauses = []
-    for alternatives in sought:
-        queries = [_query(one) for one in alternatives]
-        if queries:
-            best = queries[0] if len(queries) == 1 else tantivy.Query.disjunction_max_query(queries)
-            clauses.append((tantivy.Occur.Should, best))
-    return tantivy.Query.boolean_query(clauses) if clauses else None
 
 
 class TextSearcher:
-    """The text index as of one commit. Any thread may search.
+    """The text index as of one commit, with the documents that came since. Any thread may search.
 
     Attributes:
         words: what each word counts for in given documents.
     """
 
-    def __init__(self, searcher: tantivy.Searcher, vocabularies: Vocabularies, words: WordScores) -> None:
-        self._searcher = searcher
+    def __init__(
+        self,
+        index: IndexSearcher,
+        fresh: Sequence[FreshDocuments],
+        vocabularies: Vocabularies,
+        words: WordScores,
+    ) -> None:
+        """``fresh`` are documents that the index does not have."""
+        self._index = index
+        self._fresh = fresh
         self._vocabularies = vocabularies
         self.words = words
         self.vocabulary_lookups = vocabularies.lookups
@@ -135,7 +87,7 @@ class TextSearcher:
         if not allowed:
             return NO_HITS
         weighed = self.words.weighed(namespace_number, documents, tokens)
-        fetched = _fetched_first(min(top_k, len(allowed)), len(allowed), documents)
+        fetched = fetched_first(min(top_k, len(allowed)), len(allowed), documents)
         if self.words.pays(weighed[:MAX_QUERY_TOKENS], documents, len(allowed), fetched):
             return TextHits(*self.words.best(weighed, top_k, allowed), SCORED_PLAN)
         found = [[one] for one in self._seeker(namespace_number, documents).tokens(tokens)]
@@ -149,8 +101,7 @@ class TextSearcher:
         Args: as of ``search``.
         """
         phrase = self._seeker(namespace_number, documents).one("words", phrase_tokens(text))
-        query = None if phrase is None else _query(phrase)
-        return self._best(query, documents, top_k, allowed)
+        return self._best([] if phrase is None else [[phrase]], documents, top_k, allowed)
 
     def search_fuzzy(
         self,
@@ -170,8 +121,7 @@ class TextSearcher:
         longest = max(map(len, sought), default=0)
         max_near = MAX_NEAR_WORDS
         while True:
-            query = _sum_of_best([alternatives[:max_near] for alternatives in sought])
-            hits = self._best(query, documents, top_k, allowed)
+            hits = self._best([alternatives[:max_near] for alternatives in sought], documents, top_k, allowed)
             if len(hits.ordinals) >= wanted:
                 return hits
             if longest <= max_near:
@@ -205,36 +155,79 @@ class TextSearcher:
         """The best by the first of what is sought, and by more of it while that finds too few."""
         wanted = min(top_k, len(allowed))
         while True:
-            hits = self._best(_sum_of_best(sought[:most]), documents, top_k, allowed)
+            hits = self._best(sought[:most], documents, top_k, allowed)
             if len(hits.ordinals) >= wanted or len(sought) <= most:
                 return hits
             most *= MORE_QUERY_TOKENS
 
-    def _best(self, query: tantivy.Query | None, documents: int, top_k: int, allowed: OrdinalSet) -> TextHits:
-        if query is None or not allowed:
-            return NO_HITS
-        wanted = min(top_k, len(allowed))
-        limit = _fetched_first(wanted, len(allowed), documents)
-        while not pushes_down(len(allowed), documents, limit):
-            fetched = self._fetch(query, limit)
-            kept = fetched.cut_to(allowed)
-            if len(kept.ordinals) >= wanted or len(fetched.ordinals) < limit:
-                plan = f"the best {limit}" + (", cut to those that match" if len(allowed) < documents else "")
-                return TextHits(kept.ordinals[:top_k], kept.scores[:top_k], plan)
-            limit *= 2
-        return replace(self._search_among(query, allowed, top_k), plan="among those that match")
+    def _best(
+        self, sought: Sequence[Sequence[Sought]], documents: int, top_k: int, allowed: OrdinalSet
+    ) -> TextHits:
+        """The best by the sum, over all groups, of the best score in the group."""
+        found = self._index.best(sought, documents, top_k, allowed)
+        fresh = self._among_fresh(sought, allowed)
+        if not fresh:
+            return found
+        ordinals = np.concatenate([found.ordinals, np.fromiter(fresh.keys(), np.uint64, len(fresh))])
+        scores = np.concatenate([found.scores, np.fromiter(fresh.values(), np.float64, len(fresh))])
+        places = best(ordinals, scores, top_k)
+        return TextHits(ordinals[places], scores[places], found.plan)
+
+    def _among_fresh(self, sought: Sequence[Sequence[Sought]], allowed: OrdinalSet) -> dict[int, float]:
+        """The fresh documents that have something of what is sought, with their scores."""
+        sums: defaultdict[int, float] = defaultdict(float)
+        for fresh in self._fresh:
+            among = fresh.ordinals & allowed
+            if not among:
+                continue
+            for alternatives in sought:
+                highest: dict[int, float] = {}
+                for one in alternatives:
+                    for ordinal, score in self._scores_in(fresh, one, among):
+                        highest[ordinal] = max(score, highest.get(ordinal, 0.0))
+                for ordinal, score in highest.items():
+                    sums[ordinal] += score
+        return sums
+
+    def _scores_in(
+        self, fresh: FreshDocuments, sought: Sought, among: OrdinalSet
+    ) -> Iterable[tuple[int, float]]:
+        if sought.field == "body":
+            hits = self.words.hits([(sought.terms[0][1], sought.weight)], among, len(among))
+            return zip(hits.ordinals.tolist(), hits.scores.tolist(), strict=True)
+        counts = fresh.counts(sought.terms, among)
+        ordinals = np.fromiter(counts.keys(), np.uint64, len(counts))
+        costs = self.words.costs(ordinals).tolist()
+        weight = sought.weight * (K1 + 1)
+        return [
+            (ordinal, weight * count / (count + cost))
+            for (ordinal, count), cost in zip(counts.items(), costs, strict=True)
+        ]
 
     @property
     def documents(self) -> int:
         """How many documents there are, of all namespaces."""
-        return int(self._searcher.num_docs)
+        return self._index.documents + self.fresh_documents
+
+    @property
+    def fresh_documents(self) -> int:
+        """How many of them no commit has yet."""
+        return sum(map(len, self._fresh))
 
     def ordinals(self) -> OrdinalArray:
         """The ordinals of all documents, uint64 [n], ascending."""
-        return _ordinals(self._searcher)
+        indexed = ordinal_set(self._index.ordinals())
+        return ordinal_array(indexed.union(*(each.ordinals for each in self._fresh)))
+
+    def _frequency(self, field: str, term: str) -> int:
+        if field == "body":
+            return self.words.frequency(term)
+        return self._index.frequency(field, term) + sum(each.frequency(term) for each in self._fresh)
 
     def _seeker(self, namespace_number: int, documents: int) -> Seeker:
-        return Seeker(self._searcher.doc_freq, self._searcher.num_docs, namespace_number, documents)
+        return Seeker(
+            self._frequency, self._index.frequency, self._index.documents, namespace_number, documents
+        )
 
     def _like(
         self, namespace_number: int, documents: int, text: str, fuzziness: Fuzziness
@@ -265,77 +258,47 @@ class TextSearcher:
         tokens = seeker.tokens(cjk_tokens(pieces))[MAX_QUERY_TOKENS:]
         return [[one] for one in (*written, *tokens) if one is not None]
 
-    def _search_among(self, query: tantivy.Query, allowed: OrdinalSet, top_k: int) -> TextHits:
-        among = tantivy.Query.const_score_query(_one_of(ordinal_array(allowed).tolist()), 0.0)
-        both = tantivy.Query.boolean_query([(tantivy.Occur.Must, query), (tantivy.Occur.Must, among)])
-        return self._fetch(both, min(top_k, len(allowed)))
-
-    def _fetch(self, query: tantivy.Query, limit: int) -> TextHits:
-        hits = self._searcher.search(query, limit=limit, count=False).hits
-        if not hits:
-            return NO_HITS
-        ordinals = np.array(
-            self._searcher.fast_field_values("ordinal", [address for _, address in hits]), dtype=np.uint64
-        )
-        scores = np.array([score for score, _ in hits], dtype=np.float64)
-        # Equal scores come in the order of tantivy's files, which is not the same in every replica.
-        order = np.lexsort((~ordinals, -scores))
-        return TextHits(ordinals[order], scores[order])
-
-
-def _ordinals(searcher: tantivy.Searcher) -> OrdinalArray:
-    result = searcher.search(tantivy.Query.all_query(), limit=max(1, searcher.num_docs), count=False)
-    addresses = [address for _, address in result.hits]
-    return np.sort(np.array(searcher.fast_field_values("ordinal", addresses), dtype=np.uint64))
-
-
-def _fetched_first(wanted: int, allowed: int, documents: int) -> int:
-    """How many of the best hits are fetched, that so many may be among the allowed ones."""
-    return max(MIN_FETCH_HITS, OVERFETCH * wanted * documents // allowed)
-
-
-def _one_of(ordinals: list[int]) -> tantivy.Query:
-    if len(ordinals) > MAX_ALTERNATIVE_ORDINALS:
-        return tantivy.Query.term_set_query(_SCHEMA, "ordinal", ordinals)
-    return tantivy.Query.boolean_query(
-        [
-            (
-                tantivy.Occur.Should,
-                tantivy.Query.term_query(_SCHEMA, "ordinal", ordinal, index_option="basic"),
-            )
-            for ordinal in ordinals
-        ]
-    )
-
 
 class TextIndex:
-    """The writing side. One thread uses it, and one process at a time has the folder open."""
+    """The writing side. One thread uses it, and one process at a time has the folder open.
 
-    def __init__(self, folder: Path | None) -> None:
+    What is added is searchable with the next ``searcher``, from memory until a commit has it.
+
+    Attributes:
+        is_changed: whether something is not committed, nor on its way.
+        has_committed: a commit was made since the last ``searcher``.
+    """
+
+    def __init__(self, folder: Path | None, on_committed: Callable[[], None] = lambda: None) -> None:
         """Opens the index in the folder, or an empty one when there is none that can be read.
 
         Without a folder it is in memory and empty.
+
+        Args:
+            on_committed: called in another thread when ``take_up`` has something to do.
 
         Raises:
             OSError, ValueError: not even an empty index can be made there.
         """
         self._deleted: list[int] = []
+        self._fresh = FreshDocuments()
+        self._changed_at_s = 0.0  # the first change that is not committed
         self._vocabularies = Vocabularies(self._read_words)
         self.is_changed = False
-        try:
-            self._open(folder)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            if folder is None:
-                raise
-            # Cut short, of another release, …: tantivy has a dozen errors for one and the same remedy, and
-            # panics, which are no Exception, over a meta.json that does not fit its files.
-            _logger.warning("the text index in %s is built again from the store: %s", folder, error)
-            shutil.rmtree(folder, ignore_errors=True)
-            self._open(folder)
-        self._held = ordinal_set(self.indexed)
+        self.has_committed = False
+        self._on_committed = on_committed
+        self._thread = ThreadPoolExecutor(1, "text-commit")
+        self._commit: Future[None] | None = None
+        self._committing: FreshDocuments | None = None
+        self._folder = IndexFolder(folder)
+        self._searcher = self._folder.searcher()
+        self._held = ordinal_set(self._folder.indexed)
         self._postings = KeptPostings(folder)
+
+    @property
+    def indexed(self) -> OrdinalArray:
+        """The ordinals that the folder had, uint64 [n], ascending."""
+        return self._folder.indexed
 
     def keep_only(self, live: OrdinalArray) -> OrdinalSet:
         """Deletes all but these documents, at the start; returns those that need not be added again.
@@ -347,66 +310,93 @@ class TextIndex:
         for ordinal in self._held - wanted:
             self.delete(ordinal)
         self._held &= wanted
-        return self._held & self._postings.keep_only(live)
-
-    def _open(self, folder: Path | None) -> None:
-        if folder is None:
-            self._index = tantivy.Index(_SCHEMA)
-        else:
-            check_files(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            self._index = tantivy.Index(_SCHEMA, path=str(folder), reuse=True)
-        self._index.register_tokenizer(_TOKENIZER, _BETWEEN_SPACES)
-        self._writer = self._index.writer(heap_size=WRITER_HEAP_BYTES, num_threads=1)
-        self.indexed = _ordinals(self._index.searcher())
+        held = self._held & self._postings.keep_only(live)
+        if self.is_changed:
+            # An older state of the store gives such ordinals a second time.
+            self.commit()
+        return held
 
     def add(self, namespace_number: int, ordinal: int, content: str) -> None:
-        """Adds a document; searchable after ``commit``. Its ordinal is larger than all before.
+        """Adds a document. Its ordinal is larger than all before.
 
-        At the start, also one that the files have in part.
+        At the start, also one that the files have in part. Now and then it begins a commit, and waits for the
+        one before.
         """
         tokens, prefix = DocumentTokens.of(content), f"{namespace_number}|"
-        self._postings.add(ordinal, [prefix + token for token in tokens.body])
-        self.is_changed = True
+        body = [prefix + token for token in tokens.body]
+        self._postings.add(ordinal, body)
         if ordinal in self._held:
             return
+        self._note_change()
         self._vocabularies.add(namespace_number, tokens.vocabulary)
-        document = tantivy.Document()
-        document.add_unsigned("ordinal", ordinal)
-        document.add_text("body", _in_one_text(prefix, tokens.body))
-        document.add_text("words", _in_one_text(prefix, tokens.words))
-        self._writer.add_document(document)
+        self._fresh.add(FreshDocument(ordinal, " ".join(body), in_one_text(prefix, tokens.words)))
+        if len(self._fresh) >= MAX_FRESH_DOCUMENTS:
+            self.begin_commit()
 
     def delete(self, ordinal: int) -> None:
-        """Deletes a document added before; gone after ``commit``."""
+        """Deletes a document added before, of which nobody asks any more."""
+        self._note_change()
         self._deleted.append(ordinal)
         self._postings.delete(ordinal)
-        self.is_changed = True
+
+    def _note_change(self) -> None:
+        if not self.is_changed:
+            self.is_changed = True
+            self._changed_at_s = time.monotonic()
+
+    def wait_s(self) -> float | None:
+        """How long until a commit should begin, if nothing comes; None for never."""
+        if not self.is_changed or self._commit is not None:
+            return None
+        return max(0.0, self._changed_at_s + MAX_FRESH_S - time.monotonic())
+
+    def begin_commit(self) -> None:
+        """Begins to write the changes to disk, when the commit before is done."""
+        self._finish_commit()
+        self._commit, self._committing = (
+            self._thread.submit(self._folder.write, self._fresh.documents, self._deleted),
+            self._fresh,
+        )
+        self._vocabularies.begin_commit()
+        self._fresh, self._deleted = FreshDocuments(), []
+        self.is_changed = False
+        self._commit.add_done_callback(lambda _: self._on_committed())
+
+    def take_up(self) -> None:
+        """Takes up a commit that is done. Raises what it failed with."""
+        if self._commit is not None and self._commit.done():
+            self._finish_commit()
 
     def commit(self) -> None:
-        """Writes the changes to disk; ``searcher`` shows them from then on."""
-        if self._deleted:
-            # delete_documents_by_term leaves unsigned fields alone (tantivy 0.27.0).
-            doomed = tantivy.Query.term_set_query(_SCHEMA, "ordinal", self._deleted)
-            self._writer.delete_documents_by_query(doomed)
-            self._deleted = []
-        self._writer.commit()
-        self._index.reload()
-        self._postings.flush()
-        self._vocabularies.committed()
-        self.is_changed = False
+        """Writes the changes to disk."""
+        self.begin_commit()
+        self._finish_commit()
+
+    def _finish_commit(self) -> None:
+        if self._commit is not None:
+            self._commit.result()
+            self._commit = self._committing = None
+            self._searcher = self._folder.searcher()
+            self._vocabularies.committed()
+            self._postings.maintain()
+            self.has_committed = True
 
     def searcher(self) -> TextSearcher:
-        """The index as of the last commit."""
-        return TextSearcher(self._index.searcher(), self._vocabularies, self._postings.words())
+        """The index as of the last commit, and what came since."""
+        self.has_committed = False
+        fresh = [each for each in (self._committing, self._fresh) if each is not None]
+        return TextSearcher(self._searcher, fresh, self._vocabularies, self._postings.words())
 
     def _read_words(self, namespace_number: int) -> list[str]:
         prefix = f"{namespace_number}|"
-        terms = self._index.searcher().terms_with_prefix("words", prefix)
-        words = (term[len(prefix) :] for term, _ in terms)
+        words = (term[len(prefix) :] for term in self._folder.searcher().terms("words", prefix))
         return [word for word in words if not is_cjk(word)]
 
     def close(self) -> None:
-        """Gives up what was not committed and the lock on the folder."""
-        del self._writer
-        self._postings.close()
+        """Gives up what was not committed and the lock on the folder. Raises OSError."""
+        self._thread.shutdown()
+        self._folder.close()
+        forgotten = self._fresh.ordinals
+        if self._committing is not None and self._commit is not None and self._commit.exception() is not None:
+            forgotten |= self._committing.ordinals
+        self._postings.close(forgotten)

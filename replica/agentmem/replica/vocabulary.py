@@ -172,27 +172,35 @@ class Vocabularies:
         self.lookups = Lookups()
         self._reload_at_words: dict[int, int] = {}
         self._uncommitted: dict[int, set[str]] = {}
+        # Of the commit that is on its way.
+        self._committing: dict[int, set[str]] = {}
 
     def add(self, number: int, words: Collection[str]) -> None:
-        """Takes up the words of a memory that the next commit will have."""
+        """Takes up the words of a memory that the next commit to begin will have."""
         with self._lock:
             # Noted in any case: what is held may be given up before the commit.
             self._uncommitted.setdefault(number, set()).update(words)
             if number in self._held:
                 self._held[number].add(words)
 
-    def committed(self) -> None:
-        """Says that ``read`` now gives all that was added."""
+    def begin_commit(self) -> None:
+        """Says that a commit of all that was added begins."""
         with self._lock:
-            self._uncommitted.clear()
+            self._committing, self._uncommitted = self._uncommitted, {}
+
+    def committed(self) -> None:
+        """Says that ``read`` now gives all that had been added when the commit began."""
+        with self._lock:
+            self._committing = {}
 
     def of(self, number: int) -> Vocabulary:
-        """At least the words that any commit so far has of the namespace."""
+        """At least the words that were added to the namespace so far, but for those of dead memories."""
         with self._lock:
             held = self._held.get(number)
             self.lookups.count(held is not None)
             if held is None or len(held) >= self._reload_at_words[number]:
                 held = Vocabulary(self._read(number))
+                held.add(self._committing.get(number, ()))
                 held.add(self._uncommitted.get(number, ()))
                 self._reload_at_words[number] = 2 * len(held) + MIN_RELOAD_WORDS
                 self._held[number] = held

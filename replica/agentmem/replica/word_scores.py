@@ -21,7 +21,7 @@ class WordScores:
     """Any thread may ask.
 
     Args:
-        postings: flushed; those of later views come to it meanwhile.
+        postings: those of later views come to it meanwhile.
     """
 
     def __init__(self, postings: Postings) -> None:
@@ -42,6 +42,14 @@ class WordScores:
         ]
         found.sort(key=lambda each: (-each[1], each[0]))
         return found
+
+    def frequency(self, term: str) -> int:
+        """How many documents have the term, those that were deleted lately included."""
+        return self._postings.frequency(term)
+
+    def costs(self, documents: OrdinalArray) -> Scores:
+        """What the length of each of some documents adds below the fraction of BM25, float64 [n]."""
+        return self._postings.costs(documents, self._length_costs)
 
     def pays(self, weighed: Sequence[Weighed], documents: int, allowed: int, fetch_hits: int) -> bool:
         """Whether scoring all that share a word is cheaper than having the index find so many of the best."""

@@ -83,11 +83,6 @@ class DocumentTokens:
         return cls(body, words, vocabulary)
 
 
-def document_tokens(content: str) -> list[str]:
-    """The tokens that a memory is found by: English stems, CJK characters and bigrams."""
-    return DocumentTokens.of(content).body
-
-
 def query_tokens(text: str) -> list[str]:
     """The distinct tokens to look for. Words of grammar are left out unless there is nothing else."""
     parts = list(runs(text))
