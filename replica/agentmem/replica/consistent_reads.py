@@ -95,7 +95,9 @@ class ConsistentReads:
                 await self._reporter.ask_writer(demand.as_of_s, left_s)
                 has_asked = True
             else:
-                if not lack.needs_writer:
+                if lack.needs_writer:
+                    self._follower.hurry()
+                else:
                     part.hurry()
                 await self._follower.progress.wait_beyond(seen, left_s)
 

@@ -7,6 +7,7 @@ bounded: then gRPC's flow control holds the writer back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TypeAlias
 
@@ -34,10 +35,18 @@ class Frames:
         self._has_ended = False
         self._moved = asyncio.Event()
         self._has_room = asyncio.Event()
+        self._is_urgent = asyncio.Event()
         self._task = asyncio.create_task(self._read())
 
-    async def take(self, timeout_s: float) -> list[Frame]:
+    def hurry(self) -> None:
+        """Says that somebody waits for what comes: it is taken without a lull."""
+        self._is_urgent.set()
+
+    async def take(self, timeout_s: float, lull_s: float = 0.0) -> list[Frame]:
         """All that wait, in their order; at least one, but when the stream has ended.
+
+        Args:
+            lull_s: for so long more may gather, while it is entries that nobody waits for.
 
         Raises:
             TimeoutError: nothing came for so long.
@@ -49,6 +58,10 @@ class Frames:
             await asyncio.wait_for(self._moved.wait(), timeout_s)
         if not self._frames and self._end is not None:
             raise self._end
+        if lull_s > 0 and not self._is_urgent.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_urgent.wait(), lull_s)
+        self._is_urgent.clear()
         taken = list(self._frames)
         self._frames.clear()
         self._waiting_bytes = 0
@@ -71,11 +84,15 @@ class Frames:
                     raise DataLoss("MALFORMED_FRAME", "it is not a message")
                 self._frames.append(frame)
                 self._waiting_bytes += frame.ByteSize()
+                if frame.WhichOneof("frame") != "entries" or frame.entries.is_awaited:
+                    self.hurry()
                 self._moved.set()
                 while len(self._frames) >= MAX_WAITING_FRAMES or self._waiting_bytes >= MAX_WAITING_BYTES:
+                    self.hurry()
                     self._has_room.clear()
                     await self._has_room.wait()
         except BaseException as error:  # told to who takes
             self._end = error
         self._has_ended = True
+        self.hurry()
         self._moved.set()

@@ -8,6 +8,7 @@ them at once, phrases and words as they are written in these texts.
 from __future__ import annotations
 
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,10 @@ class FreshDocuments:
         self.ordinals = OrdinalSet()
         self.documents: list[FreshDocument] = []
         self._words: dict[int, str] = {}
+        # Who has a term among its words, as far as so many documents go; made when somebody asks.
         self._having: defaultdict[str, list[int]] = defaultdict(list)
+        self._looked_through = 0
+        self._looking = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -50,13 +54,20 @@ class FreshDocuments:
         """Adds a document; a search finds it when it is among the ordinals that it may return."""
         self.documents.append(document)
         self._words[document.ordinal] = document.words
-        for ordinals in map(self._having.__getitem__, set(document.words.split(" "))):
-            ordinals.append(document.ordinal)
         self.ordinals.add(document.ordinal)
 
     def frequency(self, term: str) -> int:
         """How many documents have the term among their words."""
-        return len(self._having.get(term, ()))
+        return len(self._having_words().get(term, ()))
+
+    def _having_words(self) -> dict[str, list[int]]:
+        if self._looked_through < len(self.documents):
+            with self._looking:
+                for document in self.documents[self._looked_through :]:
+                    for term in set(document.words.split(" ")):
+                        self._having[term].append(document.ordinal)
+                    self._looked_through += 1
+        return self._having
 
     def counts(self, terms: Positions, among: OrdinalSet) -> dict[int, int]:
         """How often documents have the terms, each at its position behind the first, by ordinal.
@@ -65,7 +76,8 @@ class FreshDocuments:
             terms: positions, ascending, and terms.
             among: ordinals that may be found.
         """
-        rarest = min((self._having.get(term, []) for _, term in terms), key=len)
+        having = self._having_words()
+        rarest = min((having.get(term, []) for _, term in terms), key=len)
         candidates = [ordinal for ordinal in list(rarest) if ordinal in among]
         if not candidates:
             return {}

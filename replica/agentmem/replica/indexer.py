@@ -43,7 +43,7 @@ MAX_BATCH_OPERATIONS = 256
 LOAD_CHUNK_MEMORIES = 10_000
 # Between two views, so that under steady writes one shows many of them; and what the last one took, at least.
 # When idle, the next change is shown at once.
-MIN_PUBLISH_PAUSE_S = 0.01
+MIN_PUBLISH_PAUSE_S = 0.02
 
 _KINDS = frozenset(Operation.Kind.values()) - {Operation.KIND_UNSPECIFIED}
 
@@ -163,6 +163,11 @@ class Indexer:
     def _wait(self, text: TextIndex) -> None:
         with self._wake:
             self._wake.wait_for(lambda: self._is_notified or self._is_stopping, self._wait_s(text))
+            # What comes before the next view is due is applied at once with that.
+            self._wake.wait_for(
+                lambda: self._is_hurried or self._is_stopping,
+                min(MIN_PUBLISH_PAUSE_S, self._next_view_at_s - time.monotonic()),
+            )
             self._is_notified = False
 
     def _wait_s(self, text: TextIndex) -> float | None:
