@@ -33,9 +33,12 @@ def statistics(
     search_ns: float = GRAPH_NS,
     effort_per_hit: float = 0.02,
     scattered: float = 1.0,
+    filtered_ns: float = float("inf"),
 ) -> Statistics:
     matching = live if matching is None else matching
-    return Statistics(top_k, matching, live, 256, tail, segments, search_ns, effort_per_hit, scattered)
+    return Statistics(
+        top_k, matching, live, 256, tail, segments, search_ns, effort_per_hit, scattered, filtered_ns
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,27 @@ def test_a_filter_makes_segments_fetch_more() -> None:
     assert isinstance(filtered, Segments)
     assert (alone.fetch_rows, alone.effort) == (153, 2.0)
     assert (filtered.fetch_rows, filtered.effort) == (191, 2.0 / 0.8)
+
+
+@pytest.mark.parametrize(
+    ("matching", "scattered", "chosen"),
+    [
+        # Looking at all codes takes as long as reading 4,000 rows one by one, whatever matches.
+        (1_000, 1.0, ExactScan()),
+        (3_000, 1.0, ExactScan()),
+        (5_000, 1.0, Segments(10, 1.0, pushes_down=True)),
+        (5_000, 0.0, ExactScan()),
+        (50_000, 0.0, Segments(10, 1.0, pushes_down=True)),
+        (99_999, 1.0, Segments(10, 1.0, pushes_down=True)),
+        # Without a filter only some of the lists are looked at.
+        (100_000, 1.0, Segments(18, 1.0)),
+    ],
+)
+def test_a_filter_that_indexes_take_is_given_to_them(matching: int, scattered: float, chosen: Plan) -> None:
+    given = statistics(
+        live=100_000, segments=100_000, matching=matching, scattered=scattered, filtered_ns=500_000.0
+    )
+    assert estimate(given, COSTS).plan == chosen
 
 
 @pytest.mark.parametrize(

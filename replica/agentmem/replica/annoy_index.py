@@ -16,7 +16,7 @@ import numpy as np
 from annoy import AnnoyIndex
 
 from agentmem.core.records import FloatVector
-from agentmem.replica.segment_files import FloatRows, RowNumbers
+from agentmem.replica.segment_files import FloatRows, RowMask, RowNumbers
 
 KIND = "annoy"
 FILE = "index.annoy"
@@ -30,6 +30,7 @@ TRIED_SHARES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.37, 0.45, 0
 DEPTH_PER_HIT = 25
 TARGET_RECALL = 0.95
 HARD_CALIBRATION = True
+TAKES_FILTER = False
 SELF_TEST_DEPTH = 10 * PARAMETERS["trees"]
 
 
@@ -51,14 +52,18 @@ class AnnoyForest:
     def items(self) -> int:
         return int(self._index.get_n_items())
 
-    def nearest(self, query: FloatVector, rows: int, depth: int) -> RowNumbers:
+    def nearest(self, query: FloatVector, rows: int, depth: int, among: RowMask | None = None) -> RowNumbers:
         """Row numbers, int64 [at most ``rows``], of what is probably nearest to the query.
 
         Args:
             query: float32 [dimension].
             depth: how many rows the forest looks at, Annoy's search_k; more is better and slower.
+            among: None; it does not take a filter.
         """
         return np.array(self._index.get_nns_by_vector(query.tolist(), rows, depth), dtype=np.int64)
+
+
+open_index = AnnoyForest
 
 
 def tried_depths(count: int) -> list[int]:

@@ -70,6 +70,8 @@ class Statistics:
         search_ns: CPU time of a search of all indexes for ten hits without a filter.
         effort_per_hit: how many times as deep as for ten hits an index has to be searched, for each hit.
         scattered: the share of the matching rows that are read one by one; the others stand side by side.
+        filtered_ns: CPU time of a search of all indexes for ten hits under a filter that they are given;
+            infinite when one of them does not take it.
     """
 
     top_k: int
@@ -81,6 +83,7 @@ class Statistics:
     search_ns: float
     effort_per_hit: float = 0.0
     scattered: float = 1.0
+    filtered_ns: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,12 @@ class Segments:
             candidates, the filter leaves out what is nearest to the question. Of what lies further off an
             index finds too little.
         effort: how many times as deep as for ten hits without a filter the indexes are searched.
+        pushes_down: the filter is given to the indexes, which look at all that they have.
     """
 
     fetch_rows: int
     effort: float
+    pushes_down: bool = False
 
 
 Plan = ExactScan | Segments
@@ -140,10 +145,12 @@ def estimate(statistics: Statistics, costs: Costs = DEFAULT_COSTS) -> Estimate:
     tail_ns = statistics.dimension * min(
         statistics.tail_rows * costs.scan, statistics.tail_rows * selectivity * costs.gather
     )
-    segments_ns = tail_ns + statistics.search_ns * effort
-    if exact_ns <= segments_ns:
-        return Estimate(ExactScan(), exact_ns, segments_ns)
-    return Estimate(Segments(fetch_rows, effort), exact_ns, segments_ns)
+    plan, segments_ns = Segments(fetch_rows, effort), tail_ns + statistics.search_ns * effort
+    if statistics.matching < statistics.live and statistics.filtered_ns < float("inf"):
+        many = max(1.0, statistics.effort_per_hit * statistics.top_k)
+        plan = Segments(statistics.top_k, many, pushes_down=True)
+        segments_ns = tail_ns + statistics.filtered_ns * many
+    return Estimate(ExactScan() if exact_ns <= segments_ns else plan, exact_ns, segments_ns)
 
 
 def scores_all(hits: int, fetch_hits: int) -> bool:

@@ -27,7 +27,7 @@ from agentmem.core.measurements import Counter, Histogram
 from agentmem.replica.facets import Facets
 from agentmem.replica.ordinals import OrdinalSet, ordinal_array
 from agentmem.replica.owner_order import owner_order
-from agentmem.replica.segment import KINDS, Segment, has_hnsw
+from agentmem.replica.segment import KINDS, Segment, has_faiss
 from agentmem.replica.segment_files import ORDINALS_FILE, ROWS_FILE, SegmentError, segment_folders
 from agentmem.replica.vectors import Part
 
@@ -40,17 +40,14 @@ BUILDING_SUFFIX = ".building"
 BUILD_BOUNDS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
 VECTOR_INDEXES = ("auto", *KINDS)
-# With fewer rows an exact scan takes no longer than a search of a graph, which takes longer to build.
-MIN_GRAPH_ROWS = 1_000
-
 _logger = logging.getLogger(__name__)
 
 
-def index_kind(asked: str, rows: int) -> str:
-    """The kind of index for a segment of so many rows: "annoy" or "hnsw"."""
+def index_kind(asked: str) -> str:
+    """The kind of index that segments get."""
     if asked != "auto":
         return asked
-    return "hnsw" if rows >= MIN_GRAPH_ROWS and has_hnsw() else "annoy"
+    return "ivf" if has_faiss() else "annoy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +214,7 @@ class Sealer:
             count = _write_rows(job, building)
             if not count:
                 return None
-            self._build(job, building, index_kind(self._kind, count))
+            self._build(job, building, index_kind(self._kind))
             target = building.rename(self._folder / name)
             sync(self._folder)
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +27,7 @@ from agentmem.replica.segment_files import (
     SEGMENT_FORMAT,
     SIDECAR_FILE,
     FloatRows,
+    RowMask,
     RowNumbers,
     SegmentError,
     Sidecar,
@@ -33,7 +35,7 @@ from agentmem.replica.segment_files import (
     read_sidecar,
 )
 
-KINDS = ("annoy", "hnsw")
+KINDS = ("annoy", "hnsw", "ivf")
 # For an index that reaches it with no depth that was tried: dearer than any scan.
 HOPELESS_DEPTH = 1 << 30
 CALIBRATION_QUERIES = 384
@@ -50,15 +52,17 @@ SELF_TEST_FOUND_SHARE = 0.9
 
 
 class SegmentIndex(Protocol):
-    """What annoy_index.py and hnsw_index.py have."""
+    """What annoy_index.py, hnsw_index.py and ivf_index.py have."""
 
     @property
     def items(self) -> int: ...
 
-    def nearest(self, query: FloatVector, rows: int, depth: int) -> RowNumbers: ...
+    def nearest(
+        self, query: FloatVector, rows: int, depth: int, among: RowMask | None = None
+    ) -> RowNumbers: ...
 
 
-def has_hnsw() -> bool:
+def has_faiss() -> bool:
     """Whether faiss is installed."""
     return importlib.util.find_spec("faiss") is not None
 
@@ -70,18 +74,20 @@ def _module(kind: str) -> ModuleType:
         from agentmem.replica import annoy_index
 
         return annoy_index
-    if kind == "hnsw" and has_hnsw():
+    if kind == "hnsw" and has_faiss():
         from agentmem.replica import hnsw_index
 
         return hnsw_index
+    if kind == "ivf" and has_faiss():
+        from agentmem.replica import ivf_index
+
+        return ivf_index
     raise SegmentError(f"there is no index of the kind {kind!r} here")
 
 
 def _opened(kind: str, folder: Path, rows: FloatRows) -> SegmentIndex:
     module = _module(kind)
-    index: SegmentIndex = (module.AnnoyForest if kind == "annoy" else module.HnswGraph)(
-        folder / module.FILE, rows
-    )
+    index: SegmentIndex = module.open_index(folder / module.FILE, rows)
     return index
 
 
@@ -93,6 +99,7 @@ class Segment:
         rows: unit vectors, float32 [count, dimension].
         lookup: finds the row of an ordinal.
         search_ns: CPU time of a search for ten hits without a filter, as measured when it was opened.
+        filtered_ns: of one under a filter that the index is given; infinite when it does not take any.
         effort_per_hit: how many times as deep as for ten hits it has to be searched, for each hit.
     """
 
@@ -105,6 +112,7 @@ class Segment:
         self.rows = rows
         self.lookup = RowLookup(ordinals)
         self.search_ns = float("inf")
+        self.filtered_ns = float("inf")
         self.effort_per_hit = 0.0
         self._index = index
 
@@ -142,7 +150,7 @@ class Segment:
         segment.effort_per_hit = module.DEPTH_PER_HIT / sidecar.depth
         segment._self_test(module.SELF_TEST_DEPTH)
         if sidecar.depth < HOPELESS_DEPTH:
-            segment._measure()
+            segment._measure(takes_filter=module.TAKES_FILTER)
         return segment
 
     @property
@@ -150,7 +158,7 @@ class Segment:
         return self.sidecar.count
 
     def nearest(self, query: FloatVector, rows: int, effort: float) -> RowNumbers:
-        """Row numbers, int64 [at most ``rows``], of what is probably nearest to the query.
+        """Row numbers, int64, of what is probably nearest to the query: ``rows`` or more.
 
         Args:
             query: float32 [dimension].
@@ -158,6 +166,16 @@ class Segment:
         """
         rows = min(rows, self.count)
         return self._index.nearest(query, rows, max(rows, int(effort * self.sidecar.depth)))
+
+    def nearest_of(self, query: FloatVector, rows: int, among: RowNumbers) -> RowNumbers:
+        """As ``nearest``, of some rows, by an index that takes a filter: it looks at all that it has.
+
+        Args:
+            among: distinct, in any order.
+        """
+        mask = np.zeros(self.count, dtype=np.bool_)
+        mask[among] = True
+        return self._index.nearest(query, min(rows, self.count), self.count, mask)
 
     def _self_test(self, depth: int) -> None:
         sample = np.unique(np.linspace(0, self.count - 1, SELF_TEST_ROWS).astype(np.int64))
@@ -169,13 +187,24 @@ class Segment:
         if found < SELF_TEST_FOUND_SHARE * len(sample):
             raise SegmentError(f"segment {self.name} finds {found} of {len(sample)} of its own rows")
 
-    def _measure(self) -> None:
-        took_ns = []
-        for query in _questions(self.rows, MEASURED_QUERIES, hard=False):
-            began_ns = time.thread_time_ns()
-            self.nearest(query, CALIBRATION_HITS, 1.0)
-            took_ns.append(time.thread_time_ns() - began_ns)
-        self.search_ns = float(np.median(took_ns))
+    def _measure(self, *, takes_filter: bool) -> None:
+        queries = _questions(self.rows, MEASURED_QUERIES, hard=False)
+        self.search_ns = _typical_ns(lambda query: self.nearest(query, CALIBRATION_HITS, 1.0), queries)
+        if takes_filter:
+            half = np.arange(0, self.count, 2)
+            self.filtered_ns = _typical_ns(
+                lambda query: self.nearest_of(query, CALIBRATION_HITS, half), queries
+            )
+
+
+def _typical_ns(search: Callable[[FloatVector], RowNumbers], queries: FloatRows) -> float:
+    """The median of the CPU time that a search takes, nanoseconds."""
+    took_ns = []
+    for query in queries:
+        began_ns = time.thread_time_ns()
+        search(query)
+        took_ns.append(time.thread_time_ns() - began_ns)
+    return float(np.median(took_ns))
 
 
 def write_segment(

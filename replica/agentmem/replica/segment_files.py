@@ -3,7 +3,8 @@
     ordinals.u64    ordinal of each row, in no order       little-endian uint64 [count]
     rows.f32        unit vectors                           little-endian float32 [count, dimension]
     index.annoy     forest over the row numbers, angular   (or)
-    index.hnsw      graph over the row numbers
+    index.hnsw      graph over the row numbers             (or)
+    index.ivf       codes of the rows, in inverted lists
     segment.json    the sidecar, written last: what the other files must be
 
 Rows of one owner stand side by side (sealing.py), so what a search in its scope reads is one piece.
@@ -32,6 +33,7 @@ _FOLDER_NAME = re.compile(r"[0-9]+-[0-9]+")
 
 FloatRows = npt.NDArray[np.float32]
 RowNumbers = npt.NDArray[np.signedinteger[Any]]
+RowMask = npt.NDArray[np.bool_]
 
 
 class SegmentError(Exception):
@@ -43,7 +45,7 @@ class Sidecar:
     """What segment.json says.
 
     Attributes:
-        index: its kind, "annoy" or "hnsw".
+        index: its kind, "annoy", "hnsw" or "ivf".
         parameters: what the index was built with.
         depth: how deep the index is searched for ten hits, in its own unit.
         replaces: names of the segments whose rows this one took over.

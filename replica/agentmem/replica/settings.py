@@ -9,7 +9,7 @@ from agentmem.core.settings import NodeSettings
 from agentmem.replica.answer_cache import MAX_CACHED_BYTES
 from agentmem.replica.indexer import DEFAULT_SEAL_ROWS
 from agentmem.replica.sealing import VECTOR_INDEXES
-from agentmem.replica.segment import has_hnsw
+from agentmem.replica.segment import has_faiss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class ReplicaSettings(NodeSettings):
         default=DEFAULT_SEAL_ROWS,
     )
     vector_index: str = setting(
-        "index of sealed vectors: annoy is built sooner, hnsw finds sooner and needs faiss; auto takes hnsw "
-        "for all but small segments, where faiss is installed",
+        "index of sealed vectors: ivf (inverted lists), hnsw (a graph), or annoy, which does without faiss; "
+        "auto takes ivf where faiss is installed",
         default="auto",
         choices=VECTOR_INDEXES,
     )
@@ -39,5 +39,7 @@ class ReplicaSettings(NodeSettings):
         check_positive(self, "seal_rows", "search_threads")
         if self.answer_cache_bytes < 0:
             raise SettingsError(f"--answer-cache-bytes must be at least 0, not {self.answer_cache_bytes}")
-        if self.vector_index == "hnsw" and not has_hnsw():
-            raise SettingsError("--vector-index hnsw needs its extra: pip install 'agentmem-grpc[hnsw]'")
+        if self.vector_index in ("hnsw", "ivf") and not has_faiss():
+            raise SettingsError(
+                f"--vector-index {self.vector_index} needs an extra: pip install 'agentmem-grpc[hnsw]'"
+            )

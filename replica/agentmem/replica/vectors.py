@@ -148,9 +148,13 @@ class VectorView:
         estimated = self.estimate(top_k, wanted, len(live))
         chosen = estimated.plan
         if isinstance(chosen, Segments):
-            found = self._proposed(query, top_k, chosen, allowed)
+            if chosen.pushes_down and wanted is not None:
+                found = self._matching(query, top_k, wanted)
+            else:
+                found = self._proposed(query, top_k, chosen, allowed)
             if found is not None:
-                proposals = f"{chosen.fetch_rows} rows from each of {len(self.segments)} segments"
+                of_these = " that match" if chosen.pushes_down else ""
+                proposals = f"{chosen.fetch_rows} rows{of_these} from each of {len(self.segments)} segments"
                 words = f"{proposals}, and a scan of the tail; {estimated}"
                 return _merge([found, self.tail.scan(query, wanted)], top_k, words)
         words = "exact scan of all rows" if wanted is None else "exact scan of the matching rows"
@@ -180,6 +184,7 @@ class VectorView:
                 tail_rows=len(self.tail.rows),
                 segment_rows=sum(len(part.rows) for part in self.segments),
                 search_ns=sum(segment.search_ns for segment in segments),
+                filtered_ns=sum(segment.filtered_ns for segment in segments),
                 effort_per_hit=max((segment.effort_per_hit for segment in segments), default=0.0),
                 scattered=1.0 if wanted is None else self._scattered(wanted),
             ),
@@ -224,6 +229,17 @@ class VectorView:
         if np.count_nonzero(kept) < top_k:
             return None
         return VectorHits(proposed.ordinals[kept], proposed.cosines[kept])
+
+    def _matching(self, query: FloatVector, top_k: int, wanted: OrdinalArray) -> VectorHits | None:
+        """What the indexes propose of the wanted; None when they are too few."""
+        found = []
+        for part in self.segments:
+            assert part.segment is not None
+            _, among = part.locate(wanted)
+            rows = part.segment.nearest_of(query, top_k, among)
+            found.append(VectorHits(part.ordinals[rows], np.take(part.rows, rows, axis=0) @ query))
+        best_found = _merge(found, top_k)
+        return best_found if len(best_found.ordinals) == top_k else None
 
     @staticmethod
     def _nearest(part: Part, query: FloatVector, chosen: Segments) -> VectorHits:
