@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import grpc
 from cluster import Node, Stubs, wait_until
@@ -59,10 +60,9 @@ class ChaosNode(Node):
         self.is_meant_to_run = True
         super().__init__(module, data_dir, *flags)
 
-    def _read_log(self, process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
+    def _read_log(self, lines: TextIO) -> None:
         with open(self.log_path, "a", encoding="utf-8") as file:
-            for line in process.stderr:
+            for line in lines:
                 file.write(f"{time.monotonic():.3f} {line}")
                 file.flush()
                 self.log.append(line)

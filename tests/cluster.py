@@ -7,17 +7,18 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 import grpc
 import lmdb
+import programs
 
 from agentmem.client import Client
 from agentmem.v1 import cluster_pb2, cluster_pb2_grpc, reader_pb2_grpc, writer_pb2_grpc
@@ -38,7 +39,9 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30.0
 
 
 class Node:
-    """One process, started with ``python -m``."""
+    """One process, started as with ``python -m``, behind the words of ``prefix``."""
+
+    prefix: Sequence[str] = ()
 
     def __init__(
         self,
@@ -50,36 +53,43 @@ class Node:
     ) -> None:
         self.data_dir = data_dir
         self._environment = dict(environment or {})
-        self._command = [sys.executable, "-m", module, "--data-dir", str(data_dir), "--insecure", *flags]
+        self._module = module
+        self._arguments = ["--data-dir", str(data_dir), "--insecure", *flags]
         self._listen = listen
         self.address = ""
         self.log: deque[str] = deque(maxlen=MAX_LOG_LINES)
         self._start()
 
     def _start(self) -> None:
-        self.process = subprocess.Popen(
-            [*self._command, "--listen", self._listen],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith("AGENTMEM_")}
-            | self._environment,
-        )
-        self._reader = threading.Thread(target=self._read_log, args=(self.process,), daemon=True)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AGENTMEM_")}
+        out, its_out = os.pipe()
+        error, its_error = os.pipe()
+        self._out, self._error = os.fdopen(out), os.fdopen(error)
+        with (
+            open(os.devnull) as nothing,
+            os.fdopen(its_out) as stdout,
+            os.fdopen(its_error) as stderr,
+        ):
+            self.process = programs.start(
+                self._module,
+                [*self._arguments, "--listen", self._listen],
+                inherited | self._environment,
+                (nothing, stdout, stderr),
+                self.prefix,
+            )
+        self._reader = threading.Thread(target=self._read_log, args=(self._error,), daemon=True)
         self._reader.start()
 
-    def _read_log(self, process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
-        self.log.extend(process.stderr)
+    def _read_log(self, lines: TextIO) -> None:
+        self.log.extend(lines)
 
     def wait_ready(self) -> Node:
         """Returns once the process has said where it serves."""
-        assert self.process.stdout is not None
         with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
+            selector.register(self._out, selectors.EVENT_READ)
             if not selector.select(START_TIMEOUT_S):
                 raise AssertionError(f"not ready within {START_TIMEOUT_S} s: {''.join(self.log)}")
-        line = self.process.stdout.readline()
+        line = self._out.readline()
         if " ready on " not in line:
             self._reader.join(STOP_TIMEOUT_S)
             raise AssertionError(f"did not start: {line!r} {''.join(self.log)}")
@@ -99,10 +109,8 @@ class Node:
     def _wait(self) -> int:
         code = self.process.wait(STOP_TIMEOUT_S)
         self._reader.join(STOP_TIMEOUT_S)
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        self.process.stdout.close()
-        self.process.stderr.close()
+        self._out.close()
+        self._error.close()
         return code
 
     def pause(self) -> None:
@@ -114,7 +122,7 @@ class Node:
 
     def restart(self, *flags: str) -> Node:
         """Starts it again on its data and, once it had one, its address; with more flags from now on."""
-        self._command += flags
+        self._arguments += flags
         self._start()
         return self.wait_ready()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any
+
+import programs
 
 COMMAND_TIMEOUT_S = 30.0
 
@@ -21,13 +22,12 @@ class Cli:
 
     def __call__(self, *arguments: str, stdin: str | bytes = "") -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"AGENTMEM_TARGET": self.target, "AGENTMEM_NAMESPACE": self.namespace}
-        done = subprocess.run(
-            [sys.executable, "-m", "agentmem.cli", *arguments],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            timeout=COMMAND_TIMEOUT_S,
-            env=environment,
-            check=False,
+        done = programs.run(
+            "agentmem.cli",
+            *arguments,
+            environment=environment,
+            stdin=stdin.encode() if isinstance(stdin, str) else stdin,
+            timeout_s=COMMAND_TIMEOUT_S,
         )
         out, err = done.stdout.decode(), done.stderr.decode()
         assert "Traceback" not in err, err

@@ -116,19 +116,14 @@ class PlacedNode(Node):
 
     def __init__(self, place: tuple[Network, int], module: str, data_dir: Path, *flags: str) -> None:
         network, number = place
-        self._prefix = ["ip", "netns", "exec", network.names[number]]
+        self.prefix = ["ip", "netns", "exec", network.names[number]]
         self.place = f"{network.addresses[number]}:{PORT}"
         self._forwarder = subprocess.Popen(
-            [*self._prefix, sys.executable, str(FOLDER / "forwarder.py"), self.place, f"127.0.0.1:{PORT}"]
+            [*self.prefix, sys.executable, str(FOLDER / "forwarder.py"), self.place, f"127.0.0.1:{PORT}"]
         )
         super().__init__(
             module, data_dir, *flags, *FLAGS, "--advertise", self.place, listen=f"127.0.0.1:{PORT}"
         )
-
-    def _start(self) -> None:
-        if self._command[0] == sys.executable:
-            self._command = [*self._prefix, *self._command]
-        super()._start()
 
     def stop(self) -> None:
         super().stop()

@@ -6,13 +6,13 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import grpc
 import lmdb
+import programs
 import pytest
 from calls import add, all_ids, error_of, update
 from cluster import Cluster, Stubs
@@ -26,8 +26,8 @@ Memory = memory_pb2.Memory
 
 
 def tool(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "agentmem.server", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = programs.run("agentmem.server", *map(str, arguments))
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def report(path: Path) -> dict[str, Any]:
