@@ -37,7 +37,7 @@ SCALE = replace(
     users=3,
     operations=5,
     replicas=(1,),
-    seconds=0.05,
+    seconds=0.02,
     missed=100,
     questions=3,
     owned=(100,),
@@ -76,7 +76,7 @@ def measured() -> Document:
             bench = SharedBench(SCALE, Corpus(), empty, lambda text: None, nodes, client)
             for name, part in run.PARTS.items():
                 document.put(begun, name, await part(bench), 1.0)
-            longer = replace(bench, scale=replace(SCALE, seconds=0.6))
+            longer = replace(bench, scale=replace(SCALE, seconds=0.4))
             begun["run"]["ratios"] = await quick.ratios(longer, {"search text"})
 
     with EmptyServer() as empty:
