@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
+from bisect import bisect_left
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +16,7 @@ from cluster import Cluster, Node, Stubs, wait_until
 
 from agentmem.client import Client, MethodCalls, NodeReport, Unavailable
 from agentmem.client.node_report import calls_between, quantile_s
+from agentmem.core.process_metrics import LOOP_INTERVAL_S, EventLoopWatch
 from agentmem.v1 import reader_pb2
 
 GET = "agentmem.v1.ReaderService/GetMemories"
@@ -116,6 +120,39 @@ def test_memory_and_time_are_those_of_the_process(shared_cluster: Cluster, clien
     )
     assert report.memory_bytes == pytest.approx(resident, rel=0.2)
     assert 0 < (report.anonymous_memory_bytes or 0) < (report.memory_bytes or 0)
+
+
+def test_who_holds_up_the_event_loop_is_noticed() -> None:
+    async def later_than_an_interval() -> int:
+        ticked = asyncio.Event()
+        watch = EventLoopWatch(ticked.set)
+        watching = asyncio.create_task(watch.run())
+
+        def late() -> int:
+            (lag,) = watch.lag.distributions().values()
+            return sum(lag.counts[bisect_left(watch.lag.bounds, LOOP_INTERVAL_S) + 1 :])
+
+        await ticked.wait()
+        before = late()
+        ticked.clear()
+        asyncio.get_running_loop().call_soon(time.sleep, 3 * LOOP_INTERVAL_S)
+        await ticked.wait()
+        watching.cancel()
+        return late() - before
+
+    assert asyncio.run(later_than_an_interval()) >= 1
+
+
+def test_the_event_loop_is_watched(shared_cluster: Cluster, client: Client) -> None:
+    for node in (shared_cluster.writer, shared_cluster.replicas[0]):
+        before = report_of(client, node)
+        assert len(before.event_loop_lag_counts) == len(before.latency_bounds_s) + 1
+        wait_until(
+            lambda node=node, before=before: (  # type: ignore[misc]
+                sum(report_of(client, node).event_loop_lag_counts) > sum(before.event_loop_lag_counts)
+            ),
+            "a timer of the event loop",
+        )
 
 
 def test_sizes_are_those_of_the_files(shared_cluster: Cluster, client: Client, namespace: str) -> None:

@@ -80,6 +80,8 @@ class NodeReport:
         index_bytes: files of the indexes; None for a node without any.
         methods: calls by method.
         caches: by name.
+        event_loop_lag_counts: how late a timer of its event loop was, forty times a second: one count for
+            each bound, and one for what was later than the last; empty where the node does not say.
     """
 
     node: Node
@@ -99,6 +101,7 @@ class NodeReport:
     latency_bounds_s: Sequence[float]
     methods: Mapping[str, MethodCalls]
     caches: Mapping[str, CacheUse]
+    event_loop_lag_counts: Sequence[int]
 
 
 def from_proto(message: cluster_pb2.GetNodeReportResponse) -> NodeReport:
@@ -125,6 +128,7 @@ def from_proto(message: cluster_pb2.GetNodeReportResponse) -> NodeReport:
         latency_bounds_s=tuple(message.latency_bounds_s),
         methods={each.method: _method_from_proto(each) for each in message.methods},
         caches={each.name: CacheUse(each.hits, each.misses) for each in message.caches},
+        event_loop_lag_counts=tuple(message.event_loop_lag_counts),
     )
 
 

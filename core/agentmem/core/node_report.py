@@ -46,6 +46,8 @@ class NodeReporter:
         # Looks at files and at each descriptor, of which there may be many.
         values = await asyncio.to_thread(self._metrics.values)
         _add_use(result, values)
+        for lag in self._metrics.histograms["agentmem.event_loop.lag"].distributions().values():
+            result.event_loop_lag_counts.extend(lag.counts)
         _add_lookups(result, values.get("agentmem.cache.lookups", {}))
         _add_methods(result, self._calls.durations.distributions(), self._calls.stages.distributions())
         result.start_time.FromMicroseconds(self._started_us)

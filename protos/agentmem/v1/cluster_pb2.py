@@ -26,17 +26,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61gentmem/v1/cluster.proto\x12\x0b\x61gentmem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n\x08Position\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x12\n\nchain_hash\x18\x04 \x01(\x0c\"\x10\n\x0eGetNodeRequest\"\xb6\x01\n\x0fGetNodeResponse\x12\x1f\n\x04node\x18\x01 \x01(\x0b\x32\x11.agentmem.v1.Node\x12\'\n\x08position\x18\x02 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\x13\n\x0bknown_epoch\x18\x03 \x01(\x04\x12\x19\n\x11set_aside_entries\x18\x04 \x01(\x04\x12\x11\n\twriter_id\x18\x05 \x01(\t\x12\x16\n\x0ewriter_address\x18\x06 \x01(\t\"\x16\n\x14GetNodeReportRequest\"\xe0\x04\n\x15GetNodeReportResponse\x12\x1f\n\x04node\x18\x01 \x01(\x0b\x32\x11.agentmem.v1.Node\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bknown_epoch\x18\x03 \x01(\x04\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06uptime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63pu_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x15resident_memory_bytes\x18\x07 \x01(\x04H\x00\x88\x01\x01\x12#\n\x16\x61nonymous_memory_bytes\x18\x08 \x01(\x04H\x01\x88\x01\x01\x12\x18\n\x0b\x63onnections\x18\t \x01(\rH\x02\x88\x01\x01\x12\x12\n\nopen_calls\x18\n \x01(\r\x12$\n\x05store\x18\x0b \x01(\x0b\x32\x15.agentmem.v1.StoreUse\x12\x18\n\x0bindex_bytes\x18\x0c \x01(\x04H\x03\x88\x01\x01\x12\x18\n\x10latency_bounds_s\x18\r \x03(\x01\x12*\n\x07methods\x18\x0e \x03(\x0b\x32\x19.agentmem.v1.MethodReport\x12(\n\x06\x63\x61\x63hes\x18\x0f \x03(\x0b\x32\x18.agentmem.v1.CacheReportB\x18\n\x16_resident_memory_bytesB\x19\n\x17_anonymous_memory_bytesB\x0e\n\x0c_connectionsB\x0e\n\x0c_index_bytes\"E\n\x08StoreUse\x12\x12\n\nused_bytes\x18\x01 \x01(\x04\x12\x12\n\nfile_bytes\x18\x02 \x01(\x04\x12\x11\n\tmax_bytes\x18\x03 \x01(\x04\"\xc9\x01\n\x0cMethodReport\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x11\n\tis_stream\x18\x02 \x01(\x08\x12%\n\x05\x63odes\x18\x03 \x03(\x0b\x32\x16.agentmem.v1.CodeCount\x12\x16\n\x0elatency_counts\x18\x04 \x03(\x04\x12-\n\ntotal_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06stages\x18\x06 \x03(\x0b\x32\x18.agentmem.v1.StageReport\"b\n\x0bStageReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0elatency_counts\x18\x02 \x03(\x04\x12-\n\ntotal_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"(\n\tCodeCount\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x04\"9\n\x0b\x43\x61\x63heReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04hits\x18\x02 \x01(\x04\x12\x0e\n\x06misses\x18\x03 \x01(\x04\"\x1f\n\x0ePromoteRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x9a\x01\n\x0fPromoteResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x13\n\x0bhanded_over\x18\x03 \x01(\x08\x12\x1f\n\x17previous_writer_address\x18\x04 \x01(\t\x12\x16\n\x0etold_addresses\x18\x05 \x03(\t\x12\x18\n\x10untold_addresses\x18\x06 \x03(\t\"B\n\x16PrepareHandoverRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x14\n\x0csuccessor_id\x18\x02 \x01(\t\"k\n\x17PrepareHandoverResponse\x12\'\n\x08position\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"c\n\x13\x46ollowWriterRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\twriter_id\x18\x03 \x01(\t\x12\x16\n\x0ewriter_address\x18\x04 \x01(\t\"=\n\x14\x46ollowWriterResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x13\n\x0bknown_epoch\x18\x02 \x01(\x04\"\x14\n\x12GetTopologyRequest\">\n\x13GetTopologyResponse\x12\'\n\x08topology\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Topology\"\x16\n\x14WatchTopologyRequest\"@\n\x15WatchTopologyResponse\x12\'\n\x08topology\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Topology\"d\n\x08Topology\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12 \n\x05nodes\x18\x03 \x03(\x0b\x32\x11.agentmem.v1.Node\x12\x13\n\x0b\x61nswered_by\x18\x04 \x01(\t\"\xd4\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.agentmem.v1.NodeRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.agentmem.v1.NodeState\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x1b\n\x13searchable_revision\x18\x06 \x01(\x04\x12,\n\tstaleness\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration*R\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_ROLE_WRITER\x10\x01\x12\x15\n\x11NODE_ROLE_REPLICA\x10\x02*t\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16NODE_STATE_CATCHING_UP\x10\x01\x12\x16\n\x12NODE_STATE_SERVING\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x32\xd3\x04\n\x0e\x43lusterService\x12P\n\x0bGetTopology\x12\x1f.agentmem.v1.GetTopologyRequest\x1a .agentmem.v1.GetTopologyResponse\x12X\n\rWatchTopology\x12!.agentmem.v1.WatchTopologyRequest\x1a\".agentmem.v1.WatchTopologyResponse0\x01\x12\x44\n\x07GetNode\x12\x1b.agentmem.v1.GetNodeRequest\x1a\x1c.agentmem.v1.GetNodeResponse\x12V\n\rGetNodeReport\x12!.agentmem.v1.GetNodeReportRequest\x1a\".agentmem.v1.GetNodeReportResponse\x12\x44\n\x07Promote\x12\x1b.agentmem.v1.PromoteRequest\x1a\x1c.agentmem.v1.PromoteResponse\x12\\\n\x0fPrepareHandover\x12#.agentmem.v1.PrepareHandoverRequest\x1a$.agentmem.v1.PrepareHandoverResponse\x12S\n\x0c\x46ollowWriter\x12 .agentmem.v1.FollowWriterRequest\x1a!.agentmem.v1.FollowWriterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61gentmem/v1/cluster.proto\x12\x0b\x61gentmem.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n\x08Position\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x12\n\nchain_hash\x18\x04 \x01(\x0c\"\x10\n\x0eGetNodeRequest\"\xb6\x01\n\x0fGetNodeResponse\x12\x1f\n\x04node\x18\x01 \x01(\x0b\x32\x11.agentmem.v1.Node\x12\'\n\x08position\x18\x02 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\x13\n\x0bknown_epoch\x18\x03 \x01(\x04\x12\x19\n\x11set_aside_entries\x18\x04 \x01(\x04\x12\x11\n\twriter_id\x18\x05 \x01(\t\x12\x16\n\x0ewriter_address\x18\x06 \x01(\t\"\x16\n\x14GetNodeReportRequest\"\xff\x04\n\x15GetNodeReportResponse\x12\x1f\n\x04node\x18\x01 \x01(\x0b\x32\x11.agentmem.v1.Node\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x13\n\x0bknown_epoch\x18\x03 \x01(\x04\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06uptime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63pu_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x15resident_memory_bytes\x18\x07 \x01(\x04H\x00\x88\x01\x01\x12#\n\x16\x61nonymous_memory_bytes\x18\x08 \x01(\x04H\x01\x88\x01\x01\x12\x18\n\x0b\x63onnections\x18\t \x01(\rH\x02\x88\x01\x01\x12\x12\n\nopen_calls\x18\n \x01(\r\x12$\n\x05store\x18\x0b \x01(\x0b\x32\x15.agentmem.v1.StoreUse\x12\x18\n\x0bindex_bytes\x18\x0c \x01(\x04H\x03\x88\x01\x01\x12\x18\n\x10latency_bounds_s\x18\r \x03(\x01\x12*\n\x07methods\x18\x0e \x03(\x0b\x32\x19.agentmem.v1.MethodReport\x12(\n\x06\x63\x61\x63hes\x18\x0f \x03(\x0b\x32\x18.agentmem.v1.CacheReport\x12\x1d\n\x15\x65vent_loop_lag_counts\x18\x10 \x03(\x04\x42\x18\n\x16_resident_memory_bytesB\x19\n\x17_anonymous_memory_bytesB\x0e\n\x0c_connectionsB\x0e\n\x0c_index_bytes\"E\n\x08StoreUse\x12\x12\n\nused_bytes\x18\x01 \x01(\x04\x12\x12\n\nfile_bytes\x18\x02 \x01(\x04\x12\x11\n\tmax_bytes\x18\x03 \x01(\x04\"\xc9\x01\n\x0cMethodReport\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x11\n\tis_stream\x18\x02 \x01(\x08\x12%\n\x05\x63odes\x18\x03 \x03(\x0b\x32\x16.agentmem.v1.CodeCount\x12\x16\n\x0elatency_counts\x18\x04 \x03(\x04\x12-\n\ntotal_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06stages\x18\x06 \x03(\x0b\x32\x18.agentmem.v1.StageReport\"b\n\x0bStageReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0elatency_counts\x18\x02 \x03(\x04\x12-\n\ntotal_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"(\n\tCodeCount\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x04\"9\n\x0b\x43\x61\x63heReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04hits\x18\x02 \x01(\x04\x12\x0e\n\x06misses\x18\x03 \x01(\x04\"\x1f\n\x0ePromoteRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x9a\x01\n\x0fPromoteResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x13\n\x0bhanded_over\x18\x03 \x01(\x08\x12\x1f\n\x17previous_writer_address\x18\x04 \x01(\t\x12\x16\n\x0etold_addresses\x18\x05 \x03(\t\x12\x18\n\x10untold_addresses\x18\x06 \x03(\t\"B\n\x16PrepareHandoverRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\x14\n\x0csuccessor_id\x18\x02 \x01(\t\"k\n\x17PrepareHandoverResponse\x12\'\n\x08position\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Position\x12\'\n\x04hold\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"c\n\x13\x46ollowWriterRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\twriter_id\x18\x03 \x01(\t\x12\x16\n\x0ewriter_address\x18\x04 \x01(\t\"=\n\x14\x46ollowWriterResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x13\n\x0bknown_epoch\x18\x02 \x01(\x04\"\x14\n\x12GetTopologyRequest\">\n\x13GetTopologyResponse\x12\'\n\x08topology\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Topology\"\x16\n\x14WatchTopologyRequest\"@\n\x15WatchTopologyResponse\x12\'\n\x08topology\x18\x01 \x01(\x0b\x32\x15.agentmem.v1.Topology\"d\n\x08Topology\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12 \n\x05nodes\x18\x03 \x03(\x0b\x32\x11.agentmem.v1.Node\x12\x13\n\x0b\x61nswered_by\x18\x04 \x01(\t\"\xd4\x01\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.agentmem.v1.NodeRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.agentmem.v1.NodeState\x12\x18\n\x10\x61pplied_revision\x18\x05 \x01(\x04\x12\x1b\n\x13searchable_revision\x18\x06 \x01(\x04\x12,\n\tstaleness\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration*R\n\x08NodeRole\x12\x19\n\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_ROLE_WRITER\x10\x01\x12\x15\n\x11NODE_ROLE_REPLICA\x10\x02*t\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16NODE_STATE_CATCHING_UP\x10\x01\x12\x16\n\x12NODE_STATE_SERVING\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x32\xd3\x04\n\x0e\x43lusterService\x12P\n\x0bGetTopology\x12\x1f.agentmem.v1.GetTopologyRequest\x1a .agentmem.v1.GetTopologyResponse\x12X\n\rWatchTopology\x12!.agentmem.v1.WatchTopologyRequest\x1a\".agentmem.v1.WatchTopologyResponse0\x01\x12\x44\n\x07GetNode\x12\x1b.agentmem.v1.GetNodeRequest\x1a\x1c.agentmem.v1.GetNodeResponse\x12V\n\rGetNodeReport\x12!.agentmem.v1.GetNodeReportRequest\x1a\".agentmem.v1.GetNodeReportResponse\x12\x44\n\x07Promote\x12\x1b.agentmem.v1.PromoteRequest\x1a\x1c.agentmem.v1.PromoteResponse\x12\\\n\x0fPrepareHandover\x12#.agentmem.v1.PrepareHandoverRequest\x1a$.agentmem.v1.PrepareHandoverResponse\x12S\n\x0c\x46ollowWriter\x12 .agentmem.v1.FollowWriterRequest\x1a!.agentmem.v1.FollowWriterResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentmem.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODEROLE']._serialized_start=2530
-  _globals['_NODEROLE']._serialized_end=2612
-  _globals['_NODESTATE']._serialized_start=2614
-  _globals['_NODESTATE']._serialized_end=2730
+  _globals['_NODEROLE']._serialized_start=2561
+  _globals['_NODEROLE']._serialized_end=2643
+  _globals['_NODESTATE']._serialized_start=2645
+  _globals['_NODESTATE']._serialized_end=2761
   _globals['_POSITION']._serialized_start=107
   _globals['_POSITION']._serialized_end=190
   _globals['_GETNODEREQUEST']._serialized_start=192
@@ -46,41 +46,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETNODEREPORTREQUEST']._serialized_start=395
   _globals['_GETNODEREPORTREQUEST']._serialized_end=417
   _globals['_GETNODEREPORTRESPONSE']._serialized_start=420
-  _globals['_GETNODEREPORTRESPONSE']._serialized_end=1028
-  _globals['_STOREUSE']._serialized_start=1030
-  _globals['_STOREUSE']._serialized_end=1099
-  _globals['_METHODREPORT']._serialized_start=1102
-  _globals['_METHODREPORT']._serialized_end=1303
-  _globals['_STAGEREPORT']._serialized_start=1305
-  _globals['_STAGEREPORT']._serialized_end=1403
-  _globals['_CODECOUNT']._serialized_start=1405
-  _globals['_CODECOUNT']._serialized_end=1445
-  _globals['_CACHEREPORT']._serialized_start=1447
-  _globals['_CACHEREPORT']._serialized_end=1504
-  _globals['_PROMOTEREQUEST']._serialized_start=1506
-  _globals['_PROMOTEREQUEST']._serialized_end=1537
-  _globals['_PROMOTERESPONSE']._serialized_start=1540
-  _globals['_PROMOTERESPONSE']._serialized_end=1694
-  _globals['_PREPAREHANDOVERREQUEST']._serialized_start=1696
-  _globals['_PREPAREHANDOVERREQUEST']._serialized_end=1762
-  _globals['_PREPAREHANDOVERRESPONSE']._serialized_start=1764
-  _globals['_PREPAREHANDOVERRESPONSE']._serialized_end=1871
-  _globals['_FOLLOWWRITERREQUEST']._serialized_start=1873
-  _globals['_FOLLOWWRITERREQUEST']._serialized_end=1972
-  _globals['_FOLLOWWRITERRESPONSE']._serialized_start=1974
-  _globals['_FOLLOWWRITERRESPONSE']._serialized_end=2035
-  _globals['_GETTOPOLOGYREQUEST']._serialized_start=2037
-  _globals['_GETTOPOLOGYREQUEST']._serialized_end=2057
-  _globals['_GETTOPOLOGYRESPONSE']._serialized_start=2059
-  _globals['_GETTOPOLOGYRESPONSE']._serialized_end=2121
-  _globals['_WATCHTOPOLOGYREQUEST']._serialized_start=2123
-  _globals['_WATCHTOPOLOGYREQUEST']._serialized_end=2145
-  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_start=2147
-  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_end=2211
-  _globals['_TOPOLOGY']._serialized_start=2213
-  _globals['_TOPOLOGY']._serialized_end=2313
-  _globals['_NODE']._serialized_start=2316
-  _globals['_NODE']._serialized_end=2528
-  _globals['_CLUSTERSERVICE']._serialized_start=2733
-  _globals['_CLUSTERSERVICE']._serialized_end=3328
+  _globals['_GETNODEREPORTRESPONSE']._serialized_end=1059
+  _globals['_STOREUSE']._serialized_start=1061
+  _globals['_STOREUSE']._serialized_end=1130
+  _globals['_METHODREPORT']._serialized_start=1133
+  _globals['_METHODREPORT']._serialized_end=1334
+  _globals['_STAGEREPORT']._serialized_start=1336
+  _globals['_STAGEREPORT']._serialized_end=1434
+  _globals['_CODECOUNT']._serialized_start=1436
+  _globals['_CODECOUNT']._serialized_end=1476
+  _globals['_CACHEREPORT']._serialized_start=1478
+  _globals['_CACHEREPORT']._serialized_end=1535
+  _globals['_PROMOTEREQUEST']._serialized_start=1537
+  _globals['_PROMOTEREQUEST']._serialized_end=1568
+  _globals['_PROMOTERESPONSE']._serialized_start=1571
+  _globals['_PROMOTERESPONSE']._serialized_end=1725
+  _globals['_PREPAREHANDOVERREQUEST']._serialized_start=1727
+  _globals['_PREPAREHANDOVERREQUEST']._serialized_end=1793
+  _globals['_PREPAREHANDOVERRESPONSE']._serialized_start=1795
+  _globals['_PREPAREHANDOVERRESPONSE']._serialized_end=1902
+  _globals['_FOLLOWWRITERREQUEST']._serialized_start=1904
+  _globals['_FOLLOWWRITERREQUEST']._serialized_end=2003
+  _globals['_FOLLOWWRITERRESPONSE']._serialized_start=2005
+  _globals['_FOLLOWWRITERRESPONSE']._serialized_end=2066
+  _globals['_GETTOPOLOGYREQUEST']._serialized_start=2068
+  _globals['_GETTOPOLOGYREQUEST']._serialized_end=2088
+  _globals['_GETTOPOLOGYRESPONSE']._serialized_start=2090
+  _globals['_GETTOPOLOGYRESPONSE']._serialized_end=2152
+  _globals['_WATCHTOPOLOGYREQUEST']._serialized_start=2154
+  _globals['_WATCHTOPOLOGYREQUEST']._serialized_end=2176
+  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_start=2178
+  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_end=2242
+  _globals['_TOPOLOGY']._serialized_start=2244
+  _globals['_TOPOLOGY']._serialized_end=2344
+  _globals['_NODE']._serialized_start=2347
+  _globals['_NODE']._serialized_end=2559
+  _globals['_CLUSTERSERVICE']._serialized_start=2764
+  _globals['_CLUSTERSERVICE']._serialized_end=3359
 # @@protoc_insertion_point(module_scope)

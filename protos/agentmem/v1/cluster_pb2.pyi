@@ -68,7 +68,7 @@ class GetNodeReportRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetNodeReportResponse(_message.Message):
-    __slots__ = ("node", "epoch", "known_epoch", "start_time", "uptime", "cpu_time", "resident_memory_bytes", "anonymous_memory_bytes", "connections", "open_calls", "store", "index_bytes", "latency_bounds_s", "methods", "caches")
+    __slots__ = ("node", "epoch", "known_epoch", "start_time", "uptime", "cpu_time", "resident_memory_bytes", "anonymous_memory_bytes", "connections", "open_calls", "store", "index_bytes", "latency_bounds_s", "methods", "caches", "event_loop_lag_counts")
     NODE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     KNOWN_EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,7 @@ class GetNodeReportResponse(_message.Message):
     LATENCY_BOUNDS_S_FIELD_NUMBER: _ClassVar[int]
     METHODS_FIELD_NUMBER: _ClassVar[int]
     CACHES_FIELD_NUMBER: _ClassVar[int]
+    EVENT_LOOP_LAG_COUNTS_FIELD_NUMBER: _ClassVar[int]
     node: Node
     epoch: int
     known_epoch: int
@@ -99,7 +100,8 @@ class GetNodeReportResponse(_message.Message):
     latency_bounds_s: _containers.RepeatedScalarFieldContainer[float]
     methods: _containers.RepeatedCompositeFieldContainer[MethodReport]
     caches: _containers.RepeatedCompositeFieldContainer[CacheReport]
-    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., epoch: _Optional[int] = ..., known_epoch: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cpu_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resident_memory_bytes: _Optional[int] = ..., anonymous_memory_bytes: _Optional[int] = ..., connections: _Optional[int] = ..., open_calls: _Optional[int] = ..., store: _Optional[_Union[StoreUse, _Mapping]] = ..., index_bytes: _Optional[int] = ..., latency_bounds_s: _Optional[_Iterable[float]] = ..., methods: _Optional[_Iterable[_Union[MethodReport, _Mapping]]] = ..., caches: _Optional[_Iterable[_Union[CacheReport, _Mapping]]] = ...) -> None: ...
+    event_loop_lag_counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ..., epoch: _Optional[int] = ..., known_epoch: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cpu_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resident_memory_bytes: _Optional[int] = ..., anonymous_memory_bytes: _Optional[int] = ..., connections: _Optional[int] = ..., open_calls: _Optional[int] = ..., store: _Optional[_Union[StoreUse, _Mapping]] = ..., index_bytes: _Optional[int] = ..., latency_bounds_s: _Optional[_Iterable[float]] = ..., methods: _Optional[_Iterable[_Union[MethodReport, _Mapping]]] = ..., caches: _Optional[_Iterable[_Union[CacheReport, _Mapping]]] = ..., event_loop_lag_counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StoreUse(_message.Message):
     __slots__ = ("used_bytes", "file_bytes", "max_bytes")
