@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from functools import cache
 from itertools import islice, takewhile
 from pathlib import Path
 
@@ -13,13 +14,12 @@ from load_server import PROTO, SERVICE
 
 from agentmem.bench.__main__ import main as bench
 from agentmem.bench.load.arguments import read_options
-from agentmem.bench.load.descriptors import compile_proto, file_set, find_method, split_call
+from agentmem.bench.load.descriptors import compile_proto, find_method
 from agentmem.bench.load.durations import parse_duration_ns, show_duration
 from agentmem.bench.load.errors import LoadError
 from agentmem.bench.load.payloads import Payloads
 from agentmem.bench.load.schedules import Ramp, due_times_ns
 from agentmem.bench.load.templates import Call, Template
-from agentmem.v1 import cluster_pb2, reader_pb2, writer_pb2
 
 ROOT = Path(__file__).parent.parent
 SECOND_NS = 10**9
@@ -252,19 +252,17 @@ def test_durations_are_shown_in_the_unit_that_fits() -> None:
     ]
 
 
+@cache
+def compiled_api(name: str) -> bytes:
+    return compile_proto(str(ROOT / "protos" / "agentmem" / "v1" / name), [str(ROOT / "protos")])
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "bench" / "ghz").glob("*.json")), ids=lambda path: path.stem)
 def test_the_configs_of_the_main_calls_fit_the_api(path: Path) -> None:
     options = read_options(["--config", str(path)])
-    services = [cluster_pb2, reader_pb2, writer_pb2]
-    files = next(
-        module.DESCRIPTOR
-        for module in services
-        if any(
-            service.full_name == split_call(options.call)[0]
-            for service in module.DESCRIPTOR.services_by_name.values()
-        )
-    )
-    payloads = Payloads(find_method(file_set(files), options.call), options.data, b"", options.seed)
+    service = options.call.split("/")[0].rpartition(".")[2]
+    compiled = compiled_api(f"{service.removesuffix('Service').lower()}.proto")
+    payloads = Payloads(find_method(compiled, options.call), options.data, b"", options.seed)
     assert all(payloads.of(number, "g0c0") is not None for number in range(20))
     assert options.name == path.stem
     # The same file is for ghz.

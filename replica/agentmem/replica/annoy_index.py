@@ -18,7 +18,6 @@ from annoy import AnnoyIndex
 from agentmem.core.records import FloatVector
 from agentmem.replica.segment_files import FloatRows, RowMask, RowNumbers
 
-KIND = "annoy"
 FILE = "index.annoy"
 METRIC: Literal["angular"] = "angular"
 PARAMETERS = {"trees": 24, "seed": 20_240_229}

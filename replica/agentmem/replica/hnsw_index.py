@@ -14,7 +14,6 @@ from agentmem.core.records import FloatVector
 from agentmem.replica.one_thread_faiss import faiss
 from agentmem.replica.segment_files import FloatRows, RowMask, RowNumbers
 
-KIND = "hnsw"
 FILE = "index.hnsw"
 METRIC = "l2"  # of unit vectors: the order is that of the cosine
 # Questions about conversations, 100,000 memories of 256 components: recall@10 of 0.96 in 0.17 ms of CPU; with

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
@@ -111,17 +111,3 @@ def reflect(
             if name not in files:
                 raise LoadError(f"call: {service} needs {name}, which the server does not reflect")
     return descriptor_pb2.FileDescriptorSet(file=list(files.values())).SerializeToString()
-
-
-def file_set(file: FileDescriptor) -> bytes:
-    """The FileDescriptorSet of a file and what it imports, for callers that have generated code."""
-    found: dict[str, descriptor_pb2.FileDescriptorProto] = {}
-
-    def add(one: FileDescriptor) -> None:
-        if one.name not in found:
-            found[one.name] = descriptor_pb2.FileDescriptorProto.FromString(one.serialized_pb)
-            for dependency in one.dependencies:
-                add(dependency)
-
-    add(file)
-    return descriptor_pb2.FileDescriptorSet(file=list(found.values())).SerializeToString()

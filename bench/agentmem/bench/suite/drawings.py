@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agentmem.bench.suite.measurement import Section
 from agentmem.bench.suite.plots import Plot, Point, Series
@@ -150,19 +150,3 @@ def soak(section: Section) -> list[Plot]:
             [Series("lag", [Point(each["at_s"], each["lag_revisions"]) for each in samples])],
         ),
     ]
-
-
-def none(section: Section) -> list[Plot]:
-    """Of a section that is a table alone."""
-    return []
-
-
-OF_SECTION: dict[str, Callable[[Section], list[Plot]]] = {
-    "memory_operations": memory_operations,
-    "search": search,
-    "owners": owners,
-    "concurrency": concurrency,
-    "replication": replication,
-    "cross_check": none,
-    "soak": soak,
-}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from agentmem.bench.suite.measurement import Section
 from agentmem.bench.suite.tables import number, shown
 
@@ -201,14 +199,3 @@ def key_figures(name: str, section: Section) -> list[tuple[str, str]]:
 
 def _waits(what: str, case: Section) -> list[tuple[str, str]]:
     return [(f"{what}, {name}, ms", shown(case["figures"].get(f"{name}_ms"))) for name in ("p50", "p95")]
-
-
-OF_SECTION: dict[str, Callable[[Section], list[str]]] = {
-    "memory_operations": memory_operations,
-    "search": search,
-    "owners": owners,
-    "concurrency": concurrency,
-    "replication": replication,
-    "cross_check": cross_check,
-    "soak": soak,
-}

@@ -8,22 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentmem.bench.suite import document, drawings, findings, goals, markup, tables
+from agentmem.bench.suite import document, findings, goals, markup
 from agentmem.bench.suite.document import Document, DocumentError
 from agentmem.bench.suite.figures import Figure
 from agentmem.bench.suite.markup import Block, Drawing, Heading, Text
 from agentmem.bench.suite.plots import svg
+from agentmem.bench.suite.sections import SECTIONS
 from agentmem.bench.suite.tables import Table
 
-TITLES = {
-    "memory_operations": "Memory operations",
-    "search": "Search",
-    "owners": "Own memories",
-    "concurrency": "Concurrency",
-    "replication": "Replication",
-    "cross_check": "Cross-check of the generator",
-    "soak": "Long run",
-}
+TITLES = {name: shown.title for name, shown in SECTIONS.items()}
 DEFAULT_FOLDER = Path("reports")
 DEFAULT_FILES = (Path("reports/bench.json"), Path("reports/soak.json"))
 # A figure whose runs are further apart than this share of it is named as noisy.
@@ -155,11 +148,12 @@ def _figures(section: object, where: str) -> Iterator[tuple[str, str, Figure]]:
 
 
 def _section(part: Part) -> Iterator[Block]:
-    for sentence in findings.OF_SECTION[part.name](part.section):
+    shown = SECTIONS[part.name]
+    for sentence in shown.sentences(part.section):
         yield Text(sentence)
-    for number, plot in enumerate(drawings.OF_SECTION[part.name](part.section), 1):
+    for number, plot in enumerate(shown.plots(part.section), 1):
         yield Drawing(f"{part.name}-{number}.svg", plot.title, svg(plot))
-    yield from tables.OF_SECTION[part.name](part.section)
+    yield from shown.tables(part.section)
 
 
 def main(words: Sequence[str] | None = None) -> int:

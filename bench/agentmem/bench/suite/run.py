@@ -27,6 +27,7 @@ from agentmem.bench.suite.corpus import Corpus
 from agentmem.bench.suite.empty_server import EmptyServer
 from agentmem.bench.suite.measurement import Section
 from agentmem.bench.suite.scale import DEFAULT, TINY, Scale
+from agentmem.bench.suite.sections import SECTIONS
 from agentmem.bench.suite.workbench import Workbench
 from agentmem.cli.conversations import ConversationError
 
@@ -60,10 +61,11 @@ def measure(parts: Sequence[str], scale: Scale, corpus: Corpus, out: Path) -> do
             section = asyncio.run(PARTS[name](bench))
             document.put(begun, name, section, time.monotonic() - began_s)
             document.save(begun, out)
-            tables.show(name, section)
+            for table in SECTIONS[name].tables(section):
+                tables.show(table)
     reached = goals.table(begun["sections"])
     if reached is not None:
-        tables.show_one(reached)
+        tables.show(reached)
     return begun
 
 

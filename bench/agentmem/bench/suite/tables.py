@@ -5,7 +5,7 @@ Every figure is written as its median with the lowest and highest of its runs: `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentmem.bench.suite.figures import Figure
@@ -341,25 +341,9 @@ def soak(section: Section) -> list[Table]:
 
 
 GROWING = ("anonymous_mb", "rss_mb", "open_files", "threads")
-OF_SECTION: dict[str, Callable[[Section], list[Table]]] = {
-    "memory_operations": memory_operations,
-    "search": search,
-    "owners": owners,
-    "concurrency": concurrency,
-    "replication": replication,
-    "cross_check": cross_check,
-    "soak": soak,
-}
 
 
-def show(name: str, section: Section) -> None:
-    """Prints a section's tables."""
-    for table in OF_SECTION[name](section):
-        show_one(table)
-    terminal.say()
-
-
-def show_one(table: Table) -> None:
+def show(table: Table) -> None:
     """Prints a table."""
     terminal.say(f"\n{table.title}")
     if table.rows:
