@@ -39,6 +39,14 @@ def _case(group: str, name: str, of: str) -> Find:
     return find
 
 
+def _alone(name: str) -> Find:
+    return _case("alone", name, "cpu_ratio")
+
+
+def _together(name: str) -> Find:
+    return _case("together", name, "throughput_ratio")
+
+
 def _flat(section: Section) -> float | None:
     """The CPU of a search in a scope among the most memories, as a multiple of that among the fewest."""
     costs = [each["figures"]["server_cpu_ms"]["median"] for each in section["by_size"]]
@@ -55,103 +63,74 @@ def _lowest_recall(section: Section) -> float:
     return min(float(row["accuracy"]) for row in rows if row["mode"] == "semantic")
 
 
+def _longest_hold_ms(section: Section) -> float:
+    return max(float(each["longest_ms"]) for each in section["loop"].values())
+
+
+def _times_beside_builds(section: Section) -> Figure | None:
+    found: Figure | None = section["builds"]["figures"]["times"] if "builds" in section else None
+    return found
+
+
+def _failed(section: Section) -> float:
+    return float(sum(section["users"]["errors"].values()))
+
+
+def _searchable_per_s(section: Section) -> float:
+    return float(section["imports"][-1]["searchable_per_s"])
+
+
 def _of(*path: str) -> Find:
+    """What stands there: a figure, or a number."""
+
     def find(section: Section) -> Any:
         found: Any = section
         for name in path:
             found = found[name]
-        return found
+        return float(found) if isinstance(found, int) else found
 
     return find
 
 
-_RATE, _CPU = "throughput_ratio", "cpu_ratio"
+_SCOPED, _ALL = "semantic search in a scope", "semantic search in the namespace"
+_NARROW = "semantic search in a scope by time and type"
+_MIXED = "95 searches in a scope, 5 adds"
+# What a float32 vector of 256 dimensions takes one and a half times, and 200 bytes.
+_FRESH, _RESTART = _of("freshness", "figures", "p99_ms"), _of("restarts", "figures", "serving_s")
+_USERS_PER_S = _of("users", "figures", "per_s")
+_OWN_BYTES = 1.5 * 4 * 256 + 200
 GOALS = (
-    Goal("get, each alone: CPU ÷ an empty call", "owners", _case("alone", "get", _CPU), most=1.3),
-    Goal(
-        "search in a scope, each alone: CPU ÷ an empty call",
-        "owners",
-        _case("alone", "semantic search in a scope", _CPU),
-        most=1.6,
-    ),
-    Goal("gets ÷ empty calls", "owners", _case("together", "get", _RATE), least=9.0),
-    Goal(
-        "semantic searches in a scope ÷ empty calls",
-        "owners",
-        _case("together", "semantic search in a scope", _RATE),
-        least=1.7,
-    ),
-    Goal(
-        "their server CPU, ms",
-        "owners",
-        _case("together", "semantic search in a scope", "server_cpu_ms"),
-        most=0.35,
-    ),
+    Goal("get, each alone: CPU ÷ an empty call", "owners", _alone("get"), most=1.3),
+    Goal("search in a scope, each alone: CPU ÷ an empty call", "owners", _alone(_SCOPED), most=1.6),
+    Goal("gets ÷ empty calls", "owners", _together("get"), least=9.0),
+    Goal("semantic searches in a scope ÷ empty calls", "owners", _together(_SCOPED), least=1.7),
+    Goal("their server CPU, ms", "owners", _case("together", _SCOPED, "server_cpu_ms"), most=0.35),
     Goal("their recall@10", "owners", _of("recall", "scope"), least=1.0),
-    Goal(
-        "semantic searches by owner, time and type ÷ empty calls",
-        "owners",
-        _case("together", "semantic search in a scope by time and type", _RATE),
-        least=1.7,
-    ),
+    Goal("semantic searches by owner, time and type ÷ empty calls", "owners", _together(_NARROW), least=1.7),
     Goal("their recall@10", "owners", _of("recall", "scope by time and type"), least=1.0),
-    Goal(
-        "semantic searches in the namespace ÷ empty calls",
-        "owners",
-        _case("together", "semantic search in the namespace", _RATE),
-        least=1.2,
-    ),
+    Goal("semantic searches in the namespace ÷ empty calls", "owners", _together(_ALL), least=1.2),
     Goal("their recall@10", "owners", _of("recall", "namespace"), least=0.95),
+    Goal("text searches in a scope ÷ empty calls", "owners", _together("text search in a scope"), least=1.0),
     Goal(
-        "text searches in a scope ÷ empty calls",
-        "owners",
-        _case("together", "text search in a scope", _RATE),
-        least=1.0,
+        "hybrid searches in a scope ÷ empty calls", "owners", _together("hybrid search in a scope"), least=0.6
     ),
-    Goal(
-        "hybrid searches in a scope ÷ empty calls",
-        "owners",
-        _case("together", "hybrid search in a scope", _RATE),
-        least=0.6,
-    ),
-    Goal(
-        "durable adds with vectors, 32 callers ÷ empty calls",
-        "owners",
-        _case("together", "add", _RATE),
-        least=2.4,
-    ),
-    Goal(
-        "95 searches in a scope and 5 adds ÷ empty calls",
-        "owners",
-        _case("together", "95 searches in a scope, 5 adds", _RATE),
-        least=1.4,
-    ),
-    Goal(
-        "imported and searchable a second",
-        "owners",
-        lambda section: float(section["imports"][-1]["searchable_per_s"]),
-        least=10_000.0,
-    ),
-    Goal(
-        "write to searchable at 500 writes a second, p99 ms",
-        "owners",
-        _of("freshness", "figures", "p99_ms"),
-        most=100.0,
-    ),
+    Goal("durable adds with vectors, 32 callers ÷ empty calls", "owners", _together("add"), least=2.4),
+    Goal("95 searches in a scope and 5 adds ÷ empty calls", "owners", _together(_MIXED), least=1.4),
+    Goal("imported and searchable a second", "owners", _searchable_per_s, least=10_000.0),
+    Goal("write to searchable at 500 writes a second, p99 ms", "owners", _FRESH, most=100.0),
     Goal("a search in a scope, most ÷ fewest memories in the store: CPU", "owners", _flat, most=1.3),
+    Goal(
+        "own memory of a replica for each memory, bytes",
+        "owners",
+        _of("own_bytes_per_memory"),
+        most=_OWN_BYTES,
+    ),
+    Goal("the longest that its event loop is held up, ms", "owners", _longest_hold_ms, most=5.0),
+    Goal("search p99 while a segment is built ÷ before", "owners", _times_beside_builds, most=2.0),
+    Goal("restart of a replica until it serves, s", "owners", _RESTART, most=2.0),
     Goal("filtered semantic searches: lowest recall@10", "search", _lowest_recall, least=0.95),
-    Goal(
-        "100 users, 1,000 mixed operations each: a second",
-        "concurrency",
-        _of("users", "figures", "per_s"),
-        least=5_000.0,
-    ),
-    Goal(
-        "their operations that failed",
-        "concurrency",
-        lambda section: float(sum(section["users"]["errors"].values())),
-        most=0.0,
-    ),
+    Goal("100 users, 1,000 mixed operations each: a second", "concurrency", _USERS_PER_S, least=5_000.0),
+    Goal("their operations that failed", "concurrency", _failed, most=0.0),
     Goal("searches with 2 replicas ÷ with 1", "replication", _scaled, least=1.7),
 )
 

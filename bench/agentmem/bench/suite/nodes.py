@@ -83,6 +83,13 @@ class Nodes:
         )
         return await stub.GetNode(cluster_pb2.GetNodeRequest(), timeout=_CALL_TIMEOUT_S)
 
+    async def report(self, address: str) -> cluster_pb2.GetNodeReportResponse:
+        """What a node says to who operates it."""
+        stub: cluster_pb2_grpc.ClusterServiceAsyncStub = cluster_pb2_grpc.ClusterServiceStub(
+            self.channel(address)
+        )
+        return await stub.GetNodeReport(cluster_pb2.GetNodeReportRequest(), timeout=_CALL_TIMEOUT_S)
+
     async def settle(self) -> None:
         """Returns when every replica's searches show what the writer has now. Raises TimeoutError."""
         head = (await self.node(self.cluster.writer_address())).position.revision
@@ -98,13 +105,19 @@ class Nodes:
         give_up_s = time.monotonic() + SETTLE_TIMEOUT_S
         quiet, before = 0, None
         while quiet < QUIET_LOOKS:
-            folders = [folder.path / "indexes" / "segments" for folder in self.cluster.replicas()]
-            seen = sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir())
-            is_building = any(not (path / "segment.json").exists() for path in seen)
-            quiet, before = quiet + 1 if seen == before and not is_building else 0, seen
+            seen = self._segments()
+            quiet, before = quiet + 1 if seen == before and not self.is_building() else 0, seen
             if time.monotonic() > give_up_s:
                 raise TimeoutError(f"segments are built still after {SETTLE_TIMEOUT_S:.0f} s")
             await asyncio.sleep(1.0)  # the pace of the looks
+
+    def is_building(self) -> bool:
+        """Whether a replica builds a segment now."""
+        return any(not (path / "segment.json").exists() for path in self._segments())
+
+    def _segments(self) -> list[Path]:
+        folders = [folder.path / "indexes" / "segments" for folder in self.cluster.replicas()]
+        return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir())
 
     def stored_bytes(self) -> dict[str, int]:
         """What each node's folder takes on the disk."""

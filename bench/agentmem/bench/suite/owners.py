@@ -17,7 +17,7 @@ from datetime import datetime
 import numpy as np
 import numpy.typing as npt
 
-from agentmem.bench.suite import figures
+from agentmem.bench.suite import figures, upkeep
 from agentmem.bench.suite.callers import Call, run_callers
 from agentmem.bench.suite.corpus import FIRST_EVENT, SEED, SPAN
 from agentmem.bench.suite.measurement import Meter, Section
@@ -133,11 +133,15 @@ async def measure(bench: Workbench) -> Section:
     ):
         meter = bench.meter(nodes)
         by_size, imports, there = [], [], 0
+        loop = upkeep.LoopWatch(nodes)
+        empty_bytes = upkeep.own_bytes(nodes)
+        await loop.begin()
         for size in sizes:
             imports.append(await _import(owned, nodes, client, there, size))
             there = size
             if size >= SEGMENT_ROWS:
                 await nodes.wait_sealed()
+            own_bytes = upkeep.own_bytes(nodes)
             by_size.append(
                 {"memories": size}
                 | await meter.measure(
@@ -147,6 +151,8 @@ async def measure(bench: Workbench) -> Section:
                 )
             )
         section: Section = {"memories": there, "by_size": by_size, "imports": imports}
+        section["loop"] = {"importing": await loop.end()}
+        section["own_bytes_per_memory"] = round((own_bytes - empty_bytes) / there)
         section["alone"] = [
             await meter.measure("get", _get(owned, alone), callers=WRITERS),
             await meter.measure(
@@ -154,8 +160,15 @@ async def measure(bench: Workbench) -> Section:
             ),
         ]
         section["recall"] = await _recalls(owned, client)
+        await loop.begin()
         section["together"] = await _together(owned, meter, client)
         section["freshness"] = await _freshness(owned, nodes, client)
+        section["loop"]["calls"] = await loop.end()
+        if there >= SEGMENT_ROWS:
+            section["builds"] = await upkeep.beside_builds(
+                bench, nodes, _semantic(owned, client, of_owner=True), _adding_batch(owned, client)
+            )
+        section["restarts"] = await upkeep.restarts(bench, nodes)
         return section
 
 
@@ -240,6 +253,19 @@ def _adding(owned: Owned, client: AsyncClient) -> Callable[[], Awaitable[AddResu
             session_id=memory.session_id,
             embedding=memory.embedding,
             embedding_model=memory.embedding_model,
+        )
+
+    return add
+
+
+def _adding_batch(owned: Owned, client: AsyncClient) -> Callable[[], Awaitable[object]]:
+    """Adds a batch of memories that are not there yet."""
+    first = itertools.count(2 * len(owned.owners), _IMPORT_BATCH)
+
+    async def add() -> object:
+        start = next(first)
+        return await client.add_many(
+            NAMESPACE, [owned.memory(number) for number in range(start, start + _IMPORT_BATCH)]
         )
 
     return add

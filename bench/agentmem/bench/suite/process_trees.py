@@ -63,6 +63,11 @@ def usage(pid: int) -> Usage:
     return total
 
 
+def own_bytes(pid: int) -> int:
+    """The anonymous memory of one process. Raises FileNotFoundError when there is no such process."""
+    return _of_one(pid).anonymous_bytes
+
+
 def _children() -> dict[int, list[int]]:
     found: dict[int, list[int]] = defaultdict(list)
     for pid in _pids():

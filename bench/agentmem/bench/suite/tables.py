@@ -199,7 +199,43 @@ def owners(section: Section) -> list[Table]:
             ("writes/s", "p50 ms", "p99 ms"),
             [tuple(shown(fresh[name]) for name in ("writes_per_s", "p50_ms", "p99_ms"))],
         ),
+        Table(
+            "What a replica takes beside",
+            ("what", "figure"),
+            _upkeep(section),
+            "Own memory is without mapped files. The event loop is looked at forty times a second; when all "
+            "cores are busy, what it waits for one of them counts, too.",
+        ),
     ]
+
+
+def _upkeep(section: Section) -> list[tuple[str, str]]:
+    rows = [
+        ("own memory for each memory, bytes", number(section["own_bytes_per_memory"])),
+        (
+            "from the start of the process until it serves, s",
+            shown(section["restarts"]["figures"]["serving_s"]),
+        ),
+    ]
+    if "builds" in section:
+        builds = section["builds"]["figures"]
+        rows += [
+            (
+                f"search in a scope, {section['builds']['callers']} callers, p99 ms",
+                shown(builds["quiet_p99_ms"]),
+            ),
+            ("while a segment is built", shown(builds["building_p99_ms"])),
+            ("times as long", shown(builds["times"])),
+            ("such a build, s", shown(builds["built_s"])),
+        ]
+    rows += [
+        (
+            f"event loop, {when}: held up the longest, ms; more than 5 ms, of all looks",
+            f"≤ {number(loop['longest_ms'])}; {loop['held']} of {loop['looks']:,}",
+        )
+        for when, loop in section["loop"].items()
+    ]
+    return rows
 
 
 def concurrency(section: Section) -> list[Table]:
