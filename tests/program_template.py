@@ -19,6 +19,8 @@ from typing import Any
 # Before NumPy is loaded, as in a replica: a fork may have no threads behind it.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+import wordllama  # noqa: F401
+
 import agentmem.cli.main
 import agentmem.replica.process
 import agentmem.server.process
