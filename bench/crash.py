@@ -19,10 +19,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,29 @@ IMAGES_OF_A_RUN = 250
 IMAGES_OF_A_FAULT = 20
 FULL_DISKS = 4
 SHOWN_PROBLEMS = 10
+PROGRESS_INTERVAL_S = 10.0
 CALL_NAMES = {"w": "page write", "m": "meta page write", "s": "sync"}
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; elsewhere a line on standard error every ten seconds. For any thread."""
+    done, began_s = 0, time.monotonic()
+    told_s = began_s
+    lock = threading.Lock()
+
+    def advance(amount: int) -> None:
+        nonlocal done, told_s
+        with lock:
+            on_bar(amount)
+            done += amount
+            now_s = time.monotonic()
+            if not sys.stderr.isatty() and (now_s >= told_s + PROGRESS_INTERVAL_S or done == total):
+                told_s = now_s
+                terminal.note(f"{what}: {done} of {total} after {now_s - began_s:.0f} s")
+
+    with terminal.progress(what, total) as on_bar:
+        yield advance
 
 
 @dataclass(slots=True)
@@ -58,7 +82,7 @@ def kills(library: Path, count: int, seed: str, findings: Findings) -> None:
     """Kills and restarts."""
     with (
         tempfile.TemporaryDirectory(prefix="agentmem-kills-") as folder,
-        terminal.progress("kill -9", count) as on_progress,
+        progress("kill -9", count) as on_progress,
     ):
         result = kill_loop(
             Path(folder),
@@ -94,7 +118,7 @@ def kills(library: Path, count: int, seed: str, findings: Findings) -> None:
 def power_cuts(folder: Path, library: Path, images: int, seed: str, findings: Findings) -> None:
     """Images of recorded runs, and of those of writers without syncs."""
     total = Counter[str]()
-    with terminal.progress("power cuts", images) as on_progress:
+    with progress("power cuts", images) as on_progress:
         while total["images"] < images:
             number = total["runs"]
             place, run_seed = folder / f"run-{number}", f"{seed}/{number}"
@@ -158,7 +182,7 @@ def disk_faults(folder: Path, library: Path, calls: int, seed: str, findings: Fi
     outcomes: Counter[tuple[str, str, str]] = Counter()
     images = 0
     with (
-        terminal.progress("disk faults", len(points)) as on_progress,
+        progress("disk faults", len(points)) as on_progress,
         ThreadPoolExecutor(PROCESSES) as threads,
     ):
         checks = [
