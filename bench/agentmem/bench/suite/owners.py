@@ -133,15 +133,15 @@ async def measure(bench: Workbench) -> Section:
     ):
         meter = bench.meter(nodes)
         by_size, imports, there = [], [], 0
+        held: dict[int, int] = {}
         loop = upkeep.LoopWatch(nodes)
-        empty_bytes = upkeep.own_bytes(nodes)
         await loop.begin()
         for size in sizes:
             imports.append(await _import(owned, nodes, client, there, size))
             there = size
             if size >= SEGMENT_ROWS:
                 await nodes.wait_sealed()
-            own_bytes = upkeep.own_bytes(nodes)
+            held[size] = upkeep.own_bytes(nodes)
             by_size.append(
                 {"memories": size}
                 | await meter.measure(
@@ -152,7 +152,7 @@ async def measure(bench: Workbench) -> Section:
             )
         section: Section = {"memories": there, "by_size": by_size, "imports": imports}
         section["loop"] = {"importing": await loop.end()}
-        section["own_bytes_per_memory"] = round((own_bytes - empty_bytes) / there)
+        section["own_bytes"] = upkeep.growth(held)
         section["alone"] = [
             await meter.measure("get", _get(owned, alone), callers=WRITERS),
             await meter.measure(

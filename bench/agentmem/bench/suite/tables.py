@@ -210,8 +210,13 @@ def owners(section: Section) -> list[Table]:
 
 
 def _upkeep(section: Section) -> list[tuple[str, str]]:
+    own = section["own_bytes"]
     rows = [
-        ("own memory for each memory, bytes", number(section["own_bytes_per_memory"])),
+        (f"own memory among {own['memories']:,} memories, MB", number(own["bytes"] / 1e6)),
+        (
+            "for each memory more, bytes",
+            f"{own['per_memory']:,}" if "per_memory" in own else DASH,
+        ),
         (
             "from the start of the process until it serves, s",
             shown(section["restarts"]["figures"]["serving_s"]),

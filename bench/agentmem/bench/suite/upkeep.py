@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from agentmem.bench.suite import figures, process_trees
 from agentmem.bench.suite.callers import Call, run_callers
@@ -55,6 +55,17 @@ class LoopWatch:
 def own_bytes(nodes: Nodes) -> int:
     """What a replica holds itself: neither files that it has mapped nor its children's."""
     return process_trees.own_bytes(next(iter(nodes.replicas().values())).pid)
+
+
+def growth(held: Mapping[int, int]) -> Section:
+    """What a replica holds among the most memories, and what it takes for each that came since the fewest.
+
+    Args:
+        held: its own memory, by memories in the store.
+    """
+    (few, before), (many, after) = min(held.items()), max(held.items())
+    found: Section = {"memories": many, "bytes": after}
+    return found | ({"per_memory": round((after - before) / (many - few))} if many > few else {})
 
 
 async def restarts(bench: Workbench, nodes: Nodes) -> Section:
