@@ -113,9 +113,14 @@ def test_what_comes_while_a_commit_is_on_its_way_is_found_before_and_after_it(
     assert index.searcher().documents == 2
     assert index.is_changed
     index.close()
-    # What was not committed is in neither part of what is on disk.
+    # The postings on disk have what no commit had, so it is added to the index alone.
     index = TextIndex(tmp_path / "text")
     assert index.keep_only(np.array([1, 2], dtype=np.uint64)) == OrdinalSet((1,))
+    index.add(1, 2, "another red boat")
+    index.commit()
+    assert found() == [1, 2]
+    assert index.searcher().words.frequency("1|boat") == index.searcher().documents == 2
+    assert index._postings._postings.ordinals.tolist() == [1, 2]
     index.close()
 
 

@@ -79,12 +79,8 @@ class KeptPostings:
         """With all that was added so far."""
         return WordScores(self._postings)
 
-    def close(self, forgotten: OrdinalSet) -> None:
-        """Writes the file, without some documents. Raises OSError."""
-        if forgotten:
-            for ordinal in forgotten:
-                self._postings.delete(ordinal)
-            self._postings = self._postings.cut()
+    def close(self) -> None:
+        """Writes the file. Raises OSError."""
         if self._postings.documents != self._written_documents:
             self._write()
 

@@ -396,7 +396,4 @@ class TextIndex:
         """Gives up what was not committed and the lock on the folder. Raises OSError."""
         self._thread.shutdown()
         self._folder.close()
-        forgotten = self._fresh.ordinals
-        if self._committing is not None and self._commit is not None and self._commit.exception() is not None:
-            forgotten |= self._committing.ordinals
-        self._postings.close(forgotten)
+        self._postings.close()
