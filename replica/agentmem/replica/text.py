@@ -61,8 +61,14 @@ class TextSearcher:
         fresh: Sequence[FreshDocuments],
         vocabularies: Vocabularies,
         words: WordScores,
+        deleted: int,
     ) -> None:
-        """``fresh`` are documents that the index does not have."""
+        """
+        Args:
+            fresh: documents that the index does not have.
+            deleted: how many of all are deleted, though no commit says so yet.
+        """
+        self._deleted = deleted
         self._index = index
         self._fresh = fresh
         self._vocabularies = vocabularies
@@ -207,7 +213,7 @@ class TextSearcher:
     @property
     def documents(self) -> int:
         """How many documents there are, of all namespaces."""
-        return self._index.documents + self.fresh_documents
+        return self._index.documents + self.fresh_documents - self._deleted
 
     @property
     def fresh_documents(self) -> int:
@@ -281,6 +287,7 @@ class TextIndex:
             OSError, ValueError: not even an empty index can be made there.
         """
         self._deleted: list[int] = []
+        self._deleting = 0  # by the commit that is on its way
         self._fresh = FreshDocuments()
         self._changed_at_s = 0.0  # the first change that is not committed
         self._vocabularies = Vocabularies(self._read_words)
@@ -358,6 +365,7 @@ class TextIndex:
             self._fresh,
         )
         self._vocabularies.begin_commit()
+        self._deleting = len(self._deleted)
         self._fresh, self._deleted = FreshDocuments(), []
         self.is_changed = False
         self._commit.add_done_callback(lambda _: self._on_committed())
@@ -375,7 +383,7 @@ class TextIndex:
     def _finish_commit(self) -> None:
         if self._commit is not None:
             self._commit.result()
-            self._commit = self._committing = None
+            self._commit, self._committing, self._deleting = None, None, 0
             self._searcher = self._folder.searcher()
             self._vocabularies.committed()
             self._postings.maintain()
@@ -385,7 +393,13 @@ class TextIndex:
         """The index as of the last commit, and what came since."""
         self.has_committed = False
         fresh = [each for each in (self._committing, self._fresh) if each is not None]
-        return TextSearcher(self._searcher, fresh, self._vocabularies, self._postings.words())
+        return TextSearcher(
+            self._searcher,
+            fresh,
+            self._vocabularies,
+            self._postings.words(),
+            self._deleting + len(self._deleted),
+        )
 
     def _read_words(self, namespace_number: int) -> list[str]:
         prefix = f"{namespace_number}|"
