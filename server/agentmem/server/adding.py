@@ -59,6 +59,11 @@ class _Add:
     made: Sequence[Made] = ()
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether all of its memories came with an embedding."""
+        return all(vector is not None for vector in self.vectors)
+
+    @property
     def wish(self) -> Wish:
         """What is to be embedded."""
         return Wish(
@@ -135,8 +140,7 @@ class Adding:
                 add.acknowledgement = each
                 adds.append(add)
             await self._embed(adds)
-            results = await self._results(adds)
-        return writer_pb2.BatchAddMemoriesResponse(results=results)
+            return await self._results(adds)
 
     def _begun(
         self,
@@ -153,16 +157,21 @@ class Adding:
 
     async def _embed(self, adds: list[_Add | AgentMemError]) -> None:
         """Gives the adds their embeddings; an error takes the place of one that gets none."""
-        places = [index for index, add in enumerate(adds) if isinstance(add, _Add)]
-        prepared = [add for add in adds if isinstance(add, _Add)]
-        outcomes = await self._embedder.embed_each([add.wish for add in prepared])
-        for place, add, made in zip(places, prepared, outcomes, strict=True):
+        namespaces = {add.request.namespace for add in adds if isinstance(add, _Add)}
+        filling = self._embedder.filling(namespaces)
+        waiting = [
+            (place, add)
+            for place, add in enumerate(adds)
+            if isinstance(add, _Add) and (not add.is_embedded or add.request.namespace in filling)
+        ]
+        outcomes = await self._embedder.embed_each([add.wish for _, add in waiting])
+        for (place, add), made in zip(waiting, outcomes, strict=True):
             if isinstance(made, AgentMemError):
                 adds[place] = made
             else:
                 add.made = made
 
-    async def _results(self, adds: Sequence[_Add | AgentMemError]) -> list[writer_pb2.BatchAddResult]:
+    async def _results(self, adds: Sequence[_Add | AgentMemError]) -> writer_pb2.BatchAddMemoriesResponse:
         """Commits what was prepared; the result of each request, once it may be sent."""
         committed = iter(
             await self._queue.submit_each([add.command for add in adds if isinstance(add, _Add)])
@@ -179,12 +188,14 @@ class Adding:
             outcomes[place] = (
                 outcome if isinstance(outcome, writer_pb2.AddMemoriesResponse) else _failed(outcome)
             )
-        return [
-            writer_pb2.BatchAddResult(failure=outcome.to_failure())
-            if isinstance(outcome, AgentMemError)
-            else writer_pb2.BatchAddResult(response=outcome)
-            for outcome in outcomes
-        ]
+        response = writer_pb2.BatchAddMemoriesResponse()
+        for outcome in outcomes:
+            result = response.results.add()
+            if isinstance(outcome, AgentMemError):
+                result.failure.CopyFrom(outcome.to_failure())
+            else:
+                result.response.CopyFrom(outcome)
+        return response
 
     async def _completed(
         self, add: _Add, outcome: writer_pb2.AddMemoriesResponse | AgentMemError
@@ -210,7 +221,10 @@ class Adding:
     ) -> list[_Add | Exception]:
         """What each request, of this size together, asks for, or what is wrong with it."""
         if size_bytes > MAX_INLINE_BYTES:
-            return await self._threads.run(self._prepare_each, requests)
+            try:
+                return await self._threads.run(self._prepare_each, requests)
+            except AgentMemError as error:
+                return [error] * len(requests)
         return self._prepare_each(requests)
 
     def _prepare_each(self, requests: Sequence[writer_pb2.AddMemoriesRequest]) -> list[_Add | Exception]:

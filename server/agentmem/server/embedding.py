@@ -89,6 +89,12 @@ class TextEmbedder:
         with self._store.read() as transaction:
             return transaction.namespace(namespace) or NamespaceState(number=0)
 
+    def filling(self, namespaces: Iterable[str]) -> set[str]:
+        """Those whose embeddings are being replaced: a text that came with one gets another, too."""
+        with self._store.read() as transaction:
+            states = [(name, transaction.namespace(name)) for name in namespaces]
+        return {name for name, state in states if state is not None and state.is_filling}
+
     async def embed(self, wish: Wish) -> Sequence[Made]:
         """What each text becomes.
 
@@ -107,14 +113,13 @@ class TextEmbedder:
 
         Each embedder makes all that it has to make in one go.
         """
+        if not wishes:
+            return []
         jobs = _Jobs()
         outcomes: list[_Outcome | AgentMemError] = []
         with self._store.read() as transaction:
             spaces = [transaction.namespace(wish.namespace) or NamespaceState(number=0) for wish in wishes]
         for number, (wish, space) in enumerate(zip(wishes, spaces, strict=True)):
-            if all(wish.given) and not space.is_filling:
-                outcomes.append(_NOTHING_NEEDED)
-                continue
             try:
                 outcomes.append(self._plan(jobs, number, wish, space))
             except AgentMemError as error:
@@ -129,6 +134,8 @@ class TextEmbedder:
         ]
 
     def _plan(self, jobs: _Jobs, number: int, wish: Wish, space: NamespaceState) -> _Outcome:
+        if not wish.texts:
+            return _Outcome()
         outcome = _Outcome(space=space.space)
         needed = [index for index, given in enumerate(wish.given) if not given]
         if needed:
@@ -207,12 +214,7 @@ class _Outcome:
     vectors: dict[int, dict[str, FloatVector]] = field(default_factory=dict)
 
     def made(self, count: int) -> list[Made]:
-        if self is _NOTHING_NEEDED:
-            return [NOTHING_MADE] * count
         return [Made(self.model, self.vectors.get(index, {}), self.space) for index in range(count)]
-
-
-_NOTHING_NEEDED = _Outcome()
 
 
 def _embed(find: Callable[[str], Embedder], name: str, texts: Sequence[str]) -> Sequence[FloatVector | None]:
