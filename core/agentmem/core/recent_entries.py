@@ -11,8 +11,9 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-# Some frames; one entry that is larger is not kept.
-MAX_RECENT_BYTES = 8 * 1024 * 1024
+# What an import writes in some seconds, by which its replicas may be behind. An entry that is larger is not
+# kept.
+MAX_RECENT_BYTES = 32 * 1024 * 1024
 
 
 class RecentEntries:
