@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from agentmem.core.data_directory import STORE_FILE, sync
 from agentmem.core.dictionaries import Dictionaries
+from agentmem.core.entry_changes import AnyChange, Change, ClearedVectors, ComingVector, Removal
 from agentmem.core.environment import (
     Environment,
     FileUse,
@@ -37,14 +38,7 @@ from agentmem.core.measurements import Labels
 from agentmem.core.memory_cache import DEFAULT_CACHED_BYTES, MemoryCache
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.recent_entries import RecentEntries
-from agentmem.core.write_transaction import (
-    AnyChange,
-    Change,
-    ClearedVectors,
-    ComingVector,
-    Removal,
-    WriteTransaction,
-)
+from agentmem.core.write_transaction import WriteTransaction
 
 __all__ = [
     "AnyChange",

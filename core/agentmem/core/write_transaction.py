@@ -7,17 +7,17 @@ operations, so that equal logs make equal stores.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agentmem.core import records, wire
 from agentmem.core.dictionaries import Dictionaries
+from agentmem.core.entry_changes import LOOK_UP, AnyChange, Change, ClearedVectors, ComingVector, Removal
 from agentmem.core.environment import StoreCorruptError, Transaction
 from agentmem.core.errors import DataLoss, FailedPrecondition
 from agentmem.core.layout import (
     COUNTERS,
     KEY,
     POSITION,
-    IdState,
     NamespaceState,
     id_digest,
     seal,
@@ -34,73 +34,17 @@ from agentmem.core.log import (
     encode_entry,
     next_chain_hash,
 )
-from agentmem.core.records import FloatVector, Record
+from agentmem.core.records import Record
 from agentmem.core.shipping import checked_memories
 from agentmem.core.times import timestamp_us
 from agentmem.core.version_writer import VersionWriter
-from agentmem.v1 import memory_pb2, replication_pb2, storage_pb2, writer_pb2
+from agentmem.v1 import replication_pb2, storage_pb2, writer_pb2
 
 # How long, and how many, answers are kept for requests that come again.
 REQUEST_MEMORY_US = 24 * 3600 * 1_000_000
 MAX_REQUESTS = 1_000_000
 # A new request makes room for itself and some more, so that what is over its time goes steadily.
 MAX_FORGOTTEN_REQUESTS = 8
-
-
-# Instead of the state of an id: nobody has looked it up.
-LOOK_UP = IdState(ordinal=0, version=0, deleted=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """The next version of a memory, or a tombstone that ends it.
-
-    Attributes:
-        before: the state of the id before it, from whoever has looked that up in the same transaction.
-        coming_vector: in the coming embedding space of the namespace, if there is one: None when the version
-            gets it later, empty when its content means nothing to the model.
-    """
-
-    memory: memory_pb2.Memory
-    vector: FloatVector | None = None
-    is_tombstone: bool = False
-    coming_vector: FloatVector | None = None
-    before: IdState | None = LOOK_UP
-
-
-@dataclass(frozen=True, slots=True)
-class ComingVector:
-    """The vector of a version in the coming embedding space of its namespace; empty when it gets none."""
-
-    namespace: str
-    ordinal: int
-    vector: FloatVector
-
-
-@dataclass(frozen=True, slots=True)
-class ClearedVectors:
-    """Versions of a namespace whose vectors in the database that is not in use are removed."""
-
-    namespace: str
-    ordinals: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """Versions of one memory to be removed, newest first.
-
-    Attributes:
-        purged_id: of the memory, when all of them are removed for good; otherwise retention removes old ones.
-        forgotten: the tombstone, when retention removes that and the id with it.
-    """
-
-    namespace: str
-    ordinals: Sequence[int]
-    purged_id: str = ""
-    forgotten: Record | None = None
-
-
-AnyChange = Change | Removal | ComingVector | ClearedVectors
 
 
 class WriteTransaction(VersionWriter):
