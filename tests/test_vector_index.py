@@ -191,6 +191,26 @@ def test_recall_when_a_filter_leaves_out_what_is_near(tmp_path: Path, kind: str)
     assert found >= 0.95 * 40 * 10
 
 
+def test_what_inverted_lists_leave_out_is_found(tmp_path: Path) -> None:
+    """Of two rows, that whose code is the least like the question in every part."""
+    near, far = unit_vectors(2, 16, seed=1), -unit_vectors(2, 16, seed=1)
+    first = segment_on_disk(tmp_path / "1-1", [1, 2], near, "ivf")
+    left_out = [row for row in (0, 1) if len(first.nearest_of(near[row], 2, np.arange(2))) < 2]
+    assert left_out
+    live = OrdinalSet([1, 2, 3, 4])
+    vectors = NamespaceVectors(16)
+    for segment in (first, segment_on_disk(tmp_path / "1-2", [3, 4], far, "ivf")):
+        segment.search_ns = segment.filtered_ns = 1.0  # it is hopeless, and would not be asked
+        vectors.add_segment(segment, live)
+    view, allowed = vectors.view(Costs(1e9, 1e9)), OrdinalSet([1, 2, 3])
+    plan = view.estimate(2, ordinal_array(allowed), 4).plan
+    assert isinstance(plan, Segments)
+    assert plan.pushes_down
+    for row in left_out:
+        hits = view.search(near[row], 2, allowed, live)
+        assert hits.ordinals.tolist() == exact(np.concatenate([near, far]), near[row], [1, 2, 3], 2)
+
+
 @pytest.mark.parametrize("gap", [1, 100])  # near each other, a table finds them; far apart, halving
 def test_rows_of_a_segment_in_any_order(tmp_path: Path, gap: int) -> None:
     rows = unit_vectors(600, DIMENSION)

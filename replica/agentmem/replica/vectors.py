@@ -231,15 +231,16 @@ class VectorView:
         return VectorHits(proposed.ordinals[kept], proposed.cosines[kept])
 
     def _matching(self, query: FloatVector, top_k: int, wanted: OrdinalArray) -> VectorHits | None:
-        """What the indexes propose of the wanted; None when they are too few."""
+        """What the indexes propose of the wanted; None when one of them leaves out some that it has."""
         found = []
         for part in self.segments:
             assert part.segment is not None
             _, among = part.locate(wanted)
             rows = part.segment.nearest_of(query, top_k, among)
+            if len(rows) < min(top_k, len(among)):
+                return None
             found.append(VectorHits(part.ordinals[rows], np.take(part.rows, rows, axis=0) @ query))
-        best_found = _merge(found, top_k)
-        return best_found if len(best_found.ordinals) == top_k else None
+        return _merge(found, top_k)
 
     @staticmethod
     def _nearest(part: Part, query: FloatVector, chosen: Segments) -> VectorHits:
