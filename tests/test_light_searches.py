@@ -148,3 +148,18 @@ def test_a_question_is_embedded_on_the_event_loop_when_that_is_quick(
         reader.close()
     assert threads == ["searches", "MainThread"]
     assert not Embedders(["openai"]).is_quick("openai")
+
+
+def test_a_search_of_a_whole_namespace_stays_there_when_it_is_thought_to_be_cheap(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, reader, unused = noted_threads(monkeypatch), reader_of(replica), None
+    request = reader_pb2.SearchMemoriesRequest(
+        namespace=NAMESPACE, embedding=VECTORS[0].tobytes(), mode=MODES["semantic"]
+    )
+    for top_k, most_ns in ((1, searcher.MAX_LIGHT_NS), (2, 0)):
+        monkeypatch.setattr(searcher, "MAX_LIGHT_NS", most_ns)
+        request.top_k = top_k
+        asyncio.run(reader.SearchMemories(request, unused))  # type: ignore[arg-type]
+    reader.close()
+    assert threads == ["MainThread", "searches"]

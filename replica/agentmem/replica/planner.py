@@ -119,6 +119,11 @@ class Estimate:
     exact_ns: float
     segments_ns: float
 
+    @property
+    def least_ns(self) -> float:
+        """Of the plan."""
+        return min(self.exact_ns, self.segments_ns)
+
     def __str__(self) -> str:
         exact = f"estimated {self.exact_ns / 1e6:.3f} ms exactly"
         if self.segments_ns == float("inf"):

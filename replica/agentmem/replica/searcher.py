@@ -36,6 +36,7 @@ MAX_SEARCHES_AGAIN = 3
 # A search by a given vector among so many takes less than a millisecond, and so does one by words, or by
 # both, among fewer. The event loop can spare that; to hand it to a thread costs as much as most searches.
 MAX_LIGHT_MEMORIES: dict[Mode, int] = {"semantic": 4_096, "text": 2_048, "hybrid": 2_048}
+MAX_LIGHT_NS = 1_000_000
 MAX_LIGHT_TEXT_CHARACTERS = 512
 MAX_LIGHT_HITS = 100
 NONE_GONE = OrdinalSet()
@@ -100,6 +101,10 @@ class Searcher:
         is_embedded = query.mode != "text" and asked.given is None and bool(state.dimension)
         if is_embedded and not self._embedders.is_quick(self._embedders.name_of(state.model)):
             return False
+        if query.filter is None and query.mode == "semantic" and namespace.vectors is not None:
+            # The indexes may find it sooner than a scan of a few thousand would.
+            live = len(namespace.live)
+            return namespace.vectors.estimate(query.top_k, None, live).least_ns <= MAX_LIGHT_NS
         return is_quick(namespace, query.filter) and at_most(namespace, query.filter) <= most
 
     def known(self, asked: Asked) -> bytes | None:
