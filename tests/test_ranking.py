@@ -263,8 +263,13 @@ class Large:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
-    with Replica(tmp_path_factory.mktemp("large")) as replica:
-        yield Large(replica, MAX_RANKED_WHOLE + 500)
+    """All of it is in the text index, whose scores are compared: an orderly end commits it."""
+    folder = tmp_path_factory.mktemp("large")
+    with Replica(folder) as replica:
+        large = Large(replica, MAX_RANKED_WHOLE + 500)
+    with Replica(folder) as replica:
+        large.replica, large.view = replica, replica.wait_for_revision(large.view.revision)
+        yield large
 
 
 def test_the_newest_and_the_most_important_are_candidates_when_these_weigh(large: Large) -> None:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from memories import Replica, by_user, make_memory, segment_rows, unit_vectors
 
@@ -18,7 +19,7 @@ from agentmem.core.layout import NamespaceState
 from agentmem.core.records import FloatVector
 from agentmem.replica.namespace_index import SETTLED_TAIL_ROWS, SETTLING_S, NamespaceIndex
 from agentmem.replica.ordinals import OrdinalSet, ordinal_array
-from agentmem.replica.planner import Costs, Segments
+from agentmem.replica.planner import DEFAULT_COSTS, Costs, Segments
 from agentmem.replica.segment import KINDS, Segment, write_segment
 from agentmem.replica.segment_files import FloatRows, SegmentError, read_sidecar
 from agentmem.replica.vectors import NamespaceVectors, VectorView
@@ -237,6 +238,24 @@ def test_rows_of_a_segment_in_any_order(tmp_path: Path, gap: int) -> None:
     assert not np.isnan(cosines[has_row]).any()
     assert np.isnan(cosines[~has_row]).all()
     np.testing.assert_allclose(cosines[has_row], rows @ query, atol=1e-5)
+
+
+def test_the_planner_hears_how_far_apart_the_matching_rows_stand(tmp_path: Path) -> None:
+    """In the segment, whatever the order in which they were written."""
+    owners, each = 8, 2048
+    order = np.arange(owners * each).reshape(each, owners).T.ravel()  # of owners who wrote in turns
+    rows = unit_vectors(owners * each, DIMENSION)
+    vectors = NamespaceVectors(DIMENSION)
+    live = OrdinalSet(range(1, len(order) + 1))
+    vectors.add_segment(segment_on_disk(tmp_path / "1-1", (order + 1).tolist(), rows[order]), live)
+    view = vectors.view()
+
+    def exactly_ns(matching: npt.NDArray[np.int64]) -> float:
+        return view.estimate(1, np.sort(matching + 1).astype(np.uint64), len(order)).exact_ns
+
+    together, apart = order[:each], order[::owners]
+    assert exactly_ns(together) == pytest.approx(each * DIMENSION * DEFAULT_COSTS.scan, rel=0.1)
+    assert exactly_ns(apart) == pytest.approx(each * DIMENSION * DEFAULT_COSTS.gather, rel=0.1)
 
 
 # Through the indexer: store, builder process, restart.

@@ -37,6 +37,7 @@ MIN_SAMPLED = 2048
 SAMPLES = 64
 # Rows that are so close to each other are read as one piece.
 NEIGHBOURING_ROWS = 4
+_NEIGHBOURS = np.arange(1, NEIGHBOURING_ROWS + 1)
 
 
 _NO_ROWS: RowNumbers = np.empty(0, dtype=np.int64)
@@ -211,13 +212,14 @@ class VectorView:
         if len(wanted) < MIN_SAMPLED or not self.segments:
             return 1.0
         largest = max(self.segments, key=lambda part: len(part.rows))
-        first = np.linspace(0, len(wanted) - 2, SAMPLES).astype(np.int64)
-        pairs = wanted[np.stack([first, first + 1], axis=1).ravel()]
-        places, rows = largest.locate(pairs)
-        of_place = np.full(2 * SAMPLES, -NEIGHBOURING_ROWS * 2 * SAMPLES, dtype=np.int64)
-        of_place[places] = rows
-        gaps = of_place[1::2] - of_place[::2]
-        return float(np.mean((gaps < 1) | (gaps > NEIGHBOURING_ROWS)))
+        sample = wanted[np.linspace(0, len(wanted) - 1, SAMPLES).astype(np.int64)]
+        _, rows = largest.locate(sample)
+        behind = np.minimum(rows[:, np.newaxis] + _NEIGHBOURS, len(largest.ordinals) - 1)
+        neighbours = largest.ordinals[behind]
+        places = np.minimum(wanted.searchsorted(neighbours), len(wanted) - 1)
+        has_neighbour = (wanted[places] == neighbours).any(axis=1)
+        # What is not in this segment is read one by one, too.
+        return 1.0 - np.count_nonzero(has_neighbour) / SAMPLES
 
     def _proposed(
         self, query: FloatVector, top_k: int, chosen: Segments, allowed: OrdinalSet
