@@ -47,7 +47,7 @@ define generate
 endef
 
 .PHONY: help venv run replicas status stop demo bench soak report bench-quick bench-baseline load crash chaos \
-  streams churn recall test check format protos clean
+  streams churn recall plans test check format protos clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -116,6 +116,9 @@ churn: $(STAMP) ## 100,000 reads among updates and deletions (takes minutes): no
 
 recall: $(STAMP) ## recall@10 of filtered searches by meaning on 100,000 memories (takes minutes)
 	PYTHONPATH=tests $(BIN)/python bench/recall.py
+
+plans: $(STAMP) ## what the planner takes beside the best of its plans, on 100,000 memories (takes a minute)
+	$(BIN)/python bench/plans.py
 
 load: $(STAMP) ## call the running cluster many times: CALL=<a file of bench/ghz>, HOST=<host:port>, LOAD="-z 10s -c 20"
 	$(LOADER) --config bench/ghz/$(CALL).json $(LOAD) $(HOST)
