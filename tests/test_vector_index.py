@@ -192,6 +192,26 @@ def test_recall_when_a_filter_leaves_out_what_is_near(tmp_path: Path, kind: str)
     assert found >= 0.95 * 40 * 10
 
 
+def test_recall_when_all_that_matches_is_about_as_far(tmp_path: Path) -> None:
+    """What codes of a few bits cannot tell apart is compared exactly."""
+    rows = unit_vectors(6000, 64)
+    live = OrdinalSet(range(1, len(rows) + 1))
+    vectors = NamespaceVectors(64)
+    segment = segment_on_disk(tmp_path / "1-1", list(live), rows, "ivf")
+    segment.search_ns = segment.filtered_ns = 1.0
+    vectors.add_segment(segment, live)
+    view = vectors.view(DEAR)
+    plans = []
+    for query in rows[:20]:
+        order = np.argsort(rows @ query) + 1
+        for half in (order[3000:], order[:3000]):
+            hits = view.search(query, 10, OrdinalSet(half.tolist()), live)
+            assert hits.ordinals.tolist()[:5] == exact(rows, query, half.tolist(), 5)
+            plans.append(hits.plan.partition(";")[0])
+    assert any("rows that match" in plan for plan in plans[::2])
+    assert {*plans[1::2]} == {"exact scan of the matching rows"}
+
+
 def test_what_inverted_lists_leave_out_is_found(tmp_path: Path) -> None:
     """Of two rows, that whose code is the least like the question in every part."""
     near, far = unit_vectors(2, 16, seed=1), -unit_vectors(2, 16, seed=1)
