@@ -10,12 +10,15 @@ import argparse
 import os
 from pathlib import Path
 
-from agentmem.replica.segment import KINDS, write_segment
-
-NICENESS = 10
+# Beside one that is always busy it still gets a seventieth of a core.
+NICENESS = 19
 
 
 def main() -> None:
+    os.nice(NICENESS)
+    # Loading these is a part of the work.
+    from agentmem.replica.segment import KINDS, write_segment
+
     parser = argparse.ArgumentParser(description="Builds the index of one vector segment.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dimension", type=int, required=True)
@@ -23,7 +26,6 @@ def main() -> None:
     parser.add_argument("--kind", choices=KINDS, default="annoy")
     parser.add_argument("--replaces", nargs="*", default=[])
     arguments = parser.parse_args()
-    os.nice(NICENESS)
     write_segment(
         arguments.folder,
         dimension=arguments.dimension,
