@@ -86,7 +86,7 @@ stop: $(STAMP) ## stop everything that runs in DATA_DIR
 demo: $(STAMP) ## ask the questions of DATASET (default: the sample), print recall and MRR, write them to OUT
 	$(BIN)/python bench/demo.py --data-dir "$(DATA_DIR)" $(if $(DATASET),--dataset "$(DATASET)") $(if $(OUT),--out "$(OUT)")
 
-bench: $(STAMP) ## measure everything into reports/bench.json (20 minutes); ONLY=search: one part
+bench: $(STAMP) ## measure everything into reports/bench.json (17 minutes); ONLY=search: one part
 	$(BIN)/python -m agentmem.bench suite $(foreach part,$(ONLY),--only $(part)) $(if $(DATASET),--dataset "$(DATASET)")
 
 soak: $(STAMP) ## a mixed load of SECONDS into reports/soak.json: memory, files, threads and lag over time
