@@ -1,4 +1,4 @@
-"""What is measured of each call, by the interceptor of ``serving.py``."""
+"""What is measured of each call, by what ``serving.py`` puts around its method."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@
     └── InternalError         INTERNAL             a mistake in the server
 
 On the wire an error is a google.rpc.Status with one ErrorInfo{reason, domain, metadata}, and a RetryInfo
-where waiting helps. The translation is done in one place, the interceptor of ``agentmem.core.serving``. Of a
-request in a batch it is a Failure with the same contents.
+where waiting helps. The translation is done in one place, ``agentmem.core.serving``. Of a request in a
+batch it is a Failure with the same contents.
 """
 
 from __future__ import annotations

@@ -45,6 +45,10 @@ REQUEST_MEMORY_US = 24 * 3600 * 1_000_000
 MAX_REQUESTS = 1_000_000
 # A new request makes room for itself and some more, so that what is over its time goes steadily.
 MAX_FORGOTTEN_REQUESTS = 8
+_ENTRY, _SHIPPED = replication_pb2.ShippedEntry, replication_pb2.ShippedRecord
+_LOG_VALUE, _RECORDS = _ENTRY.LOG_VALUE_FIELD_NUMBER, _ENTRY.RECORDS_FIELD_NUMBER
+_ORDINAL, _RECORD = _SHIPPED.ORDINAL_FIELD_NUMBER, _SHIPPED.RECORD_FIELD_NUMBER
+_VECTOR, _COMING_VECTOR = _SHIPPED.VECTOR_FIELD_NUMBER, _SHIPPED.COMING_VECTOR_FIELD_NUMBER
 
 
 class WriteTransaction(VersionWriter):
@@ -139,7 +143,7 @@ class WriteTransaction(VersionWriter):
         value = encode_entry(entry, position.chain_hash)
         self._append_log(entry, value)
         if self.shipped is not None:
-            self.shipped.append(b"".join((wire.head(1, len(value)), value, *sent)))
+            self.shipped.append(b"".join((wire.head(_LOG_VALUE, len(value)), value, *sent)))
         return revision
 
     def _step(self, entry: LogEntry, step: storage_pb2.NamespaceChange) -> None:
@@ -209,13 +213,13 @@ class WriteTransaction(VersionWriter):
             coming_space=space.coming_space if coming_vector else 0,
         )
         self._write_version(operation, change.memory, previous, record, vector, coming_vector)
-        fields = [wire.number(1, operation.ordinal), wire.head(2, len(record)), record]
+        fields = [wire.number(_ORDINAL, operation.ordinal), wire.head(_RECORD, len(record)), record]
         if vector:
-            fields += wire.head(3, len(vector)), vector
+            fields += wire.head(_VECTOR, len(vector)), vector
         if coming_vector:
-            fields += wire.head(5, len(coming_vector)), coming_vector
+            fields += wire.head(_COMING_VECTOR, len(coming_vector)), coming_vector
         sent = b"".join(fields)
-        return wire.head(2, len(sent)), sent
+        return wire.head(_RECORDS, len(sent)), sent
 
     def _removal_operation(self, removal: Removal) -> Operation:
         operation = Operation(

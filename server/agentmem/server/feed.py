@@ -28,6 +28,8 @@ from agentmem.server.snapshots import Snapshots
 from agentmem.v1 import cluster_pb2, replication_pb2, replication_pb2_grpc
 
 HEARTBEAT_INTERVAL_S = 1.0
+_FRAME = replication_pb2.SubscribeResponse.ENTRIES_FIELD_NUMBER
+_ENTRIES = replication_pb2.Entries.ENTRIES_FIELD_NUMBER
 
 _logger = logging.getLogger(__name__)
 
@@ -157,8 +159,8 @@ class ReplicationService(replication_pb2_grpc.ReplicationServiceServicer):
                 for revision, trace in traces
             ],
         )
-        fields = [part for entry in shipped for part in (wire.head(1, len(entry)), entry)]
-        return wire.delimited(2, b"".join(fields) + rest.SerializeToString())
+        fields = [part for entry in shipped for part in (wire.head(_ENTRIES, len(entry)), entry)]
+        return wire.delimited(_FRAME, b"".join(fields) + rest.SerializeToString())
 
     async def ReportProgress(
         self, request: replication_pb2.ReportProgressRequest, context: object
