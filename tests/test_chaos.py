@@ -9,10 +9,12 @@ import pytest
 from broken_builds import BREAKAGES, Breakage, NoSuchText, broken_copy, run_broken
 from chaos_run import Plan, run
 
-OPERATIONS = 500
+# Some five seconds: the first fault is begun within 1.5 s.
+OPERATIONS = 3_000
 # Without what takes long: nodes that are emptied, and waits for nodes that hang.
 WEIGHTS = {"replica killed": 2, "writer killed": 2, "handover": 2, "failover after kill": 2}
-BROKEN_OPERATIONS = 400
+# Enough for 50 or more reads of the past; replicas are some 30 ms behind, so one call in 60 meets it.
+BROKEN_OPERATIONS = 3_000
 
 
 @pytest.mark.timeout(300)
@@ -23,8 +25,8 @@ def test_no_promise_is_broken_while_nodes_die_and_take_over(tmp_path: Path) -> N
     )
     assert result.violations == []
     assert result.faults.faults.total() > 0
-    assert result.outcomes()["acknowledged"] > OPERATIONS / 5
-    assert sum(len(part.changes) for part in result.recorded.watched) > OPERATIONS / 5
+    assert result.outcomes()["acknowledged"] > OPERATIONS / 10
+    assert sum(len(part.changes) for part in result.recorded.watched) > OPERATIONS / 10
 
 
 @pytest.mark.timeout(300)

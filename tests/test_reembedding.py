@@ -226,7 +226,8 @@ def test_a_namespace_moves_while_it_is_written_and_searched(endpoint: Endpoint, 
         assert stats.vectors == stats.memories
         assert stats.settings.embedder == "openai"
 
-        # As if it had been of the other embedder from the beginning.
+        # As if it had been of the other embedder from the beginning: an export of all that was written.
+        cluster.wait_settled()
         client.update_namespace("fresh", embedder="openai")
         memories = [version.memory for version in client.export(NS, newest_only=True)]
         again = client.add_many("fresh", [NewMemory(memory.content) for memory in memories])
