@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,9 +15,14 @@ import pytest
 from cluster import Cluster, client_of
 
 from agentmem.client import AgentMemError, NewMemory
-from agentmem.core.embedders import OpenAIEmbedder, WordLlamaEmbedder
+from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.embedders import Embedders, OpenAIEmbedder, WordLlamaEmbedder
 from agentmem.core.errors import Unavailable
+from agentmem.core.layout import NamespaceState
 from agentmem.core.process_metrics import anonymous_memory_bytes
+from agentmem.core.records import FloatVector
+from agentmem.core.store import Store
+from agentmem.server.embedding import MAX_INLINE_CHARACTERS, TextEmbedder, Wish
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -72,6 +78,28 @@ def test_wordllama_makes_unit_vectors() -> None:
     assert cat.dtype == np.float32
     assert np.isclose(np.linalg.norm(cat), 1, rtol=1e-5)
     assert cat @ kitten > cat @ tax
+
+
+def test_short_texts_of_writes_are_embedded_on_the_event_loop_when_that_is_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: list[str] = []
+    embed = WordLlamaEmbedder.embed
+
+    def noted(self: WordLlamaEmbedder, texts: Sequence[str]) -> list[FloatVector | None]:
+        kinds.append(threading.current_thread().name.partition("_")[0])
+        return embed(self, texts)
+
+    monkeypatch.setattr(WordLlamaEmbedder, "embed", noted)
+    store = Store(tmp_path / "store", map_size_bytes=1 << 20, max_map_size_bytes=1 << 20)
+    threads = BoundedThreads("writes", threads=1, max_calls=8)
+    embedder = TextEmbedder(store, Embedders(["wordllama"]), threads)
+    for text in ("tea", "milk", "x" * (MAX_INLINE_CHARACTERS + 1)):  # the first one loads the embedder
+        (made,) = asyncio.run(embedder.embed(Wish("ns", [text], [False])))
+        assert made.for_space(NamespaceState(number=0), "ns")[0] is not None
+    threads.close()
+    store.close()
+    assert kinds == ["writes", "MainThread", "writes"]
 
 
 def test_wordllama_keeps_nothing_of_the_texts() -> None:

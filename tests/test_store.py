@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import struct
 from functools import partial
@@ -17,8 +18,10 @@ from agentmem.core.log import LOG_HEADER_BYTES, decode_entry, next_chain_hash
 from agentmem.core.records import FloatVector, IdSource
 from agentmem.core.store import Change, Removal, Store, StoreCorruptError, StoreFormatError, WriteTransaction
 from agentmem.core.verification import verify
+from agentmem.server.commands import AddMemories
+from agentmem.server.embedding import EmbeddingOutdated, Made
 from agentmem.server.reembedding import ReembedNamespace
-from agentmem.v1 import memory_pb2, replication_pb2
+from agentmem.v1 import memory_pb2, replication_pb2, writer_pb2
 
 MIB = 1024**2
 
@@ -93,6 +96,12 @@ def contents(store: Store) -> list[tuple[str, int, str]]:
         return found
 
 
+def live_memories(store: Store) -> int:
+    with store.read() as transaction:
+        state = transaction.namespace("ns")
+        return 0 if state is None else state.live_memories
+
+
 def test_versions_are_kept_and_linked(store: Store) -> None:
     put(store, "a", "one")
     put(store, "a", "two")
@@ -152,6 +161,41 @@ def test_a_failed_command_leaves_nothing(store: Store) -> None:
         store.commit(work)
     assert contents(store) == [("a", 1, "one")]
     assert store.position().revision == 1
+    # Nor does the next one go on from it.
+    assert put(store, "b", "two") == 2
+    assert live_memories(store) == 2
+    assert verify(store).problems == []
+
+
+def test_a_write_goes_on_from_the_one_before_it_and_from_no_earlier_one(store: Store) -> None:
+    put(store, "a")
+    left = copy.deepcopy(store._written)
+    put(store, "b")
+    # As by a thread that was held up behind its commit until another had committed, too.
+    store._written = left
+    assert put(store, "c") == 3
+    assert live_memories(store) == 3
+    assert verify(store).problems == []
+
+
+def test_a_memory_that_comes_with_a_vector_gets_its_coming_one_too(store: Store) -> None:
+    put(store, "a")
+    store.commit(lambda transaction: ReembedNamespace("ns", "coming", 2, None).run(transaction, 1))
+    memory = memory_pb2.Memory(namespace="ns", id="b", content="text")
+    vector, coming = np.full(4, 0.5, dtype=np.float32), np.array([0.6, 0.8], dtype=np.float32)
+    add = partial(AddMemories, "ns", [memory], [vector], writer_pb2.DUPLICATE_POLICY_ADD, None, 0)
+    with pytest.raises(EmbeddingOutdated):
+        store.commit(lambda transaction: add().run(transaction, 1))
+    for made in (Made(), Made(vectors={"coming": coming})):  # without its embedder, and with it
+        memory.id += "b"
+        store.commit(partial(lambda made, transaction: add([made]).run(transaction, 1), made))
+    with store.read() as transaction:
+        space = transaction.namespace("ns")
+        assert space is not None
+        found = [transaction.coming_vector(space, ordinal) for ordinal in (2, 3)]
+    assert found[0] is None
+    assert found[1] is not None
+    assert found[1].tolist() == coming.tolist()
 
 
 def test_a_full_map_grows(tmp_path: Path) -> None:
@@ -160,7 +204,7 @@ def test_a_full_map_grows(tmp_path: Path) -> None:
     for number in range(40):
         put(store, f"m{number}", random.Random(number).randbytes(60_000).hex())
     assert store.map_size_bytes > MIB
-    assert len(contents(store)) == 40
+    assert len(contents(store)) == 40 == live_memories(store)
 
 
 def test_a_map_at_its_limit_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -75,6 +76,9 @@ class WordLlamaEmbedder:
     is_quick = True
 
     def __init__(self) -> None:
+        # Its tokenizer would share out the texts of each call among all cores: beside other work that takes
+        # half as much again, and its callers wait for the slowest of its threads.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import wordllama
 
         # Its default path asks the network for the tokenizer; the wheel has it too.

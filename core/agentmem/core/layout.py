@@ -243,10 +243,8 @@ def decode_namespace(value: bytes, namespace: str) -> NamespaceState:
     numbers[_IS_CLEARING] = bool(numbers[_IS_CLEARING])
     texts = rest[_NAMESPACE.size :]
     behind = model_bytes + coming_bytes
-    model, coming_model = texts[:model_bytes].decode(), texts[model_bytes:behind].decode()
-    return replace(
-        NamespaceState(*numbers), model=model, coming_model=coming_model, embedder=texts[behind:].decode()
-    )
+    names = (texts[:model_bytes], texts[model_bytes:behind], texts[behind:])
+    return NamespaceState(*numbers, *[name.decode() for name in names])
 
 
 def upgraded_namespace(value: bytes, namespace: str) -> bytes:

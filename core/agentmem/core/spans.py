@@ -104,4 +104,6 @@ class ShippedTraces:
 
     def between(self, after_revision: int, up_to_revision: int) -> Iterable[tuple[int, TraceContext]]:
         """Those of some revisions."""
+        if not self._traces or self._traces[-1][0] <= after_revision:
+            return ()  # as for most commits
         return [each for each in self._traces if after_revision < each[0] <= up_to_revision]

@@ -38,6 +38,7 @@ from agentmem.core.measurements import Labels
 from agentmem.core.memory_cache import DEFAULT_CACHED_BYTES, MemoryCache
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.recent_entries import RecentEntries
+from agentmem.core.version_writer import WrittenState
 from agentmem.core.write_transaction import WriteTransaction
 
 __all__ = [
@@ -106,6 +107,7 @@ class Store:
             self._environment.close()
             raise
         self.recent = RecentEntries()
+        self._written: WrittenState | None = None
 
     def found_cluster(self) -> None:
         """Makes an empty store the start of a new cluster, in epoch 1; leaves another as it is."""
@@ -140,15 +142,20 @@ class Store:
             lmdb.Error: the commit failed; nothing can be said of the disk any more.
         """
 
-        def run(transaction: Transaction) -> tuple[T, WriteTransaction, int]:
-            write = WriteTransaction(transaction, self.dictionaries)
+        def run(transaction: Transaction) -> tuple[T, WriteTransaction, WrittenState]:
+            # Taken away: it changes from here on, and nobody is to have it when this is undone.
+            before, self._written = self._written, None
+            if before is not None and before.number + 1 != transaction.number:
+                before = None  # another thread has written since
+            write = WriteTransaction(transaction, self.dictionaries, before)
             answer = work(write)
             write.finish()
-            return answer, write, write.number
+            return answer, write, write.left()
 
-        answer, write, number = self._environment.commit(run)
+        answer, write, left = self._environment.commit(run)
+        self._written = left
         if write.removed_ordinals:
-            self.memories.drop(write.removed_ordinals, number)
+            self.memories.drop(write.removed_ordinals, left.number)
         if write.shipped is None:
             self.recent.clear()
         elif write.shipped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agentmem.core import records
 from agentmem.core.dictionaries import Dictionaries, StoredDictionary, encode_dictionary
@@ -26,10 +26,30 @@ from agentmem.core.layout import (
     seal,
     superseded_key,
 )
-from agentmem.core.log import Operation
+from agentmem.core.log import Operation, Position
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.times import duration_us, timestamp_us
 from agentmem.v1 import memory_pb2, storage_pb2
+
+
+@dataclass(slots=True)
+class WrittenState:
+    """What nearly every write needs, as a committed one has left it: the next one need not read it again.
+
+    Attributes:
+        number: of that write.
+        namespaces: those that it knew, by name.
+        requests: how many are kept; None when nobody has counted.
+        oldest_request_us: the time of the oldest of them; None when nobody has looked.
+    """
+
+    number: int
+    position: Position
+    next_ordinal: int
+    log_bytes: int
+    namespaces: dict[str, NamespaceState]
+    requests: int | None
+    oldest_request_us: int | None
 
 
 class VersionWriter(ReadTransaction):
@@ -39,12 +59,18 @@ class VersionWriter(ReadTransaction):
         removed_ordinals: of the versions that it has removed.
     """
 
-    def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
+    def __init__(
+        self, transaction: Transaction, dictionaries: Dictionaries, before: WrittenState | None
+    ) -> None:
+        """``before``: what the last write of the store left, for this one to have and to change."""
         super().__init__(transaction, dictionaries)
         # Read and changed by nearly every operation, and so written once, before the commit.
-        self._namespaces: dict[str, NamespaceState] = {}
+        self._namespaces: dict[str, NamespaceState] = {} if before is None else before.namespaces
         self._changed_namespaces: set[str] = set()
-        self._next_ordinal, self._log_bytes = self._counters()
+        if before is None:
+            self._next_ordinal, self._log_bytes = self._counters()
+        else:
+            self._next_ordinal, self._log_bytes = before.next_ordinal, before.log_bytes
         self.removed_ordinals: list[int] = []
 
     def namespace(self, namespace: str) -> NamespaceState | None:

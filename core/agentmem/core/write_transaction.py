@@ -17,6 +17,7 @@ from agentmem.core.errors import DataLoss, FailedPrecondition
 from agentmem.core.layout import (
     COUNTERS,
     KEY,
+    MAX_KNOWN_NAMESPACES,
     POSITION,
     NamespaceState,
     id_digest,
@@ -37,7 +38,7 @@ from agentmem.core.log import (
 from agentmem.core.records import Record
 from agentmem.core.shipping import checked_memories
 from agentmem.core.times import timestamp_us
-from agentmem.core.version_writer import VersionWriter
+from agentmem.core.version_writer import VersionWriter, WrittenState
 from agentmem.v1 import replication_pb2, storage_pb2, writer_pb2
 
 # How long, and how many, answers are kept for requests that come again.
@@ -54,17 +55,19 @@ _VECTOR, _COMING_VECTOR = _SHIPPED.VECTOR_FIELD_NUMBER, _SHIPPED.COMING_VECTOR_F
 class WriteTransaction(VersionWriter):
     """The one open write. Sees its own changes. Valid only inside ``Store.commit``."""
 
-    def __init__(self, transaction: Transaction, dictionaries: Dictionaries) -> None:
-        super().__init__(transaction, dictionaries)
-        self._position = super().position
+    def __init__(
+        self, transaction: Transaction, dictionaries: Dictionaries, before: WrittenState | None = None
+    ) -> None:
+        super().__init__(transaction, dictionaries, before)
+        self._position = super().position if before is None else before.position
         self._is_moved = False
         # The entries that were appended, each a ShippedEntry, serialized. None when one of them removes or
         # replaces what was written before, of which the store knows.
         self.shipped: list[bytes] | None = []
         # The time of the oldest request that is kept; None when it has to be looked up.
-        self._oldest_request_us: int | None = None
+        self._oldest_request_us = None if before is None else before.oldest_request_us
         # How many there are; None when they have to be counted.
-        self._requests: int | None = None
+        self._requests = None if before is None else before.requests
 
     def finish(self) -> None:
         """Writes what every entry changes, once for all of them; the last thing before the commit."""
@@ -75,6 +78,14 @@ class WriteTransaction(VersionWriter):
             self._transaction.put(b"meta", b"position", seal(value))
             counters = COUNTERS.pack(self._next_ordinal, self._log_bytes)
             self._transaction.put(b"meta", b"counters", seal(counters))
+
+    def left(self) -> WrittenState:
+        """What it leaves to the next write, once it is committed."""
+        known = self._namespaces if len(self._namespaces) <= MAX_KNOWN_NAMESPACES else {}
+        return WrittenState(
+            *(self.number, self._position, self._next_ordinal, self._log_bytes, known),
+            *(self._requests, self._oldest_request_us),
+        )
 
     @property
     def position(self) -> Position:

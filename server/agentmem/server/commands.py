@@ -26,7 +26,7 @@ from agentmem.core.store import Change, Removal, WriteTransaction
 from agentmem.core.times import duration_us, set_timestamp
 from agentmem.core.validation import MAX_DIMENSION
 from agentmem.server.duplicates import find_duplicate, merged, merged_vector
-from agentmem.server.embedding import NOTHING_MADE, Made
+from agentmem.server.embedding import NOTHING_MADE, EmbeddingOutdated, Made
 from agentmem.server.requests import RequestKey, first_outcome, outcome_of
 from agentmem.server.retention import pruned
 from agentmem.v1 import memory_pb2, writer_pb2
@@ -76,7 +76,8 @@ class AddMemories:
 
     Attributes:
         vectors: for each memory, the one that it came with.
-        made: for each memory, what was made of its content; empty when nothing was.
+        made: for each memory, what was made of its content; empty when nobody was asked, as all came with
+            vectors.
     """
 
     namespace: str
@@ -92,6 +93,9 @@ class AddMemories:
         if first:
             return writer_pb2.AddMemoriesResponse.FromString(first.response)
         batch = _Batch(transaction, self.namespace, self.on_duplicate, time_us)
+        if not self.made and batch.is_filling:
+            # Nobody has asked for vectors in the coming space.
+            raise EmbeddingOutdated(self.namespace)
         made_of_each = self.made or [NOTHING_MADE] * len(self.memories)
         response = writer_pb2.AddMemoriesResponse(
             memories=[
@@ -131,6 +135,7 @@ class _Batch:
         self._time_us = time_us
         self._space = transaction.namespace(namespace) or NamespaceState(number=0)
         self._dimension, self._model = self._space.dimension, self._space.model
+        self.is_filling = self._space.is_filling
         # Where in ``changes`` an owner's content is.
         self._places: dict[bytes, int] = {}
 

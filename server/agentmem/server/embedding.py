@@ -18,6 +18,9 @@ from agentmem.core.store import Store
 
 # How often a text is embedded for a write that finds other embeddings in the namespace each time.
 MAX_EMBEDDINGS_AGAIN = 3
+# So much text is embedded on the event loop by an embedder that is quick: to hand over what takes half a
+# millisecond takes as long.
+MAX_INLINE_CHARACTERS = 2_000
 
 
 class EmbeddingOutdated(Unavailable):
@@ -171,7 +174,10 @@ class TextEmbedder:
             outcome.vectors.setdefault(text.index, {})[model] = NO_VECTOR if vector is None else vector
 
     async def _run(self, name: str, texts: Sequence[_Text]) -> Sequence[FloatVector | None]:
-        return await self._threads.run(_embed, self._embedders.named, name, [text.content for text in texts])
+        contents = [text.content for text in texts]
+        if self._embedders.is_quick(name) and sum(map(len, contents)) <= MAX_INLINE_CHARACTERS:
+            return _embed(self._embedders.named, name, contents)
+        return await self._threads.run(_embed, self._embedders.named, name, contents)
 
 
 @dataclass(frozen=True, slots=True)
