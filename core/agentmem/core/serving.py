@@ -93,7 +93,9 @@ class _ObservedServices:
 
     def add_registered_method_handlers(self, service_name: str, handlers: Mapping[str, Any]) -> None:
         observed = {name: self._observed(f"/{service_name}/{name}", each) for name, each in handlers.items()}
-        self._server.add_registered_method_handlers(service_name, observed)
+        # Not as registered ones: for each call that comes, grpc would wait anew for the next of every method.
+        generic = grpc.method_handlers_generic_handler(service_name, observed)
+        self._server.add_generic_rpc_handlers((generic,))
 
     def _observed(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         parse = handler.request_deserializer
