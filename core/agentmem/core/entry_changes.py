@@ -21,6 +21,7 @@ class Change:
         before: the state of the id before it, from whoever has looked that up in the same transaction.
         coming_vector: in the coming embedding space of the namespace, if there is one: None when the version
             gets it later, empty when its content means nothing to the model.
+        ended: the live version that it ends, from whoever has read that in the same transaction.
     """
 
     memory: memory_pb2.Memory
@@ -28,6 +29,7 @@ class Change:
     is_tombstone: bool = False
     coming_vector: FloatVector | None = None
     before: IdState | None = LOOK_UP
+    ended: memory_pb2.Memory | None = None
 
 
 @dataclass(frozen=True, slots=True)

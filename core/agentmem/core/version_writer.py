@@ -117,6 +117,7 @@ class VersionWriter(ReadTransaction):
         record: bytes,
         vector: bytes,
         coming_vector: bytes,
+        ended: memory_pb2.Memory | None = None,
     ) -> None:
         """PUT and DELETE.
 
@@ -124,6 +125,7 @@ class VersionWriter(ReadTransaction):
             before: the state of the id.
             vector: empty for none.
             coming_vector: empty when the version gets it later, or there is no coming space.
+            ended: the version that it ends, if that has been read.
         """
         transaction, namespace = self._transaction, memory.namespace
         deleted = operation.kind == Operation.KIND_DELETE
@@ -138,15 +140,15 @@ class VersionWriter(ReadTransaction):
         if coming_vector:
             transaction.append(space.other_vectors, key, coming_vector)
         if before is not None and not before.deleted:
-            self._end_version(space, before.ordinal)
-            ended = superseded_key(space.number, timestamp_us(memory.update_time), before.ordinal)
-            transaction.put(b"superseded", ended, b"")
+            self._end_version(space, before.ordinal, ended)
+            ended_key = superseded_key(space.number, timestamp_us(memory.update_time), before.ordinal)
+            transaction.put(b"superseded", ended_key, b"")
         transaction.put(
             b"ids", id_key(namespace, memory.id), encode_id_state(ordinal, memory.version, deleted)
         )
         if deleted:
-            ended = superseded_key(space.number, timestamp_us(memory.update_time), ordinal)
-            transaction.put(b"superseded", ended, b"")
+            ended_key = superseded_key(space.number, timestamp_us(memory.update_time), ordinal)
+            transaction.put(b"superseded", ended_key, b"")
         else:
             transaction.put(b"hashes", hash_key(space.number, content_digest(memory), ordinal), b"")
             if memory.HasField("expire_time"):
@@ -175,14 +177,16 @@ class VersionWriter(ReadTransaction):
             raise DataLoss("CORRUPT_NAMESPACES", f"the log has no beginning of namespace {name!r}")
         return space
 
-    def _end_version(self, space: NamespaceState, ordinal: int) -> None:
+    def _end_version(
+        self, space: NamespaceState, ordinal: int, memory: memory_pb2.Memory | None = None
+    ) -> None:
         """Takes a live version out of everything that is about live ones, and out of the counts."""
-        memory = self.named_record(ordinal).memory
+        memory = self.named_record(ordinal).memory if memory is None else memory
         self._transaction.delete(b"hashes", hash_key(space.number, content_digest(memory), ordinal))
         if memory.HasField("expire_time"):
             self._transaction.delete(b"expiry", expiry_key(timestamp_us(memory.expire_time), ordinal))
         space.live_memories -= 1
-        space.live_vectors -= self.vector(space, ordinal) is not None
+        space.live_vectors -= self.has_vector(space, ordinal)
         space.coming_vectors -= self._has_coming_components(space, ordinal)
 
     def _has_coming_components(self, space: NamespaceState, ordinal: int) -> bool:

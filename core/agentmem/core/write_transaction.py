@@ -223,7 +223,7 @@ class WriteTransaction(VersionWriter):
             space=space.space,
             coming_space=space.coming_space if coming_vector else 0,
         )
-        self._write_version(operation, change.memory, previous, record, vector, coming_vector)
+        self._write_version(operation, change.memory, previous, record, vector, coming_vector, change.ended)
         fields = [wire.number(_ORDINAL, operation.ordinal), wire.head(_RECORD, len(record)), record]
         if vector:
             fields += wire.head(_VECTOR, len(vector)), vector

@@ -286,9 +286,11 @@ class UpdateMemory:
             return response
         if "expire_time" in self.fields:
             check_expire_time(self.memory, time_us, "memory")
-        state, updated = current_memory(
+        state, newest = current_memory(
             transaction, self.namespace, self.memory.id, self.expected_version, time_us
         )
+        updated = memory_pb2.Memory()
+        updated.CopyFrom(newest)
         for field in self.fields:
             updated.ClearField(field)
         updated.MergeFrom(masked_copy(self.memory, self.fields))
@@ -307,7 +309,7 @@ class UpdateMemory:
         )
         transaction.append(
             [
-                Change(updated, vector, coming_vector=coming_vector),
+                Change(updated, vector, coming_vector=coming_vector, before=state, ended=newest),
                 *pruned(transaction, self.namespace, state),
             ],
             time_us,
@@ -382,9 +384,9 @@ def masked_copy(memory: memory_pb2.Memory, fields: Set[str]) -> memory_pb2.Memor
     """The memory with these fields only."""
     masked = memory_pb2.Memory()
     masked.CopyFrom(memory)
-    for field in memory_pb2.Memory.DESCRIPTOR.fields_by_name:
-        if field not in fields:
-            masked.ClearField(field)
+    for field, _ in memory.ListFields():
+        if field.name not in fields:
+            masked.ClearField(field.name)
     return masked
 
 

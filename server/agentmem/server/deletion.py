@@ -19,7 +19,7 @@ from agentmem.server.commands import current_memory
 from agentmem.server.commit_queue import CommitQueue
 from agentmem.server.requests import RequestKey, first_outcome, outcome_of
 from agentmem.server.retention import pruned, tombstone
-from agentmem.v1 import writer_pb2
+from agentmem.v1 import memory_pb2, writer_pb2
 
 # Of a deletion by filter: what one commit deletes, and what one search for more looks at.
 MAX_DELETED_PER_COMMIT = 500
@@ -122,35 +122,44 @@ class _Deletion:
     def add(self, memory_id: str, matcher: Filter | None = None) -> None:
         """Takes a memory in, if it is there and, with a filter, still matches."""
         state = self._transaction.id_state(self._namespace, memory_id)
-        if state is None or not _is_meant(self._transaction, state, matcher, self._is_purge, self._time_us):
-            self.missing_ids.append(memory_id)
-            return
-        self.ids.append(memory_id)
-        if self._is_purge:
-            ordinals = [ordinal for ordinal, _ in self._transaction.versions(state.ordinal)]
-            self.changes.append(Removal(self._namespace, ordinals, purged_id=memory_id))
-            self.version_count += len(ordinals)
-        else:
-            newest = self._transaction.named_record(state.ordinal).memory
-            self.changes.append(tombstone(newest, self._time_us))
-            self.changes += pruned(self._transaction, self._namespace, state)
+        transaction = self._transaction
+        if state is not None and self._is_purge:
+            ordinals = _meant_versions(transaction, state, matcher)
+            if ordinals is not None:
+                self.ids.append(memory_id)
+                self.changes.append(Removal(self._namespace, ordinals, purged_id=memory_id))
+                self.version_count += len(ordinals)
+                return
+        elif state is not None:
+            newest = _meant_memory(transaction, state, matcher, self._time_us)
+            if newest is not None:
+                self.ids.append(memory_id)
+                self.changes.append(tombstone(newest, state, self._time_us))
+                self.changes += pruned(transaction, self._namespace, state)
+                return
+        self.missing_ids.append(memory_id)
 
 
-def _is_meant(
-    transaction: ReadTransaction, state: IdState, matcher: Filter | None, is_purge: bool, time_us: int
-) -> bool:
-    """Whether a deletion takes this memory."""
-    if is_purge:
-        if matcher is None:
-            return True
-        records = [record for _, record in transaction.versions(state.ordinal)]
-        # A deletion tells nothing of its memory but the id; it counts when nothing else is kept.
-        written = [record for record in records if not record.is_tombstone]
-        return any(matcher.matches(record.memory) for record in written or records)
+def _meant_versions(transaction: ReadTransaction, state: IdState, matcher: Filter | None) -> list[int] | None:
+    """The versions of a memory, newest first, if a purge takes it."""
+    versions = list(transaction.versions(state.ordinal))
+    records = [record for _, record in versions]
+    # A deletion tells nothing of its memory but the id; it counts when nothing else is kept.
+    written = [record for record in records if not record.is_tombstone]
+    if matcher is not None and not any(matcher.matches(record.memory) for record in written or records):
+        return None
+    return [ordinal for ordinal, _ in versions]
+
+
+def _meant_memory(
+    transaction: ReadTransaction, state: IdState, matcher: Filter | None, time_us: int
+) -> memory_pb2.Memory | None:
+    """The memory, if a deletion takes it."""
     if state.deleted:
-        return False
+        return None
     memory = transaction.named_record(state.ordinal).memory
-    return not is_expired(memory, time_us) and (matcher is None or matcher.matches(memory))
+    is_meant = not is_expired(memory, time_us) and (matcher is None or matcher.matches(memory))
+    return memory if is_meant else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +246,12 @@ def _find_matching(
                 if len(found) == MAX_DELETED_PER_COMMIT:
                     return found, after
                 after = memory_id
-                if _is_meant(transaction, state, matcher, is_purge, time_us):
+                meant = (
+                    _meant_versions(transaction, state, matcher)
+                    if is_purge
+                    else _meant_memory(transaction, state, matcher, time_us)
+                )
+                if meant is not None:
                     found.append(memory_id)
         scanned += len(chunk)
         if len(chunk) < SCAN_CHUNK_RECORDS:

@@ -56,7 +56,8 @@ class SweepExpired:
         for ordinal in ordinals:
             memory = transaction.named_record(ordinal).memory
             state = transaction.id_state(memory.namespace, memory.id)
-            end = tombstone(memory, time_us)
+            assert state is not None
+            end = tombstone(memory, state, time_us)
             end.memory.expire_time.CopyFrom(memory.expire_time)
             changes.append(end)
             changes += pruned(transaction, memory.namespace, state)
@@ -65,11 +66,11 @@ class SweepExpired:
         return len(ordinals)
 
 
-def tombstone(newest: memory_pb2.Memory, time_us: int) -> Change:
-    """The change that ends a memory behind its newest version."""
+def tombstone(newest: memory_pb2.Memory, state: IdState, time_us: int) -> Change:
+    """The change that ends a memory behind its newest version; ``state`` is that of its id."""
     memory = memory_pb2.Memory(id=newest.id, namespace=newest.namespace, version=newest.version + 1)
     memory.update_time.FromMicroseconds(next_update_us(newest, time_us))
-    return Change(memory, is_tombstone=True)
+    return Change(memory, is_tombstone=True, before=state, ended=newest)
 
 
 @dataclass(frozen=True, slots=True)
