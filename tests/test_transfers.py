@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -29,6 +30,7 @@ from agentmem.client import (
     versions,
 )
 from agentmem.core.store import Store
+from agentmem.server import snapshots
 from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2
 
 MIB = 1024**2
@@ -410,3 +412,29 @@ def test_a_backup_whose_caller_goes_away_leaves_nothing(tmp_path: Path) -> None:
             fill(client, 50)
         asyncio.run(scenario(cluster))
     assert not (tmp_path / "backup").exists()
+
+
+def test_nobody_writes_a_copy_that_is_not_wanted_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store", map_size_bytes=MIB, max_map_size_bytes=MIB)
+    started: list[subprocess.Popen[bytes]] = []
+    start = snapshots._start_copier
+
+    def noted(store_path: Path, folder: Path) -> subprocess.Popen[bytes]:
+        started.append(start(store_path, folder))
+        return started[-1]
+
+    monkeypatch.setattr(snapshots, "_start_copier", noted)
+    (tmp_path / "copy").mkdir()
+
+    async def cancelled() -> None:
+        copying = asyncio.create_task(snapshots._copy(tmp_path / "store", tmp_path / "copy"))
+        await asyncio.sleep(0)
+        copying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await copying
+
+    asyncio.run(cancelled())
+    store.close()
+    assert [process.returncode for process in started] == [-signal.SIGKILL]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
 import sys
 import time
 import uuid
@@ -167,18 +168,21 @@ class Snapshots:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
+def _start_copier(store_path: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """Not by the event loop: uvloop starts children by fork, in which gRPC crashes. This is by vfork."""
+    command = (sys.executable, "-m", "agentmem.server.snapshot_copier", str(store_path), str(folder))
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 async def _copy(store_path: Path, folder: Path) -> replication_pb2.SnapshotHeader:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "agentmem.server.snapshot_copier", str(store_path), str(folder)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = _start_copier(store_path, folder)
+    ended = asyncio.create_task(asyncio.to_thread(process.communicate))
     try:
-        output, errors = await process.communicate()
+        output, errors = await asyncio.shield(ended)
     except BaseException:
         process.kill()
         # Until it has ended it may still be writing.
-        await process.wait()
+        await ended
         raise
     if process.returncode:
         problem = (errors.decode(errors="replace").strip() or "it was killed").splitlines()[-1]
