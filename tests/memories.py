@@ -108,7 +108,14 @@ class Replica:
         store: one that is there already, and is left open.
     """
 
-    def __init__(self, path: Path, *, seal_rows: int = DEFAULT_SEAL_ROWS, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        seal_rows: int = DEFAULT_SEAL_ROWS,
+        store: Store | None = None,
+        shared_segments: Path | None = None,
+    ) -> None:
         self.index_path = path / "indexes"
         self.views: list[View] = []
         self._failures: list[BaseException] = []
@@ -120,6 +127,7 @@ class Replica:
             self.store,
             self.index_path,
             seal_rows=seal_rows,
+            shared_segments=shared_segments,
             on_publish=lambda view: self._note(self.views, view),
             on_failure=lambda error: self._note(self._failures, error),
         )

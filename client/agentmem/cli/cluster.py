@@ -4,6 +4,7 @@ writer/ replica-1/ replica-2/ ...   a folder for each node, named after what it 
                                     have been promoted since
 logs/<name>.log                     what each of them printed
 EMBEDDER                            what they embed with, as of `up --embedder`; without it they choose
+shared-segments/                    sealed vectors, of which the replicas keep one copy together
 LOCK                                held while a command starts or stops nodes
 """
 
@@ -23,6 +24,7 @@ from agentmem.client import Client, NodeState, Topology
 
 HOST = "127.0.0.1"
 EMBEDDER_FILE = "EMBEDDER"
+SHARED_FOLDER = "shared-segments"
 MAX_REPLICAS = 64
 TOPOLOGY_TIMEOUT_S = 120.0
 _LOCK_TIMEOUT_S = 30.0
@@ -102,6 +104,7 @@ class LocalCluster:
     def start_replica(self, folder: NodeFolder, port: int, writer_address: str) -> Child:
         """Starts a replica; see wait_ready."""
         options = {"listen": f"{HOST}:{port}", "writer": writer_address, "node-id": folder.name}
+        options["shared-segments"] = str(self.data_dir / SHARED_FOLDER)
         return self._start("agentmem.replica", folder, options)
 
     def keep_embedders(self, names: Sequence[str]) -> None:

@@ -250,7 +250,7 @@ METRICS: tuple[Metric, ...] = (
         "agentmem.index.builds",
         "counter",
         "{segment}",
-        "Segments that were built, and builds that failed",
+        "Segments that were built, or adopted from another replica, and builds that failed",
         ("agentmem.result",),
         REPLICA,
     ),

@@ -33,6 +33,7 @@ from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, o
 from agentmem.replica.sealing import Sealer
 from agentmem.replica.sealing_schedule import SealingSchedule
 from agentmem.replica.segment import Segment
+from agentmem.replica.shared_segments import SharedSegments
 from agentmem.replica.text import TextIndex
 from agentmem.replica.view import View
 from agentmem.v1 import storage_pb2
@@ -58,6 +59,7 @@ class Indexer:
         directory: of the indexes, for this store alone.
         seal_rows: a tail of more vectors than this is sealed into a segment.
         vector_index: the kind of index that segments get.
+        shared_segments: where the replicas of the host share segments; None when they do not.
         on_publish: called in the indexer's thread with each new view.
         on_failure: called in the indexer's thread, once, with the error that ended it. ``view`` stays as it
             is and no longer moves.
@@ -74,6 +76,7 @@ class Indexer:
         *,
         seal_rows: int = DEFAULT_SEAL_ROWS,
         vector_index: str = "auto",
+        shared_segments: Path | None = None,
         on_publish: Callable[[View], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
@@ -91,7 +94,8 @@ class Indexer:
         # From here on for the indexer's thread alone.
         self._text: TextIndex | None = None
         self._costs = measured_costs()
-        self._sealer = Sealer(self._directory.segments, self.notify, vector_index)
+        shared = None if shared_segments is None else SharedSegments(shared_segments, store)
+        self._sealer = Sealer(self._directory.segments, self.notify, vector_index, shared)
         self._sealing = SealingSchedule(self._sealer, seal_rows)
         self.builds = self._sealer.builds
         self._revision = 0

@@ -13,7 +13,7 @@ from agentmem.replica.facets import FacetParts, Facets, Memories
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
 from agentmem.replica.planner import DEFAULT_COSTS, Costs, segments_to_merge
 from agentmem.replica.replacements import replacements
-from agentmem.replica.sealing import Job, Sealed
+from agentmem.replica.sealing_job import Job, Sealed
 from agentmem.replica.segment import Segment
 from agentmem.replica.vectors import NamespaceVectors
 from agentmem.replica.view import NamespaceView
@@ -181,15 +181,15 @@ class NamespaceIndex:
             dimension=self._vectors.dimension,
             space=self.state.space,
             parts=(*(view.segments[place] for place in sorted(chosen)), view.tail),
+            beside=tuple(part for place, part in enumerate(view.segments) if place not in chosen),
             live=self._live.copy(),
             facets=self._facets,
-            last_ordinal=int(view.tail.ordinals[-1]) if len(view.tail.ordinals) else 0,
         )
 
     def take_up(self, sealed: Sealed) -> None:
         """Puts a finished segment in the place of what it was made of."""
         assert self._vectors is not None
-        self._vectors.replace(sealed.job.replaced, sealed.job.last_ordinal, sealed.segment, self._live)
+        self._vectors.replace(sealed.replaced, sealed.last_ordinal, sealed.segment, self._live)
 
     def view(self) -> NamespaceView:
         self._published_at_s = time.monotonic()

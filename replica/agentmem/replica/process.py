@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from agentmem.core.call_metrics import CallMetrics
 from agentmem.core.data_directory import DataDirectory
@@ -122,6 +123,7 @@ async def _serve(
         directory.path / INDEXES_FOLDER,
         seal_rows=settings.seal_rows,
         vector_index=settings.vector_index,
+        shared_segments=Path(settings.shared_segments) if settings.shared_segments else None,
         on_publish=lambda view: _call_on(loop, follower.progress.notify),
         on_failure=lambda error: _call_on(loop, fail, error),
     )

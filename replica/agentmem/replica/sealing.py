@@ -3,7 +3,8 @@
 The indexer decides what is merged and hands over an immutable view of it. A thread writes the rows to
 ``<name>.building``, has a low-priority process build the index there, renames the folder to ``<name>`` and
 opens it with every check. Until the indexer takes the segment up, the rows stay in the tail; so whatever
-fails on the way costs time and no answer.
+fails on the way costs time and no answer. Where replicas share segments, one that another has built is
+looked for first.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from agentmem.core.data_directory import sync
 from agentmem.core.measurements import Counter, Histogram
-from agentmem.replica.facets import Facets
-from agentmem.replica.ordinals import OrdinalSet, ordinal_array
+from agentmem.replica.ordinals import ordinal_array
 from agentmem.replica.owner_order import owner_order
+from agentmem.replica.sealing_job import Job, Sealed
 from agentmem.replica.segment import KINDS, Segment, has_faiss
 from agentmem.replica.segment_files import ORDINALS_FILE, ROWS_FILE, SegmentError, segment_folders
-from agentmem.replica.vectors import Part
+from agentmem.replica.shared_segments import NotYetError, SharedSegments
 
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
+# Between two looks at what another replica builds.
+TURN_PAUSE_S = 0.1
 COPY_CHUNK_ROWS = 4096
 SHOWN_ERROR_CHARACTERS = 500
 BUILDING_SUFFIX = ".building"
@@ -48,41 +50,6 @@ def index_kind(asked: str) -> str:
     if asked != "auto":
         return asked
     return "ivf" if has_faiss() else "annoy"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is to be written into one segment.
-
-    Attributes:
-        space: the number of the embedding space of the vectors.
-        parts: the tail and the segments that end, as of one view.
-        live: the live ordinals of that view; no other row is written.
-        facets: what the rows are put in order by.
-        last_ordinal: the newest of the tail; 0 when it is empty.
-    """
-
-    namespace: str
-    number: int
-    dimension: int
-    space: int
-    parts: tuple[Part, ...]
-    live: OrdinalSet
-    facets: Facets
-    last_ordinal: int
-
-    @property
-    def replaced(self) -> list[str]:
-        """The names of the segments that end."""
-        return [part.segment.name for part in self.parts if part.segment is not None]
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A finished job. ``segment`` is None when no row of it was live."""
-
-    job: Job
-    segment: Segment | None
 
 
 class SealingFailed(Exception):
@@ -104,14 +71,22 @@ class Sealer:
         folder: of all segments.
         on_done: called, in another thread, when ``collect`` has something to say.
         kind: of index that segments get, one of VECTOR_INDEXES.
+        shared: what the replicas of the host share; None when they do not.
 
     Attributes:
         builds: what is measured of them.
     """
 
-    def __init__(self, folder: Path, on_done: Callable[[], None], kind: str = "auto") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_done: Callable[[], None],
+        kind: str = "auto",
+        shared: SharedSegments | None = None,
+    ) -> None:
         self._folder = folder
         self._kind = kind
+        self._shared = shared
         self._on_done = on_done
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -149,6 +124,8 @@ class Sealer:
             if path.name not in kept:
                 with contextlib.suppress(OSError):  # what stays costs space and nothing else
                     remove_path(path)
+        if self._shared is not None:
+            self._shared.sweep()
         return opened
 
     @property
@@ -156,7 +133,7 @@ class Sealer:
         return self._thread is not None
 
     def wait_s(self) -> float:
-        """How long no job may be started because one has failed."""
+        """How long no job may be started because one has failed, or waits for another replica."""
         return max(0.0, self._retry_at_s - time.monotonic())
 
     def start(self, job: Job) -> None:
@@ -167,12 +144,19 @@ class Sealer:
         self._thread.start()
 
     def collect(self) -> Sealed | None:
-        """The finished job, once. A failed one is logged and may be started again after ``wait_s``."""
+        """The finished job, once.
+
+        One that failed, which is logged, or that waits for another replica may be begun again
+        after ``wait_s``.
+        """
         outcome = self._outcome
         if self._thread is None or outcome is None:
             return None
         self._thread.join()
         self._thread, self._outcome = None, None
+        if isinstance(outcome, NotYetError):
+            self._retry_at_s = time.monotonic() + TURN_PAUSE_S
+            return None
         if isinstance(outcome, BaseException):
             delay_s = min(FIRST_RETRY_S * 2**self._failures_in_row, MAX_RETRY_S)
             self._failures_in_row += 1
@@ -186,6 +170,8 @@ class Sealer:
         """Deletes the files of segments; who has them open keeps them until done."""
         for name in names:
             shutil.rmtree(self._folder / name)
+        if self._shared is not None and names:
+            self._shared.sweep()
 
     def stop(self) -> None:
         """Ends a running job and waits for it."""
@@ -199,15 +185,24 @@ class Sealer:
     def _run(self, job: Job, name: str) -> None:
         began_s = time.monotonic()
         try:
-            self._outcome = Sealed(job, self._seal(job, name))
-            self.builds.outcomes.add("ok")
-            self.builds.durations.record(time.monotonic() - began_s)
+            sealed = self._outcome = self._seal(job, name)
+            self.builds.outcomes.add("adopted" if sealed.is_adopted else "ok")
+            if not sealed.is_adopted:
+                self.builds.durations.record(time.monotonic() - began_s)
+        except NotYetError as later:
+            self._outcome = later
         except BaseException as error:  # told of by collect()
             self._outcome = error
             self.builds.outcomes.add("failed")
         self._on_done()
 
-    def _seal(self, job: Job, name: str) -> Segment | None:
+    def _seal(self, job: Job, name: str) -> Sealed:
+        if self._shared is not None:
+            kind = index_kind(self._kind)
+            return self._shared.sealed(job, self._folder / name, kind, lambda: self._built(job, name))
+        return Sealed(job, self._built(job, name), job.replaced, job.last_ordinal)
+
+    def _built(self, job: Job, name: str) -> Segment | None:
         building = self._folder / (name + BUILDING_SUFFIX)
         try:
             building.mkdir()

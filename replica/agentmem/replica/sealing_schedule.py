@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 
 from agentmem.replica.namespace_index import NamespaceIndex
-from agentmem.replica.sealing import Sealed, Sealer
+from agentmem.replica.sealing import Sealer
+from agentmem.replica.sealing_job import Sealed
 
 
 class SealingSchedule:
@@ -60,5 +61,5 @@ class SealingSchedule:
                 self._sealer.remove([sealed.segment.name])
             return []
         namespace.take_up(sealed)
-        self._sealer.remove(sealed.job.replaced)
+        self._sealer.remove(sealed.replaced)
         return [namespace.name]

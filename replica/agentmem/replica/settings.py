@@ -28,6 +28,11 @@ class ReplicaSettings(NodeSettings):
         default="auto",
         choices=VECTOR_INDEXES,
     )
+    shared_segments: str = setting(
+        "folder where the replicas of this host share sealed vectors, on the file system of the data "
+        "directory; empty: each builds its own",
+        default="",
+    )
     search_threads: int = setting("searches that run at the same time", default=2)
     answer_cache_bytes: int = setting(
         "answers to searches that are kept for who asks the same again; 0: none", default=MAX_CACHED_BYTES
