@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from agentmem.core import logs
+from agentmem.core.allocator import limit_arenas
 from agentmem.core.call_metrics import current_trace
 from agentmem.core.config import SettingsError, as_environment, config_path, load_settings
 from agentmem.core.data_directory import DataDirectoryInUse
@@ -89,6 +90,7 @@ def run_process(
         print(f"error: {error} (--help lists the settings)", file=sys.stderr)
         return EXIT_USAGE
     logs.configure(settings.log_format, current_trace)
+    limit_arenas()
 
     # For a process that hangs: kill -USR1 makes it print where each of its threads is.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
