@@ -29,6 +29,7 @@ from agentmem.core.log import Position, decode_entry
 from agentmem.core.read_transaction import ReadTransaction
 from agentmem.replica.facets import FacetParts, Facets
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
+from agentmem.replica.value_postings import ValueKey, key_of, value_of
 
 SNAPSHOT_FORMAT = 1
 SNAPSHOT_FILE = "facets.snapshot"
@@ -159,7 +160,7 @@ def _facet_pieces(parts: FacetParts) -> Iterator[bytes]:
         for chunk in _chunks([*posting.items()]):
             sets = [each.serialize() if isinstance(each, OrdinalSet) else b"" for _, each in chunk]
             alone = [0 if isinstance(each, OrdinalSet) else each for _, each in chunk]
-            yield _json([value for (_, value), _ in chunk])
+            yield _json([value_of(key) for key, _ in chunk])
             yield np.array([[len(each) for each in sets], alone], dtype=_LENGTH).tobytes()
             yield b"".join(sets)
 
@@ -182,7 +183,7 @@ def _read_facets(pieces: Iterator[bytes]) -> FacetParts:
     sessions: list[str] = []
     while len(sessions) < shape["sessions"]:
         sessions += json.loads(next(pieces))
-    postings: dict[str, dict[tuple[bool, Any], int | OrdinalSet]] = {}
+    postings: dict[str, dict[ValueKey, int | OrdinalSet]] = {}
     for field, count in shape["postings"].items():
         by_value = postings[field] = {}
         while len(by_value) < count:
@@ -192,7 +193,7 @@ def _read_facets(pieces: Iterator[bytes]) -> FacetParts:
             for value, length, ordinal in zip(values, lengths, alone, strict=True):
                 end = start + length
                 found = OrdinalSet.deserialize(sets[start:end]) if length else ordinal
-                by_value[(isinstance(value, bool), value)] = found
+                by_value[key_of(value)] = found
                 start = end
     return FacetParts(ordinals, columns, codes, sessions, shape["any_expires"], postings)
 

@@ -40,7 +40,7 @@ from agentmem.core.times import timestamp_us
 from agentmem.replica.columns import Column
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set, places_of
 from agentmem.replica.ranges import MIN_ROWS, Ranges
-from agentmem.replica.value_postings import ValueKey, ValuePostings
+from agentmem.replica.value_postings import ValueKey, ValuePostings, key_of, value_of
 from agentmem.v1 import filter_pb2, memory_pb2
 
 _COLUMN_DTYPES = {Kind.TIME: np.int64, Kind.NUMBER: np.float64}
@@ -84,7 +84,7 @@ class FacetParts:
         ordinals: of the rows, uint64 [n], ascending; all are live.
         columns: by field, float64 or int64 [n] each.
         session_codes: of each row, int64 [n]; NO_SESSION, or a place in ``sessions``.
-        postings: by field, and by whether the value is a boolean and the value.
+        postings: by field and value, as ``key_of`` has it.
     """
 
     ordinals: OrdinalArray
@@ -236,7 +236,7 @@ class Facets:
         return values
 
     def _of_session(self, code: int) -> OrdinalSet:
-        posting = self._postings["session_id"].by_value[(False, self._sessions[code])]
+        posting = self._postings["session_id"].by_value[self._sessions[code]]
         return posting if isinstance(posting, OrdinalSet) else OrdinalSet((posting,))
 
     def matching(self, node: Filter, live: OrdinalSet, rows: int, memories: Memories) -> OrdinalSet:
@@ -267,7 +267,7 @@ class Facets:
         postings = self._postings.get(condition.field)
         if postings is None:
             return 0
-        found = (postings.by_value.get((isinstance(value, bool), value)) for value in condition.values)
+        found = (postings.by_value.get(key_of(value)) for value in condition.values)
         return sum(len(each) if isinstance(each, OrdinalSet) else each is not None for each in found)
 
     def _bounds(self, node: Filter, live: OrdinalSet, rows: int) -> tuple[OrdinalSet, OrdinalSet]:
@@ -341,13 +341,13 @@ class Facets:
         """The texts that memories of ``live`` have in a field, and how many have each, in no order."""
         found = []
         # list() of a dict is one step to other threads, iterating over it is not.
-        for (_, value), posting in list(self._postings[field].by_value.items()):
+        for key, posting in list(self._postings[field].by_value.items()):
             if isinstance(posting, OrdinalSet):
                 count = posting.intersection_cardinality(live)
             else:
                 count = int(posting in live)
             if count:
-                found.append((str(value), count))
+                found.append((str(value_of(key)), count))
         return found
 
     def time_span(self, field: str, live: OrdinalSet, rows: int) -> tuple[int, int]:
@@ -372,7 +372,7 @@ class Facets:
             postings.present = ordinal_set(ordinals)
             # As a value that only one has is kept.
             one = int(ordinals[0]) if len(ordinals) == 1 else None
-            postings.by_value[(False, model)] = postings.present.copy() if one is None else one
+            postings.by_value[model] = postings.present.copy() if one is None else one
         return changed
 
     @staticmethod

@@ -8,8 +8,19 @@ from agentmem.core.filters import Condition, Value
 from agentmem.replica.ordinals import OrdinalSet, ordinal_set
 from agentmem.v1 import filter_pb2
 
-# Whether it is a boolean, and the value: True == 1 in Python, but in metadata they are different values.
-ValueKey = tuple[bool, Value]
+# The value, or a tuple of a boolean: True == 1 in Python, but in metadata they are different values.
+ValueKey = str | float | tuple[bool]
+_FLAGS = {False: (False,), True: (True,)}
+
+
+def key_of(value: Value) -> ValueKey:
+    """Where the postings have a value."""
+    return _FLAGS[value] if isinstance(value, bool) else value
+
+
+def value_of(key: ValueKey) -> Value:
+    """The value that stands at a key."""
+    return key[0] if isinstance(key, tuple) else key
 
 
 class ValuePostings:
@@ -23,7 +34,7 @@ class ValuePostings:
         self.by_value: dict[ValueKey, int | OrdinalSet] = {}
 
     def add(self, value: Value, ordinal: int) -> None:
-        key = (isinstance(value, bool), value)
+        key = key_of(value)
         known = self.by_value.get(key)
         if known is None:
             self.by_value[key] = ordinal
@@ -38,10 +49,10 @@ class ValuePostings:
         if condition.operator == filter_pb2.OPERATOR_EXISTS:
             return self.present
         if condition.operator in (filter_pb2.OPERATOR_EQ, filter_pb2.OPERATOR_IN):
-            keys = [(isinstance(value, bool), value) for value in condition.values]
+            keys = [key_of(value) for value in condition.values]
         else:
             # list() of a dict is one step to other threads, iterating over it is not.
-            keys = [key for key in list(self.by_value) if condition.holds(key[1])]
+            keys = [key for key in list(self.by_value) if condition.holds(value_of(key))]
         found = [posting for key in keys if (posting := self.by_value.get(key)) is not None]
         sets = [posting for posting in found if isinstance(posting, OrdinalSet)]
         if len(sets) == len(found) == 1:
