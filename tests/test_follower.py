@@ -86,7 +86,7 @@ async def following(
     await server.start()
     store = Store(tmp_path / "replica", map_size_bytes=64 * MIB, max_map_size_bytes=64 * MIB)
     link = WriterLink(StandingFile(tmp_path, "replica", b"", 1), f"127.0.0.1:{port}")
-    follower = Follower(store, link, replica_id="r", address="localhost:1", on_applied=lambda: None)
+    follower = Follower(store, link, replica_id="r", address="localhost:1", on_applied=lambda entries: None)
     task = asyncio.create_task(follower.run())
     try:
         yield store, follower, line

@@ -144,7 +144,9 @@ def test_reads_that_wait_are_bounded_and_without_a_writer_do_not_wait(
         standing = StandingFile(tmp_path, "replica", b"", 1)
         link = WriterLink(standing, "127.0.0.1:9")
         try:
-            follower = Follower(store, link, replica_id="r", address="localhost:1", on_applied=lambda: None)
+            follower = Follower(
+                store, link, replica_id="r", address="localhost:1", on_applied=lambda entries: None
+            )
             revision = 0
             part = Part("store", lambda: revision, Freshness(store.position, lambda: revision))
             reporter = Reporter(

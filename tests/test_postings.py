@@ -11,6 +11,7 @@ from memories import Replica, make_memory
 
 from agentmem.replica import postings, word_scores
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, places_of
+from agentmem.replica.postings import Postings
 from agentmem.replica.postings_file import read_postings
 from agentmem.replica.text import TextIndex, TextSearcher
 from agentmem.replica.text_hits import SCORED_PLAN, TextHits
@@ -142,6 +143,40 @@ def test_a_document_that_is_missing_between_others_is_added(tmp_path: Path) -> N
     assert index.searcher().search(1, 3, "house", 10, allowed).ordinals.tolist() == [3, 2, 1]
     assert index.searcher().search(1, 3, "2", 10, allowed).ordinals.tolist() == [2]
     assert index.searcher().ordinals().tolist() == [1, 2, 3]
+
+
+def test_what_is_asked_for_between_documents_changes_nothing() -> None:
+    """Who asks for a term puts its recent documents into the bitmap, also while one is being added."""
+    documents = [content.split() for content in contents(3)]
+    expected, asked = Postings(), Postings()
+    for ordinal, tokens in enumerate(documents, start=1):
+        expected.add(ordinal, "1|", tokens)
+        asked.add(ordinal, "1|", tokens)
+        # Not shown yet: it must neither be found nor lost.
+        before = sum("boat" in each for each in documents[: ordinal - 1])
+        assert asked.frequency("1|boat") == before
+        asked.show()
+        assert asked.frequency("1|boat") == before + ("boat" in tokens)
+        if ordinal % 7 == 0:
+            assert asked.frequency("1|tea") == sum("tea" in each for each in documents[:ordinal])
+    ordinals, lengths, terms = asked.contents()
+    assert terms == expected.contents()[2]
+    assert np.array_equal(ordinals, expected.ordinals)
+    assert np.array_equal(lengths, expected.contents()[1])
+    assert asked.tokens == expected.tokens == sum(map(len, documents))
+
+
+def test_recent_documents_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postings, "MAX_RECENT_DOCUMENTS", 10)
+    recent = Postings()
+    for ordinal in range(1, 26):
+        recent.add(ordinal, "1|", ["boat", "boat"])
+    recent.show()
+    allowed = OrdinalSet(range(1, 26))
+    assert recent.frequency("1|boat") == len(allowed)
+    hits = recent.hits([("1|boat", 1.0)], allowed, recent.length_costs())
+    assert hits.ordinals.tolist() == list(allowed)
+    assert len(set(hits.scores.tolist())) == 1
 
 
 def test_a_long_question_scores_all_that_share_a_word_with_it() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from agentmem.core import records
 from agentmem.core.errors import DataLoss
 from agentmem.core.log import RECORD_KINDS, SHIPPED_KINDS, LogEntry
@@ -10,6 +13,21 @@ from agentmem.v1 import memory_pb2, replication_pb2
 
 class VectorsReplacedError(Exception):
     """Vectors that an entry of the log tells of are of no use any more, and gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedEntry:
+    """An entry that a replica has applied, checked and parsed.
+
+    Attributes:
+        written: by ordinal the memory of each version that it wrote, and its encoded vector, empty for none.
+            What was removed since is not there.
+        size_bytes: of the entry and what came with it, as stored.
+    """
+
+    entry: LogEntry
+    written: Mapping[int, tuple[memory_pb2.Memory, bytes]]
+    size_bytes: int
 
 
 def checked_memories(

@@ -36,10 +36,10 @@ from agentmem.core.log import (
     next_chain_hash,
 )
 from agentmem.core.records import Record
-from agentmem.core.shipping import checked_memories
+from agentmem.core.shipping import AppliedEntry, checked_memories
 from agentmem.core.times import timestamp_us
 from agentmem.core.version_writer import VersionWriter, WrittenState
-from agentmem.v1 import replication_pb2, storage_pb2, writer_pb2
+from agentmem.v1 import memory_pb2, replication_pb2, storage_pb2, writer_pb2
 
 # How long, and how many, answers are kept for requests that come again.
 REQUEST_MEMORY_US = 24 * 3600 * 1_000_000
@@ -283,18 +283,19 @@ class WriteTransaction(VersionWriter):
 
     # Applying an entry
 
-    def apply(self, shipped: replication_pb2.ShippedEntry) -> None:
-        """Applies the next entry of the writer's log.
+    def apply(self, shipped: replication_pb2.ShippedEntry) -> AppliedEntry | None:
+        """Applies the next entry of the writer's log and returns it, for who follows the log.
 
-        An entry that is already there is ignored. Raises DataLoss, and changes nothing, when the entry leaves
-        a gap, does not chain to the newest one, or comes with bytes that are not those the writer stored.
+        An entry that is already there is ignored: None. Raises DataLoss, and changes nothing, when the entry
+        leaves a gap, does not chain to the newest one, or comes with bytes that are not those the writer
+        stored.
         """
         self.shipped = None
         position = self.position
         value = shipped.log_value
         entry, chain_hash = decode_entry(value, position.revision + 1)
         if entry.revision <= position.revision:
-            return
+            return None
         if entry.revision != position.revision + 1:
             raise DataLoss(
                 "LOG_GAP", f"entry {entry.revision} was shipped behind revision {position.revision}"
@@ -311,6 +312,8 @@ class WriteTransaction(VersionWriter):
         for change in entry.namespaces:
             self._apply_namespace(change)
         sent_records = iter(zip(shipped.records, memories, strict=True))
+        written: dict[int, tuple[memory_pb2.Memory, bytes]] = {}
+        size_bytes = len(value)
         for operation in entry.operations:
             if operation.kind == Operation.KIND_CLEAR:
                 self._clear(operation)
@@ -325,9 +328,13 @@ class WriteTransaction(VersionWriter):
             elif memory is None:
                 self._skip_version(operation)
             else:
-                before = self._state_before(memory, records.previous_ordinal(sent.record))
-                self._write_version(operation, memory, before, sent.record, sent.vector, sent.coming_vector)
+                record, vector = sent.record, sent.vector
+                before = self._state_before(memory, records.previous_ordinal(record))
+                self._write_version(operation, memory, before, record, vector, sent.coming_vector)
+                written[operation.ordinal] = memory, vector
+                size_bytes += len(record) + len(vector)
         self._append_log(entry, value)
+        return AppliedEntry(entry, written, size_bytes)
 
     def adopt_cluster(self, cluster_id: bytes) -> None:
         """Joins a store without entries to a cluster, at the start of its first epoch."""

@@ -1,7 +1,8 @@
-"""Arrays that grow by one row at a time while others read them."""
+"""Arrays that grow while others read them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,13 @@ class Column:
             self._reserve(self.count + 1)
         self._data[self.count] = row
         self.count += 1
+
+    def extend(self, rows: Sequence[Any] | npt.NDArray[Any]) -> None:
+        """Appends several rows, for less than one by one."""
+        end = self.count + len(rows)
+        self._reserve(end)
+        self._data[self.count : end] = rows
+        self.count = end
 
     def rows(self, count: int) -> npt.NDArray[Any]:
         """The first ``count`` rows, not copied."""

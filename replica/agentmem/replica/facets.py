@@ -26,6 +26,7 @@ import numpy.typing as npt
 from agentmem.core.filters import (
     FIELD_KINDS,
     METADATA_PREFIX,
+    TYPE_NAMES,
     AllOf,
     AnyOf,
     Condition,
@@ -127,29 +128,38 @@ class Facets:
 
     def add(self, ordinal: int, memory: memory_pb2.Memory) -> None:
         """Adds a memory; its ordinal is larger than all before."""
+        self.extend([ordinal], [memory])
+
+    def extend(self, ordinals: Sequence[int], memories: Sequence[memory_pb2.Memory]) -> None:
+        """Adds memories; their ordinals ascend, and are larger than all before."""
         # What ``field_values`` says, without the detour where most memories are alike: each write comes here.
         for field in _TEXT_FIELDS:
-            if text := getattr(memory, field):
-                self._postings[field].add(text, ordinal)
-        self._add_values("type", memory, ordinal)
-        if memory.tags:
-            self._add_values("tags", memory, ordinal)
-        for key in memory.metadata:
-            self._add_values(METADATA_PREFIX + key, memory, ordinal)
+            self._postings[field].extend([getattr(memory, field) for memory in memories], ordinals)
+        types = [TYPE_NAMES.get(memory.type, "") for memory in memories]  # else it is of a later release
+        self._postings["type"].extend(types, ordinals)
+        for ordinal, memory in zip(ordinals, memories, strict=True):
+            if memory.tags:
+                self._add_values("tags", memory, ordinal)
+            for key in memory.metadata:
+                self._add_values(METADATA_PREFIX + key, memory, ordinal)
         for field in _NUMBER_FIELDS:
-            self._columns[field].append(getattr(memory, field))
+            self._columns[field].extend([getattr(memory, field) for memory in memories])
         for field in _TIME_FIELDS:
-            time_us = timestamp_us(getattr(memory, field)) if memory.HasField(field) else NO_TIME
-            self._columns[field].append(time_us)
-        self._any_expires = self._any_expires or memory.HasField("expire_time")
-        code = self._session_code(memory.session_id)
-        self._session_codes.append(code)
-        if code == NO_SESSION:
-            self._session_places.append(0)
-        else:
-            self._session_places.append(self._session_sizes[code])
-            self._session_sizes[code] += 1
-        self._ordinals.append(ordinal)
+            self._columns[field].extend(
+                [
+                    timestamp_us(getattr(memory, field)) if memory.HasField(field) else NO_TIME
+                    for memory in memories
+                ]
+            )
+        self._any_expires = self._any_expires or any(memory.HasField("expire_time") for memory in memories)
+        codes = [self._session_code(memory.session_id) for memory in memories]
+        self._session_codes.extend(codes)
+        self._session_places.extend([0 if code == NO_SESSION else self._next_place(code) for code in codes])
+        self._ordinals.extend(ordinals)
+
+    def _next_place(self, code: int) -> int:
+        self._session_sizes[code] += 1
+        return self._session_sizes[code] - 1
 
     def _add_values(self, field: str, memory: memory_pb2.Memory, ordinal: int) -> None:
         for value in field_values(memory, field):

@@ -20,6 +20,7 @@ import grpc
 from agentmem.core.errors import AgentMemError, DataLoss, ResourceExhausted
 from agentmem.core.log import MAX_EPOCHS
 from agentmem.core.measurements import SIZE_BOUNDS, Histogram
+from agentmem.core.shipping import AppliedEntry
 from agentmem.core.signals import Signal
 from agentmem.core.spans import Sampling
 from agentmem.core.store import Store, WriteTransaction
@@ -85,13 +86,15 @@ class Follower:
         *,
         replica_id: str,
         address: str,
-        on_applied: Callable[[], None],
+        on_applied: Callable[[Sequence[AppliedEntry]], None],
         on_awaited: Callable[[], None] = lambda: None,
         sampling: Sampling | None = None,
     ) -> None:
-        """``on_applied`` is called after entries were applied, ``on_awaited`` if somebody waits for them.
-
-        ``sampling`` gets the spans of entries whose writes are recorded.
+        """
+        Args:
+            on_applied: called with entries after they were applied, in another thread.
+            on_awaited: called then if somebody waits for them.
+            sampling: gets the spans of entries whose writes are recorded.
         """
         self.progress = Signal()
         self.is_connected = False
@@ -259,7 +262,7 @@ class Follower:
         began_s = time.perf_counter()
         entries = [entry for frame in frames for entry in frame.entries]
         try:
-            await asyncio.to_thread(self._store.commit, functools.partial(_apply_entries, entries=entries))
+            await asyncio.to_thread(self._commit, entries)
         except AgentMemError:
             # Nothing was applied. One of them is at fault, and what came before it is good.
             if len(frames) == 1:
@@ -280,7 +283,10 @@ class Follower:
             self.awaited_revision = self.applied_revision
             self._on_awaited()
         self.progress.notify()
-        self._on_applied()
+
+    def _commit(self, entries: Sequence[replication_pb2.ShippedEntry]) -> None:
+        # At once, and not on the event loop: the indexer looks at the store, too, and would read them there.
+        self._on_applied(self._store.commit(functools.partial(_apply_entries, entries=entries)))
 
     async def _process_heartbeat(self, heartbeat: replication_pb2.Heartbeat) -> None:
         position = self._store.position()
@@ -314,6 +320,7 @@ def _has_entries(frame: Frame) -> bool:
     return frame.WhichOneof("frame") == "entries" and bool(frame.entries.entries)
 
 
-def _apply_entries(transaction: WriteTransaction, entries: Iterable[replication_pb2.ShippedEntry]) -> None:
-    for entry in entries:
-        transaction.apply(entry)
+def _apply_entries(
+    transaction: WriteTransaction, entries: Iterable[replication_pb2.ShippedEntry]
+) -> list[AppliedEntry]:
+    return [applied for entry in entries if (applied := transaction.apply(entry)) is not None]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +23,10 @@ from agentmem.core.errors import DataLoss
 from agentmem.core.layout import NamespaceState
 from agentmem.core.log import Operation
 from agentmem.core.measurements import Histogram
-from agentmem.core.records import FloatVector, unit_vector
+from agentmem.core.records import FloatVector, decode_vector, has_components
+from agentmem.core.shipping import AppliedEntry, VectorsReplacedError
 from agentmem.core.store import ReadTransaction, Store
+from agentmem.replica.applied_entries import AppliedEntries
 from agentmem.replica.facet_snapshot import MIN_MEMORIES, FacetSnapshot, SnapshotFile, position_at
 from agentmem.replica.index_directory import IndexDirectory
 from agentmem.replica.machine_costs import measured_costs
@@ -34,6 +36,7 @@ from agentmem.replica.sealing import Sealer
 from agentmem.replica.sealing_schedule import SealingSchedule
 from agentmem.replica.segment import Segment
 from agentmem.replica.shared_segments import SharedSegments
+from agentmem.replica.stored_vectors import coming_vector, vector_at
 from agentmem.replica.text import TextIndex
 from agentmem.replica.view import View
 from agentmem.v1 import storage_pb2
@@ -91,6 +94,7 @@ class Indexer:
         self._is_notified = False
         self._is_hurried = False
         self._is_stopping = False
+        self._applied = AppliedEntries()
         # From here on for the indexer's thread alone.
         self._text: TextIndex | None = None
         self._costs = measured_costs()
@@ -122,6 +126,11 @@ class Indexer:
         with self._wake:
             self._is_notified = True
             self._wake.notify()
+
+    def take(self, entries: Sequence[AppliedEntry]) -> None:
+        """Takes entries that the store has from now on. Any thread may call it; it does not wait."""
+        self._applied.extend(entries)
+        self.notify()
 
     def hurry(self) -> None:
         """Says that somebody waits for a view: the next one is published without the usual pause."""
@@ -276,7 +285,7 @@ class Indexer:
                 for ordinal in live[start : start + LOAD_CHUNK_MEMORIES].tolist():
                     if self._is_stopping:
                         return
-                    self._put(
+                    self._put_stored(
                         transaction,
                         ordinal,
                         None if ordinal in in_text else text,
@@ -309,24 +318,32 @@ class Indexer:
             while self._revision < position.revision and operations < MAX_BATCH_OPERATIONS:
                 if not operations:
                     self._snapshot.forget()
-                entry = transaction.log_entry(self._revision + 1)
+                applied = self._applied.take(self._revision + 1)
+                entry = transaction.log_entry(self._revision + 1) if applied is None else applied.entry
                 for change in entry.namespaces:
                     self._change_namespace(transaction, change)
                 for operation in entry.operations:
-                    self._apply(transaction, operation, text)
+                    self._apply(transaction, operation, text, applied)
                 operations += len(entry.operations)
                 self._revision, self._epoch = entry.revision, entry.epoch
             return self._revision < position.revision
 
-    def _apply(self, transaction: ReadTransaction, operation: Operation, text: TextIndex) -> None:
+    def _apply(
+        self,
+        transaction: ReadTransaction,
+        operation: Operation,
+        text: TextIndex,
+        applied: AppliedEntry | None,
+    ) -> None:
         kind = operation.kind
         if kind not in _KINDS:
             raise DataLoss("UNKNOWN_OPERATION", f"the log has an operation of kind {kind}")
-        if kind == Operation.KIND_PUT:
-            self._put(transaction, operation.ordinal, text, with_vector=True, operation=operation)
         namespace = self._numbered_namespace(transaction, operation.namespace_number)
-        if kind == Operation.KIND_EMBED:
-            self._put_coming(transaction, namespace, operation.ordinal)
+        if kind == Operation.KIND_PUT:
+            self._put_operation(transaction, namespace, operation, text, applied)
+        elif kind == Operation.KIND_EMBED:
+            vector = coming_vector(transaction, namespace.name, namespace.state, operation.ordinal)
+            namespace.put_coming(operation.ordinal, vector)
         if kind in (Operation.KIND_EMBED, Operation.KIND_CLEAR):
             return
         self._changed.add(namespace.name)
@@ -336,68 +353,77 @@ class Indexer:
             if ordinal and namespace.drop(ordinal):
                 text.delete(ordinal)
 
-    def _put(
+    def _put_operation(
+        self,
+        transaction: ReadTransaction,
+        namespace: NamespaceIndex,
+        operation: Operation,
+        text: TextIndex,
+        applied: AppliedEntry | None,
+    ) -> None:
+        """Adds what a PUT has written: from memory, or what the store has of it now."""
+        ordinal, state = operation.ordinal, namespace.state
+        written = None if applied is None else applied.written.get(ordinal)
+        if written is not None and operation.space == state.space:
+            memory, encoded = written
+            vector = decode_vector(encoded, ordinal) if has_components(encoded) else None
+        else:
+            record = transaction.record(ordinal)
+            if record is None:
+                return  # removed since, as a later entry says
+            memory = record.memory
+            vector = self._stored_vector(transaction, namespace, ordinal, operation)
+        if state.space:
+            # The store may have the next embeddings already.
+            memory.embedding_model = "" if vector is None else state.model
+        namespace.put(ordinal, memory, vector)
+        if state.coming_space:
+            namespace.put_coming(ordinal, coming_vector(transaction, namespace.name, state, ordinal))
+        text.add(state.number, ordinal, memory.content)
+
+    def _put_stored(
         self,
         transaction: ReadTransaction,
         ordinal: int,
         text: TextIndex | None,
         *,
         with_vector: bool,
-        has_facets: bool = False,
-        operation: Operation | None = None,
+        has_facets: bool,
     ) -> None:
-        """Adds what the record says.
+        """Adds what the store had at the start.
 
         Args:
+            text: None when it has the memory.
             has_facets: they are there already.
-            operation: that of the log; None for what the store had at the start.
         """
         record = transaction.record(ordinal)
         if record is None:
             return  # removed since, as a later entry says
         memory = record.memory
         namespace = self._namespace(memory.namespace)
-        vector = self._vector(transaction, namespace, ordinal, operation) if with_vector else None
-        if operation is not None and namespace.state.space:
-            # The store may have the next embeddings already.
-            memory.embedding_model = "" if vector is None else namespace.state.model
+        vector = self._stored_vector(transaction, namespace, ordinal) if with_vector else None
         if not has_facets:
             namespace.put(ordinal, memory, vector)
         elif vector is not None:
             namespace.add_vector(ordinal, vector)
-        if namespace.state.coming_space:
-            self._put_coming(transaction, namespace, ordinal)
+        state = namespace.state
+        if state.coming_space:
+            namespace.put_coming(ordinal, coming_vector(transaction, namespace.name, state, ordinal))
         if text is not None:
-            text.add(namespace.state.number, ordinal, memory.content)
+            text.add(state.number, ordinal, memory.content)
 
-    def _vector(
+    def _stored_vector(
         self,
         transaction: ReadTransaction,
         namespace: NamespaceIndex,
         ordinal: int,
-        operation: Operation | None,
+        operation: Operation | None = None,
     ) -> FloatVector | None:
-        """The embedding of a memory in the space that the index is of; None when it has none.
-
-        When the store has other embeddings by now, a later entry of the log says so.
-        """
-        vector = transaction.vector_of_space(namespace.name, namespace.state.space, ordinal)
-        if vector is not None:
-            return unit_vector(vector) if len(vector) else None
-        now = transaction.namespace(namespace.name)
-        is_replaced = now is not None and now.space != namespace.state.space
-        if operation is None or operation.vector_crc32c:
-            if is_replaced:
-                self._incomplete.add(namespace.name)
-            elif operation is not None:
-                raise DataLoss("CORRUPT_VECTOR", f"the store has no vector at ordinal {ordinal}")
-        return None
-
-    @staticmethod
-    def _put_coming(transaction: ReadTransaction, namespace: NamespaceIndex, ordinal: int) -> None:
-        vector = transaction.vector_of_space(namespace.name, namespace.state.coming_space, ordinal)
-        if vector is not None:
-            namespace.put_coming(ordinal, unit_vector(vector))
+        try:
+            return vector_at(transaction, namespace.name, namespace.state, ordinal, operation)
+        except VectorsReplacedError:
+            self._incomplete.add(namespace.name)
+            return None
 
     def _change_namespace(self, transaction: ReadTransaction, change: storage_pb2.NamespaceChange) -> None:
         known = self._namespaces.get(change.name)

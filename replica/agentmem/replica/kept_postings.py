@@ -57,10 +57,14 @@ class KeptPostings:
         self._held = found & wanted
         return self._held
 
-    def add(self, ordinal: int, terms: Sequence[str]) -> None:
-        """Adds a document, unless the file had it. Its ordinal is larger than all before."""
+    def add(self, ordinal: int, prefix: str, tokens: Sequence[str]) -> None:
+        """Adds a document, unless the file had it. Its ordinal is larger than all before.
+
+        Args:
+            prefix: with a token it is a term.
+        """
         if ordinal not in self._held:
-            self._postings.add(ordinal, terms)
+            self._postings.add(ordinal, prefix, tokens)
 
     def delete(self, ordinal: int) -> None:
         """Says that nobody will ask for a document any more."""
@@ -68,6 +72,7 @@ class KeptPostings:
 
     def maintain(self) -> None:
         """Cuts off what was deleted, and writes the file, when it pays. Raises OSError."""
+        self._postings.settle()
         if self._postings.is_worn:
             self._postings = self._postings.cut()
             self._written_documents = 0
@@ -77,10 +82,12 @@ class KeptPostings:
 
     def words(self) -> WordScores:
         """With all that was added so far."""
+        self._postings.show()
         return WordScores(self._postings)
 
     def close(self) -> None:
         """Writes the file. Raises OSError."""
+        self._postings.show()
         if self._postings.documents != self._written_documents:
             self._write()
 

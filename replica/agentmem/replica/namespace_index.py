@@ -21,6 +21,8 @@ from agentmem.v1 import memory_pb2
 
 # Facets with more dead rows than live ones, and this many, are copied without them.
 MIN_COMPACTED_ROWS = 1024
+# Bounds what is taken up at once, to about 5 ms.
+MAX_WAITING_MEMORIES = 1024
 # A tail of more rows is sealed, whatever it may grow to, when nothing was written for so long. A scan of what
 # is left takes less than a search of a graph.
 SETTLED_TAIL_ROWS = 2048
@@ -70,6 +72,8 @@ class NamespaceIndex:
         self.changed_revision = 0
         self._facets = Facets()
         self._live = OrdinalSet()
+        # Put, and not in facets and vectors yet: until the next view, or until it counts.
+        self._waiting: list[tuple[int, memory_pb2.Memory, FloatVector | None]] = []
         self._published_at_s = 0.0
         self._vectors: NamespaceVectors | None = None
         self._coming: ComingVectors | None = None
@@ -80,12 +84,23 @@ class NamespaceIndex:
         """Adds a memory; its ordinal is larger than all before.
 
         Args:
-            vector: float32 [dimension], unit length; None when it has none or a segment has it.
+            vector: float32 [dimension], of about unit length; None when it has none or a segment has it.
         """
-        self._facets.add(ordinal, memory)
         self._live.add(ordinal)
-        if vector is not None:
-            self.add_vector(ordinal, vector)
+        self._waiting.append((ordinal, memory, vector))
+        if len(self._waiting) == MAX_WAITING_MEMORIES:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Takes up what waits, all together: one by one it takes twice as long."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        self._facets.extend([ordinal for ordinal, _, _ in waiting], [memory for _, memory, _ in waiting])
+        vectors = [(ordinal, vector) for ordinal, _, vector in waiting if vector is not None]
+        if vectors:
+            ordinals, rows = zip(*vectors, strict=True)
+            self._vectors_of(len(rows[0])).extend(ordinals, rows)
 
     @property
     def live(self) -> OrdinalSet:
@@ -94,6 +109,7 @@ class NamespaceIndex:
 
     def facet_parts(self) -> FacetParts:
         """What the facets know of the live memories."""
+        self._settle()
         return self._facets.parts(self._live)
 
     def restore(self, facets: Facets) -> None:
@@ -102,18 +118,20 @@ class NamespaceIndex:
         self._live = facets.all_ordinals()
 
     def add_vector(self, ordinal: int, vector: FloatVector) -> None:
-        """Adds the vector of a memory that is there, as ``put`` does."""
+        """Adds the unit vector, float32 [dimension], of a memory that is there, as ``put`` does."""
         self._vectors_of(len(vector)).add(ordinal, vector)
 
     def drop(self, ordinal: int) -> bool:
         """Ends a memory; says whether it was put and lived."""
         if ordinal not in self._live:
             return False
+        if self._waiting and ordinal >= self._waiting[0][0]:
+            self._settle()
         self._live.remove(ordinal)
         self._facets.note_dead(ordinal)
         if self._vectors is not None:
             self._vectors.drop(ordinal)
-        dead = self._facets.rows - len(self._live)
+        dead = self._facets.rows + len(self._waiting) - len(self._live)
         if dead >= MIN_COMPACTED_ROWS and 2 * dead > self._facets.rows:
             self._facets = self._facets.cut_to(self._live)
         return True
@@ -122,9 +140,12 @@ class NamespaceIndex:
         """Gathers vectors of the coming embedding space of ``state`` from now on."""
         self._coming = ComingVectors(self.state.coming_dimension)
 
-    def put_coming(self, ordinal: int, vector: FloatVector) -> None:
-        """Adds the vector of a memory that was put, in the coming space; empty when it gets none."""
-        if self._coming is not None and ordinal in self._live:
+    def put_coming(self, ordinal: int, vector: FloatVector | None) -> None:
+        """Adds the vector of a memory that was put, in the coming space; empty when it gets none.
+
+        None when it has not come yet.
+        """
+        if vector is not None and self._coming is not None and ordinal in self._live:
             self._coming.add(ordinal, vector)
 
     def missing_coming(self) -> OrdinalSet:
@@ -141,6 +162,7 @@ class NamespaceIndex:
         Args:
             state: the namespace's, with the embedding space that is in use from now on.
         """
+        self._settle()
         ended = [] if self._vectors is None else self._vectors.segment_names
         vectors, ordinals = None, ordinal_array(OrdinalSet())
         if self._coming is not None:
@@ -166,6 +188,7 @@ class NamespaceIndex:
 
     def sealing_job(self, seal_rows: int) -> Job | None:
         """What should be written into a segment now, if anything."""
+        self._settle()
         if self._vectors is None:
             return None
         settled_at_s = self.settled_at_s(seal_rows)
@@ -192,6 +215,7 @@ class NamespaceIndex:
         self._vectors.replace(sealed.replaced, sealed.last_ordinal, sealed.segment, self._live)
 
     def view(self) -> NamespaceView:
+        self._settle()
         self._published_at_s = time.monotonic()
         return NamespaceView(
             state=self.state,

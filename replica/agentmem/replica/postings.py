@@ -11,8 +11,9 @@ Bitmaps are only added to and shared by all views. A search cuts them to ordinal
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,8 +31,15 @@ MAX_FREQUENCY = 255
 # What has more dead documents than live ones, and this many, is copied without them.
 MIN_COMPACTED_DOCUMENTS = 1024
 
+# Between the namespace of a term and its token.
+PREFIX_END = "|"
+# Together they take less than one by one; beyond so many it hardly matters.
+MAX_RECENT_DOCUMENTS = 4096
+
 # Lengths are kept in a byte: up to 40 as they are, then rounded down to four binary digits.
-_LENGTHS = [*range(24), *(24 + (((i & 7) | 8) << (i // 8 - 1) if i > 7 else i) for i in range(256 - 24))]
+_LENGTHS = np.array(
+    [*range(24), *(24 + (((i & 7) | 8) << (i // 8 - 1) if i > 7 else i) for i in range(256 - 24))]
+)
 
 Scores = npt.NDArray[np.float64]
 Posting = int | OrdinalSet  # that only one document has a term is kept as a plain number
@@ -75,7 +83,10 @@ NO_WORD_HITS = WordHits(np.empty(0, dtype=np.uint64), np.empty(0), ())
 class Postings:
     """The terms of documents, of all namespaces. One thread adds, any thread asks.
 
-    What it asks for are documents that had been added by then: others may be there in part.
+    What it asks for are documents that had been shown by then: others may be there in part.
+
+    A document has some fifty terms, whose bitmaps are far apart in memory. So what is added waits in lists,
+    and goes into the bitmap of a term when somebody asks for that, or with thousands of others.
 
     Attributes:
         tokens: how many there are in all documents, the deleted ones included.
@@ -89,6 +100,13 @@ class Postings:
         self._lengths = Column(np.uint8)
         self._dead = OrdinalSet()
         self.tokens = 0
+        # Not shown yet: documents with their lengths.
+        self._added: list[tuple[int, int]] = []
+        self._shown_ordinal = 0
+        # Not in the bitmaps yet: by prefix and token who has it, ascending, once for each time.
+        self._recent: dict[str, defaultdict[str, list[int]]] = {}
+        self._recent_documents = 0
+        self._taking_up = threading.Lock()
 
     @classmethod
     def of(
@@ -115,8 +133,9 @@ class Postings:
     ) -> tuple[OrdinalArray, npt.NDArray[np.uint8], dict[str, list[Posting]]]:
         """The ordinals of all documents, the bytes of their lengths, and of each term who has it.
 
-        That is who has it at all, at least twice, and so on.
+        That is who has it at all, at least twice, and so on. For who adds.
         """
+        self.settle()
         terms = {term: [posting, *self._repeated.get(term, ())] for term, posting in self._terms.items()}
         return self.ordinals, self._lengths.rows(self.documents), terms
 
@@ -130,35 +149,75 @@ class Postings:
         """How many there are, the deleted ones included."""
         return self._lengths.count
 
-    def add(self, ordinal: int, terms: Sequence[str]) -> None:
-        """Adds a document. Its ordinal is larger than all before."""
-        self._ordinals.append(ordinal)
-        self._lengths.append(_length_byte(len(terms)))
-        self.tokens += len(terms)
-        counts = Counter(terms)
-        known_terms = self._terms
-        for term in counts:
-            known = known_terms.get(term)
-            if known is None:
-                known_terms[term] = ordinal
-            elif isinstance(known, OrdinalSet):
-                known.add(ordinal)
-            else:
-                known_terms[term] = OrdinalSet((known, ordinal))
-        if len(counts) < len(terms):
-            for term, count in counts.items():
-                if count > 1:
-                    self._add_repeated(term, ordinal, min(count, MAX_FREQUENCY))
+    def add(self, ordinal: int, prefix: str, tokens: Sequence[str]) -> None:
+        """Adds a document; ``show`` lets others ask for it. Its ordinal is larger than all before.
 
-    def _add_repeated(self, term: str, ordinal: int, count: int) -> None:
+        Args:
+            prefix: with a token it is a term; ends with PREFIX_END, which is nowhere else in it.
+        """
+        self._added.append((ordinal, len(tokens)))
+        recent = self._recent.get(prefix)
+        if recent is None:
+            recent = self._recent[prefix] = defaultdict(list)
+        for token in tokens:
+            recent[token].append(ordinal)
+        self._recent_documents += 1
+        if self._recent_documents == MAX_RECENT_DOCUMENTS:
+            self.settle()
+
+    def show(self) -> None:
+        """Says that from now on others may ask for all that was added."""
+        if not self._added:
+            return
+        lengths = [length for _, length in self._added]
+        self._ordinals.extend([ordinal for ordinal, _ in self._added])
+        self._lengths.extend(np.searchsorted(_LENGTHS, lengths, side="right") - 1)
+        self.tokens += sum(lengths)
+        self._shown_ordinal = self._added[-1][0]
+        self._added = []
+
+    def settle(self) -> None:
+        """Puts all that is recent into the bitmaps."""
+        self.show()
+        for prefix, recent in self._recent.items():
+            for token, ordinals in recent.items():
+                self._take_up(prefix + token, ordinals)
+        self._recent, self._recent_documents = {}, 0
+
+    def _posting(self, term: str) -> Posting | None:
+        """Who has a term; not to be changed."""
+        if self._recent:
+            end = term.index(PREFIX_END) + 1
+            recent = self._recent.get(term[:end])
+            if recent is not None and (ordinals := recent.get(term[end:])):
+                self._take_up(term, ordinals)
+        return self._terms.get(term)
+
+    def _take_up(self, term: str, recent: list[int]) -> None:
+        """Puts the recent documents of a term, as far as they are shown, into its bitmaps.
+
+        Who asks does so, and who adds now and then; and another document may be added meanwhile.
+        """
+        with self._taking_up:
+            count = bisect_right(recent, self._shown_ordinal)
+            ordinals = recent[:count]
+            if not ordinals:
+                return
+            if count > 1 and len(distinct := dict.fromkeys(ordinals)) < count:
+                self._add_repeated(term, Counter(ordinals))
+                ordinals = list(distinct)
+            self._terms[term] = _joined(self._terms.get(term), ordinals)
+            # Behind that: who finds nothing here finds it there.
+            del recent[:count]
+
+    def _add_repeated(self, term: str, counts: Mapping[int, int]) -> None:
         levels = self._repeated.setdefault(term, [])
-        for level in range(count - 1):
+        for level in range(min(max(counts.values()), MAX_FREQUENCY) - 1):
+            again = [ordinal for ordinal, count in counts.items() if count > level + 1]
             if level == len(levels):
-                levels.append(ordinal)
-            elif isinstance(known := levels[level], OrdinalSet):
-                known.add(ordinal)
+                levels.append(_joined(None, again))
             else:
-                levels[level] = OrdinalSet((known, ordinal))
+                levels[level] = _joined(levels[level], again)
 
     def delete(self, ordinal: int) -> None:
         """Says that nobody will ask for a document any more."""
@@ -170,7 +229,7 @@ class Postings:
         return len(self._dead) >= MIN_COMPACTED_DOCUMENTS and 2 * len(self._dead) > self.documents
 
     def cut(self) -> Postings:
-        """A copy without what was deleted; this one serves older views on."""
+        """A copy without what was deleted; this one serves older views on. For who adds."""
         ordinals, lengths, terms = self.contents()
         live = ordinal_set(ordinals) - self._dead
         mask = np.isin(ordinals, ordinal_array(live), assume_unique=True)
@@ -184,13 +243,13 @@ class Postings:
 
     def frequency(self, term: str) -> int:
         """How many documents have the term, those that were deleted lately included."""
-        posting = self._terms.get(term)
+        posting = self._posting(term)
         return 0 if posting is None else 1 if isinstance(posting, int) else len(posting)
 
     def length_costs(self) -> Scores:
         """What the length of a document adds below the fraction of BM25, float64 [256], by its byte."""
         average = self.tokens / self.documents if self.tokens else 1.0
-        costs: Scores = K1 * (1 - B + B * np.array(_LENGTHS) / average)
+        costs: Scores = K1 * (1 - B + B * _LENGTHS / average)
         return costs
 
     def hits(
@@ -211,7 +270,7 @@ class Postings:
         found, weights, repeated = [], [], []
         left = max_hits
         for place, (term, weight) in enumerate(weighed):
-            both = _common(self._terms.get(term), among)
+            both = _common(self._posting(term), among)
             if left is not None and (left := left - len(both)) < 0:
                 break
             found.append(ordinal_array(both))
@@ -245,8 +304,14 @@ class Postings:
         return costs
 
 
-def _length_byte(tokens: int) -> int:
-    return bisect_right(_LENGTHS, tokens) - 1
+def _joined(known: Posting | None, ordinals: list[int]) -> Posting:
+    """A posting with more documents, none of which it had; the same bitmap if it is one."""
+    if isinstance(known, OrdinalSet):
+        known.update(ordinals)
+        return known
+    if known is not None:
+        return OrdinalSet([known, *ordinals])
+    return ordinals[0] if len(ordinals) == 1 else OrdinalSet(ordinals)
 
 
 def _cut(posting: Posting, live: OrdinalSet) -> Posting | None:

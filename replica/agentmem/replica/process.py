@@ -132,7 +132,7 @@ async def _serve(
         link,
         replica_id=node_id,
         address=address,
-        on_applied=indexer.notify,
+        on_applied=indexer.take,
         on_awaited=indexer.hurry,
         sampling=server.calls.sampling,
     )

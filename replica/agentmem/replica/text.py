@@ -330,13 +330,14 @@ class TextIndex:
         one before.
         """
         tokens, prefix = DocumentTokens.of(content), f"{namespace_number}|"
-        body = [prefix + token for token in tokens.body]
-        self._postings.add(ordinal, body)
+        self._postings.add(ordinal, prefix, tokens.body)
         if ordinal in self._held:
             return
         self._note_change()
         self._vocabularies.add(namespace_number, tokens.vocabulary)
-        self._fresh.add(FreshDocument(ordinal, " ".join(body), in_one_text(prefix, tokens.words)))
+        self._fresh.add(
+            FreshDocument(ordinal, in_one_text(prefix, tokens.body), in_one_text(prefix, tokens.words))
+        )
         if len(self._fresh) >= MAX_FRESH_DOCUMENTS:
             self.begin_commit()
 

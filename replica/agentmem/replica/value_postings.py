@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from agentmem.core.filters import Condition, Value
@@ -34,15 +37,34 @@ class ValuePostings:
         self.by_value: dict[ValueKey, int | OrdinalSet] = {}
 
     def add(self, value: Value, ordinal: int) -> None:
-        key = key_of(value)
-        known = self.by_value.get(key)
-        if known is None:
-            self.by_value[key] = ordinal
-        elif isinstance(known, OrdinalSet):
-            known.add(ordinal)
-        elif known != ordinal:
-            self.by_value[key] = OrdinalSet((known, ordinal))
+        self._join(key_of(value), [ordinal])
         self.present.add(ordinal)
+
+    def extend(self, texts: Iterable[str], ordinals: Sequence[int]) -> None:
+        """Adds what several memories have in a field of texts; an empty text is none.
+
+        Args:
+            ordinals: of the memories, ascending.
+        """
+        having: defaultdict[str, list[int]] = defaultdict(list)
+        for text, ordinal in zip(texts, ordinals, strict=True):
+            having[text].append(ordinal)
+        without = having.pop("", None)
+        for text, owners in having.items():
+            self._join(key_of(text), owners)
+        if without is None:
+            self.present.update(ordinals)
+        elif having:
+            self.present.update(*having.values())
+
+    def _join(self, key: ValueKey, ordinals: list[int]) -> None:
+        known = self.by_value.get(key)
+        if isinstance(known, OrdinalSet):
+            known.update(ordinals)
+        elif known is None:
+            self.by_value[key] = ordinals[0] if len(ordinals) == 1 else OrdinalSet(ordinals)
+        elif [known] != ordinals:
+            self.by_value[key] = OrdinalSet([known, *ordinals])
 
     def matching(self, condition: Condition) -> OrdinalSet:
         """The ordinals with a value that the condition holds for; may share memory with the postings."""

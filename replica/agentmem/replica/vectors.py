@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agentmem.core.records import FloatVector
+from agentmem.core.unit_vectors import unit_rows
 from agentmem.replica.columns import Column
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
 from agentmem.replica.planner import (
@@ -351,11 +352,22 @@ class NamespaceVectors:
             ValueError: the vector has another dimension.
         """
         if len(vector) != self.dimension:
-            raise ValueError(
-                f"the vector at ordinal {ordinal} has {len(vector)} components, not {self.dimension}"
-            )
+            raise self._wrong_dimension(ordinal, vector)
         self._tail.ordinals.append(ordinal)
         self._tail.rows.append(vector)
+
+    def extend(self, ordinals: Sequence[int], vectors: Sequence[FloatVector]) -> None:
+        """Adds several, each of about unit length; it is brought to that. Raises as ``add``."""
+        for ordinal, vector in zip(ordinals, vectors, strict=True):
+            if len(vector) != self.dimension:
+                raise self._wrong_dimension(ordinal, vector)
+        self._tail.ordinals.extend(ordinals)
+        self._tail.rows.extend(unit_rows(np.stack(vectors)))
+
+    def _wrong_dimension(self, ordinal: int, vector: FloatVector) -> ValueError:
+        return ValueError(
+            f"the vector at ordinal {ordinal} has {len(vector)} components, not {self.dimension}"
+        )
 
     def drop(self, ordinal: int) -> None:
         """Makes a row dead; nothing happens when the ordinal has none."""
