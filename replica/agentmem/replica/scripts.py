@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from operator import add
 
 # Kana, Han with its extensions and compatibility forms, bopomofo, hangul syllables, and the marks that are
 # part of a word: 々 〆 〇 ー.
@@ -23,15 +23,15 @@ _LEFT_OUT = re.compile(
     "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
     "\u00ad\u2060\ufeff]+"
 )
-_RUN = re.compile(f"[{_CJK}]+|[^{_CJK}]+")
+_RUN = re.compile(f"([{_CJK}]+)|([^{_CJK}]+)")
 _CJK_CHARACTER = re.compile(f"[{_CJK}]")
 
 
-def runs(text: str) -> Iterator[tuple[bool, str]]:
+def runs(text: str) -> list[tuple[bool, str]]:
     """The text as it is compared, in runs of (is CJK, characters)."""
-    for match in _RUN.finditer(text if text.isascii() else _folded(text)):
-        run = match.group()
-        yield _CJK_CHARACTER.match(run) is not None, run
+    if text.isascii():
+        return [(False, text)] if text else []
+    return [(bool(cjk), cjk or other) for cjk, other in _RUN.findall(_folded(text))]
 
 
 def _folded(text: str) -> str:
@@ -48,4 +48,4 @@ def is_cjk(token: str) -> bool:
 
 def bigrams(run: str) -> list[str]:
     """Each two neighbouring characters; nothing for a single one."""
-    return [run[index : index + 2] for index in range(len(run) - 1)]
+    return [*map(add, run, run[1:])]

@@ -66,21 +66,18 @@ class DocumentTokens:
 
     @classmethod
     def of(cls, content: str) -> DocumentTokens:
-        body: list[str] = []
+        cjk: list[str] = []
         words: list[str] = []
-        vocabulary: set[str] = set()
-        for of_cjk, found in _words_in_order(content):
-            if of_cjk:
-                body += found
-                body += bigrams("".join(found))
-            elif found:
-                body += filter(None, map(_stem, found))
-                if len(max(found, key=len)) > MAX_TOKEN_BYTES // 4:
-                    found = [word if is_indexed(word) else "" for word in found]
-                vocabulary.update(found)
-            words += found or [""]
-        vocabulary.discard("")
-        return cls(body, words, vocabulary)
+        written: list[str] = []
+        for run, found in _words_in_order(content):
+            words += run or found or [""]
+            cjk += run
+            cjk += bigrams(run)
+            written += found
+        if written and max(map(len, written)) > MAX_TOKEN_BYTES // 4:
+            words = [word if is_indexed(word) else "" for word in words]
+            written = [word for word in written if is_indexed(word)]
+        return cls([*filter(None, map(_stem, written)), *cjk], words, set(written))
 
 
 def query_tokens(text: str) -> list[str]:
@@ -130,22 +127,22 @@ def phrase_tokens(text: str) -> list[tuple[int, str]]:
     Case, width and accents make no difference, nor do spaces and punctuation between words; but punctuation
     between two CJK characters, where a space would say nothing, takes a position.
     """
-    words = [word for _, found in _words_in_order(text) for word in found or [""]]
+    words = [word for run, found in _words_in_order(text) for word in run or found or [""]]
     return [(position, word) for position, word in enumerate(words) if word]
 
 
-def _words_in_order(text: str) -> Iterator[tuple[bool, list[str]]]:
-    """Whether they are CJK characters, and some words; none where a position is left out."""
+def _words_in_order(text: str) -> Iterator[tuple[str, list[str]]]:
+    """A run of CJK characters, or some words; neither where a position is left out."""
     is_behind_cjk = is_apart = False
     for of_cjk, run in runs(text):
         if of_cjk:
             if is_behind_cjk and is_apart:
-                yield False, []
-            yield True, list(run)
+                yield "", []
+            yield run, []
             is_behind_cjk = True
         else:
             words = _AS_WRITTEN.analyze(run)
             is_apart = not words and bool(run.strip(JOINERS))
             if words:
-                yield False, words
+                yield "", words
                 is_behind_cjk = False
