@@ -8,11 +8,10 @@ is right again.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import grpc
@@ -262,7 +261,7 @@ class Follower:
         began_s = time.perf_counter()
         entries = [entry for frame in frames for entry in frame.entries]
         try:
-            await asyncio.to_thread(self._commit, entries)
+            applied_revision = await asyncio.to_thread(self._commit, entries)
         except AgentMemError:
             # Nothing was applied. One of them is at fault, and what came before it is good.
             if len(frames) == 1:
@@ -278,15 +277,23 @@ class Follower:
         ]
         traces = [(revision, context) for revision, context in contexts if context is not None]
         self._sampling.record_each("apply", traces, began_s)
-        self.applied_revision = self._store.position().revision
+        self.applied_revision = applied_revision
         if any(frame.is_awaited for frame in frames):
             self.awaited_revision = self.applied_revision
             self._on_awaited()
         self.progress.notify()
 
-    def _commit(self, entries: Sequence[replication_pb2.ShippedEntry]) -> None:
-        # At once, and not on the event loop: the indexer looks at the store, too, and would read them there.
-        self._on_applied(self._store.commit(functools.partial(_apply_entries, entries=entries)))
+    def _commit(self, entries: Sequence[replication_pb2.ShippedEntry]) -> int:
+        """Returns the revision that the store has then."""
+
+        def apply(transaction: WriteTransaction) -> tuple[list[AppliedEntry], int]:
+            applied = [each for entry in entries if (each := transaction.apply(entry)) is not None]
+            return applied, transaction.revision
+
+        applied, revision = self._store.commit(apply)
+        # Here, and not on the event loop: the indexer looks at the store, too, and would read them there.
+        self._on_applied(applied)
+        return revision
 
     async def _process_heartbeat(self, heartbeat: replication_pb2.Heartbeat) -> None:
         position = self._store.position()
@@ -318,9 +325,3 @@ class Follower:
 
 def _has_entries(frame: Frame) -> bool:
     return frame.WhichOneof("frame") == "entries" and bool(frame.entries.entries)
-
-
-def _apply_entries(
-    transaction: WriteTransaction, entries: Iterable[replication_pb2.ShippedEntry]
-) -> list[AppliedEntry]:
-    return [applied for entry in entries if (applied := transaction.apply(entry)) is not None]

@@ -55,12 +55,15 @@ class Frames:
         """
         while not self._frames and not self._has_ended:
             self._moved.clear()
-            await asyncio.wait_for(self._moved.wait(), timeout_s)
+            # Not wait_for: that makes a task, for each commit.
+            async with asyncio.timeout(timeout_s):
+                await self._moved.wait()
         if not self._frames and self._end is not None:
             raise self._end
         if lull_s > 0 and not self._is_urgent.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_urgent.wait(), lull_s)
+                async with asyncio.timeout(lull_s):
+                    await self._is_urgent.wait()
         self._is_urgent.clear()
         taken = list(self._frames)
         self._frames.clear()

@@ -17,7 +17,8 @@ from agentmem.replica.writer_link import WriterLink
 from agentmem.v1 import cluster_pb2, replication_pb2
 
 REPORT_INTERVAL_S = 1.0
-MIN_REPORT_INTERVAL_S = 0.02
+# A report costs both ends as much as a few commits do. Who waits for one does not wait so long.
+MIN_REPORT_INTERVAL_S = 0.1
 REPORT_TIMEOUT_S = 1.0
 
 _logger = logging.getLogger(__name__)
@@ -78,13 +79,14 @@ class Reporter:
                 self._report_task.cancel()
 
     async def _pause(self, reported_revision: int) -> None:
-        """Lets many commits share one report under load; ends when somebody waits for the next one."""
-        ends_s = time.monotonic() + MIN_REPORT_INTERVAL_S
-        while self._follower.awaited_revision <= reported_revision:
+        """Lets many commits share one report; ends when somebody waits for the next one."""
+        ends_s, state = time.monotonic() + MIN_REPORT_INTERVAL_S, self.state
+        while self._follower.awaited_revision <= reported_revision and self.state == state:
             left_s = ends_s - time.monotonic()
             if left_s <= 0:
                 return
             await self._follower.progress.wait_beyond(self._follower.progress.count, left_s)
+            self._advance()
 
     def _advance(self) -> None:
         head_revision = self._follower.head_revision
