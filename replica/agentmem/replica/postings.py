@@ -37,9 +37,8 @@ PREFIX_END = "|"
 MAX_RECENT_DOCUMENTS = 4096
 
 # Lengths are kept in a byte: up to 40 as they are, then rounded down to four binary digits.
-_LENGTHS = np.array(
-    [*range(24), *(24 + (((i & 7) | 8) << (i // 8 - 1) if i > 7 else i) for i in range(256 - 24))]
-)
+_LENGTHS = [*range(24), *(24 + (((i & 7) | 8) << (i // 8 - 1) if i > 7 else i) for i in range(256 - 24))]
+_LENGTHS_OF_BYTES = np.array(_LENGTHS)
 
 Scores = npt.NDArray[np.float64]
 Posting = int | OrdinalSet  # that only one document has a term is kept as a plain number
@@ -123,7 +122,7 @@ class Postings:
         """
         postings = cls()
         postings._ordinals, postings._lengths = Column.of(ordinals), Column.of(lengths)
-        postings.tokens = int(np.take(_LENGTHS, lengths).sum()) if tokens is None else tokens
+        postings.tokens = int(np.take(_LENGTHS_OF_BYTES, lengths).sum()) if tokens is None else tokens
         postings._terms = {term: levels[0] for term, levels in terms.items()}
         postings._repeated = {term: [*levels[1:]] for term, levels in terms.items() if len(levels) > 1}
         return postings
@@ -171,7 +170,7 @@ class Postings:
             return
         lengths = [length for _, length in self._added]
         self._ordinals.extend([ordinal for ordinal, _ in self._added])
-        self._lengths.extend(np.searchsorted(_LENGTHS, lengths, side="right") - 1)
+        self._lengths.extend([bisect_right(_LENGTHS, length) - 1 for length in lengths])
         self.tokens += sum(lengths)
         self._shown_ordinal = self._added[-1][0]
         self._added = []
@@ -249,7 +248,7 @@ class Postings:
     def length_costs(self) -> Scores:
         """What the length of a document adds below the fraction of BM25, float64 [256], by its byte."""
         average = self.tokens / self.documents if self.tokens else 1.0
-        costs: Scores = K1 * (1 - B + B * _LENGTHS / average)
+        costs: Scores = K1 * (1 - B + B * _LENGTHS_OF_BYTES / average)
         return costs
 
     def hits(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agentmem.core.records import FloatVector
+from agentmem.core.records import FloatVector, unit_vector
 from agentmem.core.unit_vectors import unit_rows
 from agentmem.replica.columns import Column
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
@@ -361,6 +361,9 @@ class NamespaceVectors:
         for ordinal, vector in zip(ordinals, vectors, strict=True):
             if len(vector) != self.dimension:
                 raise self._wrong_dimension(ordinal, vector)
+        if len(vectors) == 1:
+            self.add(ordinals[0], unit_vector(vectors[0]))
+            return
         self._tail.ordinals.extend(ordinals)
         self._tail.rows.extend(unit_rows(np.stack(vectors)))
 
