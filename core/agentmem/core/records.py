@@ -208,6 +208,11 @@ def has_components(value: bytes | None) -> bool:
 def decode_vector(value: bytes, ordinal: int) -> FloatVector:
     """The vector, float32 [dimension], read-only. Raises DataLoss when the bytes fail their checksum."""
     check_vector(value, ordinal)
+    return checked_vector(value)
+
+
+def checked_vector(value: bytes) -> FloatVector:
+    """As ``decode_vector``, of bytes whose checksum was compared."""
     stored = np.frombuffer(value, dtype=_DTYPES[value[CHECKSUM_BYTES]], offset=VECTOR_HEADER.size)
     return stored.astype(np.float32, copy=False)
 

@@ -23,7 +23,7 @@ from agentmem.core.errors import DataLoss
 from agentmem.core.layout import NamespaceState
 from agentmem.core.log import Operation
 from agentmem.core.measurements import Histogram
-from agentmem.core.records import FloatVector, decode_vector, has_components
+from agentmem.core.records import FloatVector, checked_vector, has_components
 from agentmem.core.shipping import AppliedEntry, VectorsReplacedError
 from agentmem.core.store import ReadTransaction, Store
 from agentmem.replica.applied_entries import AppliedEntries
@@ -346,9 +346,11 @@ class Indexer:
             namespace.put_coming(operation.ordinal, vector)
         if kind in (Operation.KIND_EMBED, Operation.KIND_CLEAR):
             return
-        self._changed.add(namespace.name)
-        self._sealing.note(namespace.name)
-        namespace.changed_revision = self._revision + 1  # of the entry that is being applied
+        revision = self._revision + 1  # of the entry that is being applied
+        if namespace.changed_revision != revision:
+            self._changed.add(namespace.name)
+            self._sealing.note(namespace.name)
+            namespace.changed_revision = revision
         for ordinal in (operation.replaced_ordinal, *operation.removed_ordinals):
             if ordinal and namespace.drop(ordinal):
                 text.delete(ordinal)
@@ -364,9 +366,9 @@ class Indexer:
         """Adds what a PUT has written: from memory, or what the store has of it now."""
         ordinal, state = operation.ordinal, namespace.state
         written = None if applied is None else applied.written.get(ordinal)
-        if written is not None and operation.space == state.space:
+        if written is not None:
             memory, encoded = written
-            vector = decode_vector(encoded, ordinal) if has_components(encoded) else None
+            vector = checked_vector(encoded) if has_components(encoded) else None
         else:
             record = transaction.record(ordinal)
             if record is None:
