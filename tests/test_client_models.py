@@ -386,5 +386,8 @@ def test_a_memory_that_was_not_looked_at_is_like_any_other() -> None:
     assert asdict(fresh()) == asdict(known)
     assert pickle.loads(pickle.dumps(fresh())) == copy.copy(fresh()) == known
     assert not hasattr(fresh(), "nothing")
+    # A field is decoded once, and what was sent is not kept beside all of them.
+    assert known.metadata is known.metadata
+    assert not vars(known).keys() - {each.name for each in fields(Memory)}
     with pytest.raises(FrozenInstanceError):
         fresh().content = "milk"  # type: ignore[misc]

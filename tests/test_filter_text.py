@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from agentmem.client import Client, Field, Filter, FilterSyntaxError, InvalidArgument, NewMemory
 from agentmem.client.filter_parser import MAX_CHARACTERS, MAX_LEVELS
+from agentmem.client.filters import filter_of, scoped
 from agentmem.client.times import NanosecondDatetime
 
 NOW = datetime(2024, 5, 8, 12, tzinfo=UTC)
@@ -100,6 +101,18 @@ END = {"hour": 23, "minute": 59, "second": 59, "microsecond": 999_999}
 def test_what_a_text_means(text: str, means: Filter) -> None:
     assert Filter.parse(text, now=NOW) == means
     assert Filter.parse(str(means)) == means
+
+
+def test_a_text_is_read_once_unless_it_means_another_moment_each_time() -> None:
+    text = 'user_id = "ana"'
+    known = filter_of(text)
+    assert scoped(text, {"agent_id": "bot"}) == (user == "ana") & (Field("agent_id") == "bot")
+    assert filter_of(text) is known == (user == "ana")
+    earlier = filter_of("event_time > NOW")
+    assert filter_of("event_time > NOW") != earlier
+    for _ in range(2):
+        with pytest.raises(FilterSyntaxError):
+            filter_of("user_id =")
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,12 @@ class AsyncConnection:
     def _time(self, timeout_s: float | None) -> float:
         return self._link.timeout_s if timeout_s is None else _timeout_s(timeout_s)
 
-    async def _wanted(
-        self, namespace: str, consistency: Consistency | None, deadline_s: float
-    ) -> Consistency:
-        """The consistency of one read: what the caller or the client asks for, and what a session needs."""
-        given = self._link.consistency if consistency is None else consistencies.checked(consistency)
-        if not self._has_floor:
-            return given
+    def _given(self, consistency: Consistency | None) -> Consistency:
+        """The consistency of one read that the caller or the client asks for."""
+        return self._link.consistency if consistency is None else consistencies.checked(consistency)
+
+    async def _wanted(self, namespace: str, given: Consistency, deadline_s: float) -> Consistency:
+        """The consistency of one read: what is asked for, and what a session needs."""
         await self._admit(deadline_s)
         floor = await self._floor(namespace, deadline_s)
         return given if floor == NOWHERE else given & Consistency(at_least=floor)
@@ -144,7 +143,9 @@ class AsyncConnection:
 
     async def _require(self, request: Any, consistency: Consistency | None, deadline_s: float) -> Consistency:
         """Sets the consistency of a request, and returns it."""
-        wanted = await self._wanted(request.namespace, consistency, deadline_s)
+        wanted = self._given(consistency)
+        if self._has_floor:
+            wanted = await self._wanted(request.namespace, wanted, deadline_s)
         if wanted is EVENTUAL:
             return wanted
         message = consistencies.to_proto(wanted)

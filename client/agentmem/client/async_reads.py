@@ -14,7 +14,7 @@ from agentmem.client.async_connection import (
     MAX_INT32,
     AsyncConnection,
 )
-from agentmem.client.batches import get_entry, search_entry
+from agentmem.client.batches import Get, get_entry, search_entry
 from agentmem.client.consistency import Consistency, Position
 from agentmem.client.filters import FilterInput, Scope, filter_of, scoped
 from agentmem.client.models import Memory
@@ -57,9 +57,13 @@ class AsyncReads(AsyncConnection):
         timeout_s: float | None = None,
     ) -> Memory | None:
         """The newest version of a memory, without its embedding; None when there is no such memory."""
-        found = await self.get_many(
-            namespace, [values.text("id", id)], as_of=as_of, consistency=consistency, timeout_s=timeout_s
+        get = Get(
+            values.text("namespace", namespace),
+            (values.text("id", id),),
+            False,
+            None if as_of is None else versions.as_of_to_proto(as_of),
         )
+        found = await self._get(get, consistency, timeout_s)
         return found.memories[0] if found.memories else None
 
     async def get_many(
@@ -73,16 +77,21 @@ class AsyncReads(AsyncConnection):
         timeout_s: float | None = None,
     ) -> GetResult:
         """The newest versions of 1 to 1,000 memories, in the order of their ids in the call."""
-        request = reader_pb2.GetMemoriesRequest(
-            namespace=values.text("namespace", namespace),
-            ids=values.texts("ids", ids),
-            include_embedding=values.boolean("include_embedding", include_embedding),
-            as_of=versions.as_of_to_proto(as_of),
+        get = Get(
+            values.text("namespace", namespace),
+            values.texts("ids", ids),
+            values.boolean("include_embedding", include_embedding),
+            versions.as_of_to_proto(as_of),
         )
+        return await self._get(get, consistency, timeout_s)
+
+    async def _get(self, get: Get, consistency: Consistency | None, timeout_s: float | None) -> GetResult:
         self._ready_router()
         time_s, begun_at_s = self._time(timeout_s), time.monotonic()
-        wanted = await self._require(request, consistency, begun_at_s + time_s)
-        result = await self._link.batches.gets.call(get_entry(request, wanted, time_s, begun_at_s))
+        wanted = self._given(consistency)
+        if self._has_floor:
+            wanted = await self._wanted(get.namespace, wanted, begun_at_s + time_s)
+        result = await self._link.batches.gets.call(get_entry(get, wanted, time_s, begun_at_s))
         if self._has_floor:
             self._saw(Position(result.epoch, result.applied_revision))
         return result
@@ -116,7 +125,7 @@ class AsyncReads(AsyncConnection):
         )
         narrowed = scoped(filter, scope)
         if narrowed is not None:
-            request.filter.CopyFrom(narrowed.to_proto())
+            narrowed.copy_to(request.filter)
         response = await self._read(
             lambda endpoint: endpoint.reader.ListMemories, request, consistency, timeout_s, hedged_as="list"
         )
@@ -216,7 +225,7 @@ class AsyncReads(AsyncConnection):
         )
         narrowed = scoped(filter, scope)
         if narrowed is not None:
-            request.filter.CopyFrom(narrowed.to_proto())
+            narrowed.copy_to(request.filter)
         self._ready_router()
         time_s, begun_at_s = self._time(timeout_s), time.monotonic()
         wanted = await self._require(request, consistency, begun_at_s + time_s)

@@ -152,7 +152,7 @@ class AsyncTransfers(AsyncConnection):
         )
         narrowed = scoped(filter, scope)
         if narrowed is not None:
-            request.filter.CopyFrom(narrowed.to_proto())
+            narrowed.copy_to(request.filter)
         router = self._ready_router()
         time_s = self._time(timeout_s)
         wanted = await self._require(request, consistency, time.monotonic() + time_s)

@@ -102,6 +102,6 @@ class AsyncWatches(AsyncConnection):
         )
         narrowed = scoped(filter, scope)
         if narrowed is not None:
-            request.filter.CopyFrom(narrowed.to_proto())
+            narrowed.copy_to(request.filter)
         start = changes.start_of(after)
         return AsyncWatch(ChangeStream(self._ready_router, request, start, self._time(timeout_s)))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import grpc
-from google.protobuf.message import Message
 
 from agentmem.client import answers, errors, models, verdicts
+from agentmem.client import consistency as consistencies
 from agentmem.client.answers import AddResult, GetResult, SearchResult
-from agentmem.client.coalescing import MAX_REQUESTS, Again, Coalescer, Entry
+from agentmem.client.coalescing import MAX_REQUESTS, Again, Coalescer, Entry, Sized
 from agentmem.client.consistency import Consistency
 from agentmem.client.errors import AgentMemError, DeadlineExceeded, OutcomeUnknown, ServerError
 from agentmem.client.routing import Router
@@ -25,7 +25,7 @@ from agentmem.v1 import reader_pb2, writer_pb2
 # After a node did not know a batch, none is sent for so long: until the cluster is upgraded.
 UNKNOWN_S = 60.0
 
-Request = TypeVar("Request", bound=Message)
+Request = TypeVar("Request", bound=Sized)
 Result = TypeVar("Result")
 Error = TypeVar("Error", bound=AgentMemError)
 
@@ -55,25 +55,45 @@ class Batches:
         self.adds = Coalescer(_Adds(router), counters, is_enabled=coalesce, least_requests=MAX_REQUESTS)
 
 
-def get_entry(
-    request: reader_pb2.GetMemoriesRequest, wanted: Consistency, timeout_s: float, begun_at_s: float
-) -> Entry[reader_pb2.GetMemoriesRequest, GetResult]:
+class Get(NamedTuple):
+    """What one get asks for. A request is made for all that travel together."""
+
+    namespace: str
+    ids: Sequence[str]
+    include_embedding: bool
+    as_of: reader_pb2.AsOf | None
+
+    def ByteSize(self) -> int:
+        return sum(map(len, self.ids))
+
+    def to_proto(self, ids: Iterable[str], wanted: Consistency) -> reader_pb2.GetMemoriesRequest:
+        """The request for these ids, alike in all else."""
+        return reader_pb2.GetMemoriesRequest(
+            namespace=self.namespace,
+            ids=ids,
+            include_embedding=self.include_embedding,
+            as_of=self.as_of,
+            consistency=consistencies.to_proto(wanted),
+        )
+
+
+def get_entry(get: Get, wanted: Consistency, timeout_s: float, begun_at_s: float) -> Entry[Get, GetResult]:
     """A get. Those that differ in their ids alone, and in how far an answer must be, travel together."""
     at_least = wanted.at_least
     lane = (
-        request.namespace,
-        request.include_embedding,
-        request.as_of.SerializeToString() if request.HasField("as_of") else None,
+        get.namespace,
+        get.include_embedding,
+        None if get.as_of is None else get.as_of.SerializeToString(),
         wanted.strong,
         wanted.max_staleness,
         at_least.revision > 0,
         at_least.epoch,
         _patience(timeout_s),
     )
-    ids = request.ids
+    ids = get.ids
     # What the server refuses in one request would not show among the ids of others.
     is_apart = len(ids) != 1 and not 0 < len(set(ids)) == len(ids)
-    return Entry(request, lane, len(ids), timeout_s, begun_at_s, wanted, is_apart=is_apart)
+    return Entry(get, lane, len(ids), timeout_s, begun_at_s, wanted, is_apart=is_apart)
 
 
 def search_entry(
@@ -138,20 +158,18 @@ class _Reads(Generic[Request, Result]):
         return _own(error)
 
 
-class _Gets(_Reads[reader_pb2.GetMemoriesRequest, GetResult]):
-    async def alone(self, entry: Entry[reader_pb2.GetMemoriesRequest, GetResult]) -> GetResult:
-        response = await self._read(entry.request, entry.consistency, entry.timeout_s, entry.begun_at_s)
+class _Gets(_Reads[Get, GetResult]):
+    async def alone(self, entry: Entry[Get, GetResult]) -> GetResult:
+        request = entry.request.to_proto(entry.request.ids, entry.consistency)
+        response = await self._read(request, entry.consistency, entry.timeout_s, entry.begun_at_s)
         return answers.get_result_from_proto(response)
 
     async def together(
-        self, entries: Sequence[Entry[reader_pb2.GetMemoriesRequest, GetResult]], deadline_s: float
+        self, entries: Sequence[Entry[Get, GetResult]], deadline_s: float
     ) -> Sequence[GetResult | AgentMemError | Again]:
-        request = reader_pb2.GetMemoriesRequest()
-        request.CopyFrom(entries[0].request)
-        request.ids[:] = dict.fromkeys(id for entry in entries for id in entry.request.ids)
         wanted = _furthest(entries)
-        if wanted.at_least.revision:
-            request.consistency.min_revision = wanted.at_least.revision
+        ids = dict.fromkeys([id for entry in entries for id in entry.request.ids])
+        request = entries[0].request.to_proto(ids, wanted)
         begun_at_s = time.monotonic()
         response = await self._read(request, wanted, max(0.0, deadline_s - begun_at_s), begun_at_s)
         found = {memory.id: memory for memory in response.memories}
@@ -159,10 +177,11 @@ class _Gets(_Reads[reader_pb2.GetMemoriesRequest, GetResult]):
 
         def outcome(ids: Sequence[str]) -> GetResult | AgentMemError:
             try:
-                memories = models.memories_from_proto([found[id] for id in ids if id in found])
+                memories = [models.memory_from_proto(found[id]) for id in ids if id in found]
             except AgentMemError as error:
                 return error
-            return GetResult(memories, tuple([id for id in ids if id not in found]), revision, epoch)
+            missing = () if len(memories) == len(ids) else tuple([id for id in ids if id not in found])
+            return GetResult(tuple(memories), missing, revision, epoch)
 
         return [outcome(entry.request.ids) for entry in entries]
 

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
-from google.protobuf.message import Message
-
 from agentmem.client.consistency import EVENTUAL, Consistency
 from agentmem.client.errors import AgentMemError, ClientClosed, DeadlineExceeded, Unavailable
 from agentmem.client.statistics import Counters
@@ -35,7 +33,16 @@ SHARED_REQUESTS = 16
 # One that takes longer does not hold up the others: it may be at a node that hangs.
 MAX_HOLD_S = 0.1
 
-Request = TypeVar("Request", bound=Message)
+
+class Sized(Protocol):
+    """What can be sent, or made into what is sent."""
+
+    def ByteSize(self) -> int:
+        """About how many bytes it has when it is sent."""
+        ...
+
+
+Request = TypeVar("Request", bound=Sized)
 Result = TypeVar("Result")
 
 
@@ -175,8 +182,12 @@ class Coalescer(Generic[Request, Result]):
             if not lane.gathering:
                 return await self._alone(entry, lane)
             lane.gathering.appendleft(entry)
+            self._send_gathered(lane)
         else:
             lane.gathering.append(entry)
+            # Behind others that gather there is nothing to send: they would have gone.
+            if len(lane.gathering) == 1 and not lane.has_leader:
+                self._send_gathered(lane)
         outcome = await self._with_others(entry, lane)
         return await self._kind.alone(entry) if isinstance(outcome, Again) else outcome
 
@@ -194,8 +205,6 @@ class Coalescer(Generic[Request, Result]):
     ) -> Result | Again:
         outcome: asyncio.Future[Result | Again] = asyncio.get_running_loop().create_future()
         entry.outcome = outcome
-        if not lane.has_leader:
-            self._send_gathered(lane)
         self._waiting[entry] = None
         if entry.deadline_s < self._timer_at_s:
             self._watch_deadlines()
@@ -312,12 +321,12 @@ def _settle(entry: Entry[Request, Result], outcome: Result | BaseException | Aga
     future = entry.outcome
     if future is None or future.done():
         return
-    if isinstance(outcome, asyncio.CancelledError):
-        future.cancel()
-    elif isinstance(outcome, BaseException):
-        future.set_exception(outcome)
-    else:
+    if not isinstance(outcome, BaseException):
         future.set_result(outcome)
+    elif isinstance(outcome, asyncio.CancelledError):
+        future.cancel()
+    else:
+        future.set_exception(outcome)
 
 
 def _never_sent(timeout_s: float) -> Unavailable:

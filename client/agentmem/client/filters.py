@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import NoReturn, TypeAlias, TypedDict
 
 from agentmem.client import values
@@ -26,6 +27,10 @@ from agentmem.client.filter_parser import parse
 from agentmem.client.filter_text import readable
 from agentmem.client.models import MemoryType, memory_type
 from agentmem.v1 import filter_pb2
+
+# Filters that were read from texts not long ago, and the longest text of one.
+MAX_KEPT_FILTERS = 256
+MAX_KEPT_CHARACTERS = 1_024
 
 FilterOperand: TypeAlias = str | int | float | bool | datetime
 
@@ -57,7 +62,18 @@ class Filter:
         Raises:
             FilterSyntaxError: the text describes none; it says what was expected where.
         """
-        return cls(parse(values.text("filter", text), now))
+        return cls._of(parse(values.text("filter", text), now))
+
+    @classmethod
+    def _of(cls, message: filter_pb2.Filter) -> Filter:
+        """Of a message that nobody else has, so it need not be copied."""
+        made = object.__new__(cls)
+        made._message = message
+        return made
+
+    def copy_to(self, message: filter_pb2.Filter) -> None:
+        """Puts the filter into a request."""
+        message.CopyFrom(self._message)
 
     def to_proto(self) -> filter_pb2.Filter:
         """The filter as a message of the API; the caller's own copy."""
@@ -78,7 +94,7 @@ class Filter:
     def __invert__(self) -> Filter:
         if self._message.WhichOneof("kind") == "negated":
             return Filter(self._message.negated)
-        return Filter(filter_pb2.Filter(negated=self._message))
+        return Filter._of(filter_pb2.Filter(negated=self._message))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Filter) and self._message == other._message
@@ -174,40 +190,43 @@ class Field:
         return f"Field({self.name!r})"
 
     def _compared(self, operator: filter_pb2.Operator, *operands: FilterOperand) -> Filter:
-        condition = filter_pb2.Condition(
-            field=self.name, operator=operator, values=[_operand(self.name, value) for value in operands]
-        )
-        return Filter(filter_pb2.Filter(condition=condition))
+        message = filter_pb2.Filter()
+        condition = message.condition
+        condition.field, condition.operator = self.name, operator
+        for operand in operands:
+            _set_operand(condition.values.add(), self.name, operand)
+        return Filter._of(message)
 
 
-def _operand(field: str, value: FilterOperand) -> filter_pb2.FilterValue:
+def _set_operand(message: filter_pb2.FilterValue, field: str, value: FilterOperand) -> None:
     # bool before the numbers: it is a kind of int.
     if isinstance(value, bool):
-        return filter_pb2.FilterValue(bool_value=value)
-    if isinstance(value, str):
-        return filter_pb2.FilterValue(string_value=values.text(field, value))
-    if isinstance(value, int | float):
-        return filter_pb2.FilterValue(number_value=values.number(field, value))
-    if isinstance(value, datetime):
-        return filter_pb2.FilterValue(time_value=values.timestamp(field, value))
-    raise invalid_field(
-        field, f"cannot be compared with {values.kind(value)}; use a string, number, bool or datetime"
-    )
+        message.bool_value = value
+    elif isinstance(value, str):
+        message.string_value = values.text(field, value)
+    elif isinstance(value, int | float):
+        message.number_value = values.number(field, value)
+    elif isinstance(value, datetime):
+        message.time_value.CopyFrom(values.timestamp(field, value))
+    else:
+        raise invalid_field(
+            field, f"cannot be compared with {values.kind(value)}; use a string, number, bool or datetime"
+        )
 
 
 def _joined(kind: str, filters: Iterable[Filter]) -> Filter:
     """The filters in one list. A list of the same kind is merged in, because the server bounds the depth."""
     parts: list[filter_pb2.Filter] = []
     for each in filters:
-        message = each.to_proto()
+        message = each._message
         if message.WhichOneof("kind") == kind:
             parts.extend(message.all_of.filters if kind == "all_of" else message.any_of.filters)
         else:
             parts.append(message)
     joined = filter_pb2.FilterList(filters=parts)
     if kind == "all_of":
-        return Filter(filter_pb2.Filter(all_of=joined))
-    return Filter(filter_pb2.Filter(any_of=joined))
+        return Filter._of(filter_pb2.Filter(all_of=joined))
+    return Filter._of(filter_pb2.Filter(any_of=joined))
 
 
 def filter_of(given: FilterInput | None) -> Filter | None:
@@ -215,8 +234,16 @@ def filter_of(given: FilterInput | None) -> Filter | None:
     if given is None or isinstance(given, Filter):
         return given
     if isinstance(given, str):
-        return Filter.parse(given)
+        # What ``now`` is, is another thing each time.
+        is_kept = len(given) <= MAX_KEPT_CHARACTERS and "now" not in given.lower()
+        return _kept(given) if is_kept else Filter.parse(given)
     raise invalid_field("filter", f"must be a Filter or its text, not {values.kind(given)}")
+
+
+@lru_cache(MAX_KEPT_FILTERS)
+def _kept(text: str) -> Filter:
+    """The filter of a text: an application has few of them, and calls with each many times."""
+    return Filter.parse(text)
 
 
 class Scope(TypedDict, total=False):

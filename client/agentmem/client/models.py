@@ -5,10 +5,11 @@ Datetimes are aware and in UTC; embeddings are tuples of floats.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from agentmem.client import values
@@ -124,17 +125,23 @@ class Memory:
     version: int
     expire_time: datetime | None = None
 
-    # What a server sent is decoded when something of it is asked for: an answer may have a thousand memories,
-    # of which the caller looks at a few. Until then _SENT is all that the instance has.
+    # What a server sent is decoded field by field as they are asked for: an answer may have a thousand
+    # memories, of which the caller looks at a few, and of these at a few fields. _SENT is the bytes at first,
+    # the message once something of it was asked for, and gone when all was.
 
     if not TYPE_CHECKING:  # which would take any name for an attribute
 
         def __getattr__(self, name: str) -> Any:
             own = vars(self)
             sent = own.get(_SENT)
-            if sent is not None:
-                own.update(_decoded(memory_pb2.Memory.FromString(sent)))
-                own.pop(_SENT, None)
+            decode = _DECODED.get(name)
+            if sent is not None and decode is not None:
+                if isinstance(sent, bytes):
+                    sent = own[_SENT] = memory_pb2.Memory.FromString(sent)
+                # Of two threads that decode the same both get the value that stays.
+                own.setdefault(name, decode(sent))
+                if len(own) > len(_DECODED):
+                    own.pop(_SENT, None)
             if name not in own:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             return own[name]
@@ -254,27 +261,26 @@ def memory_from_proto(message: memory_pb2.Memory) -> Memory:
     return memory
 
 
-def _decoded(message: memory_pb2.Memory) -> dict[str, Any]:
-    """The fields of a Memory."""
-    return {
-        "id": message.id,
-        "namespace": message.namespace,
-        "content": message.content,
-        "type": _TYPE_FROM_PROTO[message.type],
-        "user_id": message.user_id,
-        "agent_id": message.agent_id,
-        "session_id": message.session_id,
-        "importance": message.importance,
-        "tags": tuple(message.tags),
-        "metadata": values.to_metadata(message.metadata),
-        "embedding": values.to_embedding(message.embedding),
-        "embedding_model": message.embedding_model,
-        "event_time": values.to_datetime(message.event_time),
-        "create_time": values.to_datetime(message.create_time),
-        "update_time": values.to_datetime(message.update_time),
-        "version": message.version,
-        "expire_time": values.to_datetime(message.expire_time) if message.HasField("expire_time") else None,
-    }
+# The fields of a Memory.
+_DECODED: Mapping[str, Callable[[memory_pb2.Memory], Any]] = {
+    **{
+        name: attrgetter(name)
+        for name in (
+            *("id", "namespace", "content", "user_id", "agent_id", "session_id"),
+            *("importance", "embedding_model", "version"),
+        )
+    },
+    "type": lambda message: _TYPE_FROM_PROTO[message.type],
+    "tags": lambda message: tuple(message.tags),
+    "metadata": lambda message: values.to_metadata(message.metadata),
+    "embedding": lambda message: values.to_embedding(message.embedding),
+    "event_time": lambda message: values.to_datetime(message.event_time),
+    "create_time": lambda message: values.to_datetime(message.create_time),
+    "update_time": lambda message: values.to_datetime(message.update_time),
+    "expire_time": lambda message: (
+        values.to_datetime(message.expire_time) if message.HasField("expire_time") else None
+    ),
+}
 
 
 def memories_from_proto(messages: Iterable[memory_pb2.Memory]) -> tuple[Memory, ...]:

@@ -137,9 +137,13 @@ def to_timedelta(message: Duration) -> timedelta:
 
 def embedding(field: str, value: object) -> bytes:
     """Numbers as little-endian float32."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    numbers: Sequence[Any]
+    if isinstance(value, list | tuple):
+        numbers = value
+    elif isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise invalid_field(field, f"must be a sequence of numbers, not {kind(value)}")
-    numbers: Sequence[Any] = value if isinstance(value, list | tuple) else tuple(value)
+    else:
+        numbers = tuple(value)
     if not numbers:
         raise invalid_field(field, "must not be empty")
     try:
