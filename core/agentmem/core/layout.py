@@ -199,11 +199,21 @@ def encode_id_state(ordinal: int, version: int, deleted: bool) -> bytes:
 
 def decode_id_state(value: bytes, memory_id: str) -> IdState:
     """Raises DataLoss when the value fails its checksum."""
+    ordinal, version, deleted = _id_numbers(value, memory_id)
+    return IdState(ordinal, version, bool(deleted))
+
+
+def decode_live_ordinal(value: bytes, memory_id: str) -> int:
+    """Of an encoded IdState: 0 when it is deleted. Raises DataLoss as ``decode_id_state``."""
+    ordinal, _, deleted = _id_numbers(value, memory_id)
+    return 0 if deleted else ordinal
+
+
+def _id_numbers(value: bytes, memory_id: str) -> tuple[int, int, int]:
     rest = value[_SEAL.size :]
     if len(rest) != _ID_STATE.size or _SEAL.unpack_from(value)[0] != crc32c(rest):
         raise DataLoss("CORRUPT_VALUE", f"the entry of id {memory_id!r} fails its checksum")
-    ordinal, version, deleted = _ID_STATE.unpack(rest)
-    return IdState(ordinal, version, bool(deleted))
+    return _ID_STATE.unpack(rest)
 
 
 def encode_namespace(state: NamespaceState) -> bytes:

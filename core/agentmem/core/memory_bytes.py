@@ -37,11 +37,13 @@ def memories_bytes(
         DataLoss: the stored bytes of one fail their checksum.
     """
     if is_as_stored(space) and not include_embedding:
+        dictionary, number = transaction.dictionary, 0
         for ordinal, found in zip(ordinals, known.find(ordinals), strict=True):
             memory = found
             if memory is None and (value := transaction.stored_record(ordinal)) is not None:
-                memory = records.memory_bytes(value, ordinal, transaction.dictionary)
-                known.keep(ordinal, memory, transaction.number)
+                memory = records.memory_bytes(value, ordinal, dictionary)
+                number = number or transaction.number
+                known.keep(ordinal, memory, number)
             yield memory
         return
     for ordinal in ordinals:

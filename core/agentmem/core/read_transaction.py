@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from agentmem.core import records
@@ -20,6 +20,7 @@ from agentmem.core.layout import (
     decode_expiry_key,
     decode_hash_key,
     decode_id_state,
+    decode_live_ordinal,
     decode_namespace,
     decode_superseded_key,
     hash_prefix,
@@ -179,6 +180,12 @@ class ReadTransaction:
     def id_state(self, namespace: str, memory_id: str) -> IdState | None:
         value = self._transaction.get(b"ids", id_key(namespace, memory_id))
         return None if value is None else decode_id_state(value, memory_id)
+
+    def live_ordinals_of(self, namespace: str, memory_ids: Iterable[str]) -> list[int]:
+        """The ordinal of the newest version of each; 0 where it is deleted, or never was."""
+        prefix, get = id_key(namespace, ""), self._transaction.get
+        values = [(memory_id, get(b"ids", prefix + memory_id.encode())) for memory_id in memory_ids]
+        return [0 if value is None else decode_live_ordinal(value, memory_id) for memory_id, value in values]
 
     def ids(self, namespace: str, after: str = "") -> Iterator[tuple[str, IdState]]:
         """The ids behind ``after``, deleted ones too, in the order of their UTF-8 bytes."""

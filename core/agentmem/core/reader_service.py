@@ -25,8 +25,8 @@ from agentmem.v1 import consistency_pb2, reader_pb2, reader_pb2_grpc
 
 MAX_READ_THREADS = 2
 MAX_WAITING_READS = 256
-# Some hundred microseconds of the event loop; more ids go to a thread.
-MAX_INLINE_GETS = 32
+# A millisecond of the event loop at most, about the turn that light searches have; more ids go to a thread.
+MAX_INLINE_GETS = 100
 # A read that this node cannot answer now can be answered by another; so it does not wait for longer.
 MAX_STALE_WAIT_S = 0.5
 
@@ -81,10 +81,13 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
         self.check_serving()
         check_namespace(request.namespace)
         check_ids(request.ids, "ids")
-        await self._reached(request.consistency, context)
-        self._check_reached(request.as_of)
+        if request.HasField("consistency"):
+            await self._reached(request.consistency, context)
+        is_past = request.HasField("as_of")
+        if is_past:
+            self._check_reached(request.as_of)
         # As of then, a memory is looked for among its versions, however many these are.
-        if len(request.ids) > MAX_INLINE_GETS or request.HasField("as_of"):
+        if is_past or len(request.ids) > MAX_INLINE_GETS:
             return await self._threads.run(get_memories, self._store, request, now_us())
         return get_memories(self._store, request, now_us())
 

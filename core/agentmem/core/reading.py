@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 from agentmem.core import wire
 from agentmem.core.errors import NotFound, ResourceExhausted
 from agentmem.core.filters import compile_filter
 from agentmem.core.history import Moment, Walk, check_history, moment_of, version_at
-from agentmem.core.layout import KEY, IdState, NamespaceState
+from agentmem.core.layout import KEY, NamespaceState
 from agentmem.core.memory_bytes import has_ended, memories_bytes
 from agentmem.core.page_tokens import decode_page_token, encode_page_token, foreign_token, query_hash
 from agentmem.core.read_transaction import ReadTransaction, missing_record
@@ -40,24 +41,21 @@ def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest, now_us: i
     """
     moment = moment_of(request.as_of, now_us)
     namespace, include_embedding = request.namespace, request.include_embedding
+    ids, is_now = list(request.ids), moment.is_now
     parts: list[bytes] = []
     size_bytes = 0
     with store.read() as transaction:
         epoch, revision = transaction.place
         space = transaction.namespace(namespace)
         check_history(space, moment)
-        walk = Walk()
-        ordinals = [
-            _ordinal_at(transaction, transaction.id_state(namespace, memory_id), moment, walk)
-            for memory_id in request.ids
-        ]
+        ordinals = _ordinals(transaction, namespace, ids, moment)
         named = [ordinal for ordinal in ordinals if ordinal]
         found = memories_bytes(transaction, space, named, store.memories, include_embedding=include_embedding)
-        for memory_id, ordinal in zip(request.ids, ordinals, strict=True):
+        for memory_id, ordinal in zip(ids, ordinals, strict=True):
             memory = next(found) if ordinal else None
             if ordinal and memory is None:
                 raise missing_record(ordinal)
-            if memory is None or (moment.is_now and has_ended(memory, now_us)):
+            if memory is None or (is_now and has_ended(memory, now_us)):
                 parts.append(wire.delimited(_MISSING_IDS, memory_id.encode()))
                 continue
             size_bytes = checked_size(size_bytes, len(memory), "ids")
@@ -66,14 +64,16 @@ def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest, now_us: i
     return b"".join(parts)
 
 
-def _ordinal_at(transaction: ReadTransaction, state: IdState | None, moment: Moment, walk: Walk) -> int:
-    """Of the version that was live at the moment, and now may have expired; 0 when there was none."""
-    if state is None:
-        return 0
+def _ordinals(
+    transaction: ReadTransaction, namespace: str, ids: Sequence[str], moment: Moment
+) -> Sequence[int]:
+    """Of the versions that were live at the moment, and now may have expired; 0 where there was none."""
     if moment.is_now:
-        return 0 if state.deleted else state.ordinal
-    found = version_at(transaction, state, moment, walk)
-    return 0 if found is None else found[0]
+        return transaction.live_ordinals_of(namespace, ids)
+    walk = Walk()
+    states = (transaction.id_state(namespace, memory_id) for memory_id in ids)
+    found = [None if state is None else version_at(transaction, state, moment, walk) for state in states]
+    return [0 if each is None else each[0] for each in found]
 
 
 def add_embedding(transaction: ReadTransaction, ordinal: int, memory: memory_pb2.Memory) -> None:
