@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import signal
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import ANY
@@ -35,6 +40,7 @@ from agentmem.client import (
     VersionMismatch,
     at_least,
 )
+from agentmem.client.sync_connection import ClientThread
 from agentmem.client.versions import AsOf
 from agentmem.v1 import reader_pb2
 
@@ -343,6 +349,53 @@ def test_the_asynchronous_client_has_the_same_calls(shared_cluster: Cluster, nam
             assert status.receipt == deleted.receipt
 
     asyncio.run(scenario())
+
+
+def test_a_wait_that_is_cut_off_ends_its_call_as_well() -> None:
+    class CutOffError(Exception):
+        pass
+
+    def cut_off(signal_number: int, frame: object) -> None:
+        raise CutOffError
+
+    def calls(thread: ClientThread) -> set[str]:
+        names = {task.get_name() for task in asyncio.all_tasks(thread._loop)}
+        return names - {"agentmem topology watch"}
+
+    before = signal.signal(signal.SIGALRM, cut_off)
+    try:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as silent,
+            Client(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=60.0) as client,
+        ):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(CutOffError):
+                client.get("n", "m")
+            wait_until(lambda: not calls(client._thread), "the call has ended", timeout_s=10.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_calls_that_begin_at_once_have_each_the_context_of_its_thread() -> None:
+    mark: ContextVar[int] = ContextVar("mark")
+    gate = threading.Event()
+
+    async def marked() -> int:
+        return mark.get()
+
+    with Client("127.0.0.1:1") as client, ThreadPoolExecutor(4) as threads:
+        thread = client._thread
+
+        def ask(number: int) -> int:
+            mark.set(number)
+            return thread.run(marked())
+
+        thread._loop.call_soon_threadsafe(gate.wait)
+        asked = [threads.submit(ask, number) for number in range(4)]
+        wait_until(lambda: len(thread._handed) == 4, "all have handed over their calls")
+        gate.set()
+        assert [each.result() for each in asked] == [0, 1, 2, 3]
 
 
 def test_both_clients_have_the_same_methods() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
+from concurrent.futures import CancelledError
+from typing import Any, Generic, TypeVar
 
 from agentmem.client.async_client import AsyncClient
 from agentmem.client.async_connection import Link
@@ -18,12 +20,64 @@ Result = TypeVar("Result")
 _CLOSE_GRACE_S = 1.0
 
 
+class _Handed(Generic[Result]):
+    """A call that one thread hands to the event loop of another, and waits for."""
+
+    __slots__ = ("_answer", "_call", "_context", "_error", "_is_done", "_task")
+
+    def __init__(self, call: Coroutine[Any, Any, Result]) -> None:
+        self._call = call
+        # Of the caller's thread, with the trace that it is in.
+        self._context = contextvars.copy_context()
+        self._task: asyncio.Task[Result] | None = None
+        self._answer: Result
+        self._error: BaseException | None = None
+        # A lock alone: an event is four times as much work.
+        self._is_done = threading.Lock()
+        self._is_done.acquire()
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Comes first of what is done in the event loop."""
+        self._task = loop.create_task(self._call, context=self._context)
+        self._task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[Result]) -> None:
+        if task.cancelled():
+            self._error = CancelledError()
+        elif (error := task.exception()) is not None:
+            self._error = error
+        else:
+            self._answer = task.result()
+        self._task = None
+        self._is_done.release()
+
+    def cancel(self) -> None:
+        """In the event loop, behind ``begin``."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def wait(self) -> None:
+        """Waits for its end, in the caller's thread, once."""
+        self._is_done.acquire()
+
+    def outcome(self) -> Result:
+        """What the call returns, or raises, once it has ended; or CancelledError."""
+        if self._error is None:
+            return self._answer
+        try:
+            raise self._error
+        finally:
+            self._error = None  # its traceback has this frame
+
+
 class ClientThread:
     """An event loop on a thread of its own, for the calls of any number of threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._closed = False
+        # As many as there are threads. One wake of the event loop is for all that were handed over by then.
+        self._handed: list[_Handed[Any]] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="agentmem client", daemon=True)
         self._thread.start()
@@ -47,13 +101,25 @@ class ClientThread:
             if self._closed:
                 call.close()
                 raise ClientClosed("the client is closed")
-            future = asyncio.run_coroutine_threadsafe(call, self._loop)
+            handed = _Handed(call)
+            self._handed.append(handed)
+            if len(self._handed) == 1:
+                self._loop.call_soon_threadsafe(self._begin_handed)
         try:
-            return future.result()
+            handed.wait()
         except BaseException:
             # Ctrl-C ends the wait of this thread alone; the call shall not go on behind its back.
-            future.cancel()
+            with self._lock:
+                if not self._closed:
+                    self._loop.call_soon_threadsafe(handed.cancel)
             raise
+        return handed.outcome()
+
+    def _begin_handed(self) -> None:
+        with self._lock:
+            handed, self._handed = self._handed, []
+        for each in handed:
+            each.begin(self._loop)
 
     async def _shut_down(self, link: Link) -> None:
         await link.close()
