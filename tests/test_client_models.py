@@ -88,6 +88,20 @@ def test_keywords_go_before_the_fields_of_a_new_memory() -> None:
     assert models.new_memory(base, {"tags": ["b"]}) == NewMemory("hi", user_id="ana", tags=["b"])
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"type": "semantic", "tags": ["a"], "metadata": {"k": 1}, "ttl": 5.0},
+        {"id": "", "tags": (), "metadata": {}, "embedding": None, "event_time": None, "importance": 0.0},
+    ],
+)
+def test_keywords_say_what_a_new_memory_with_them_says(given: dict[str, Any]) -> None:
+    assert models.added_to_proto("hi", given) == models.new_memory_to_proto(NewMemory("hi", **given))
+    with pytest.raises(InvalidArgument, match="is not a field of a new memory"):
+        models.added_to_proto("hi", {**given, "colour": "red"})
+
+
 def test_a_memory_from_its_message() -> None:
     message = memory_pb2.Memory(
         id="m1",

@@ -21,7 +21,7 @@ from agentmem.client.filters import Field, FilterInput, Scope, scoped
 from agentmem.client.models import AddFields, NewMemory, UpdateFields
 from agentmem.client.namespaces import BegunReembedding, SettingsFields, UpdatedSettings
 from agentmem.client.selection import Route
-from agentmem.v1 import writer_pb2
+from agentmem.v1 import memory_pb2, writer_pb2
 
 
 class AsyncWrites(AsyncConnection):
@@ -63,14 +63,8 @@ class AsyncWrites(AsyncConnection):
         Raises:
             AlreadyExists: the id is taken.
         """
-        return await self.add_many(
-            namespace,
-            [models.new_memory(memory, fields)],
-            on_duplicate=on_duplicate,
-            acknowledgement=acknowledgement,
-            request_id=request_id,
-            timeout_s=timeout_s,
-        )
+        message = models.added_to_proto(memory, fields)
+        return await self._add(namespace, [message], on_duplicate, acknowledgement, request_id, timeout_s)
 
     async def add_many(
         self,
@@ -85,9 +79,21 @@ class AsyncWrites(AsyncConnection):
         """Adds 1 to 1,000 memories in one commit: all of them or none. Takes and raises what ``add`` does."""
         if isinstance(memories, str | bytes) or not isinstance(memories, Sequence):
             raise invalid_field("memories", f"must be a sequence of memories, not {values.kind(memories)}")
+        messages = [models.added_to_proto(each, {}) for each in memories]
+        return await self._add(namespace, messages, on_duplicate, acknowledgement, request_id, timeout_s)
+
+    async def _add(
+        self,
+        namespace: str,
+        messages: Sequence[memory_pb2.Memory],
+        on_duplicate: DuplicatePolicy | str,
+        acknowledgement: AcknowledgementInput | None,
+        request_id: str | None,
+        timeout_s: float | None,
+    ) -> AddResult:
         request = writer_pb2.AddMemoriesRequest(
             namespace=values.text("namespace", namespace),
-            memories=[models.new_memory_to_proto(models.new_memory(each, {})) for each in memories],
+            memories=messages,
             on_duplicate=answers.duplicate_policy_to_proto(on_duplicate),
         )
         self._ready_router()

@@ -165,10 +165,9 @@ _TEXT_FIELDS = frozenset(("id", "content", "user_id", "agent_id", "session_id", 
 _TIME_FIELDS = frozenset(("event_time", "expire_time"))
 _FIELDS_OF_NEW = tuple(each.name for each in fields(NewMemory))
 # With what says as much when it is left out.
-_DEFAULTS_OF_NEW = tuple(
-    (each.name, each.default if each.default in ("", None, (), 0.0) else MISSING)
-    for each in fields(NewMemory)
-)
+_DEFAULTS_OF_NEW: Mapping[str, object] = {
+    each.name: each.default if each.default in ("", None, (), 0.0) else MISSING for each in fields(NewMemory)
+}
 
 
 def memory_type(field_name: str, value: object) -> MemoryType:
@@ -191,8 +190,21 @@ def new_memory(memory: NewMemory | str, given: Mapping[str, object]) -> NewMemor
 def new_memory_to_proto(memory: NewMemory) -> memory_pb2.Memory:
     """The message for a memory to add."""
     return fields_to_proto(
-        {name: value for name, default in _DEFAULTS_OF_NEW if (value := getattr(memory, name)) is not default}
+        {
+            name: value
+            for name, default in _DEFAULTS_OF_NEW.items()
+            if (value := getattr(memory, name)) is not default
+        }
     )
+
+
+def added_to_proto(memory: NewMemory | str, given: Mapping[str, object]) -> memory_pb2.Memory:
+    """The message for a memory to add, as ``new_memory`` takes it."""
+    if isinstance(memory, NewMemory) or "content" in given or not given.keys() <= _DEFAULTS_OF_NEW.keys():
+        return new_memory_to_proto(new_memory(memory, given))
+    # Mostly a text with some fields, of which no NewMemory needs to be made.
+    said = {name: value for name, value in given.items() if value is not _DEFAULTS_OF_NEW[name]}
+    return fields_to_proto({"content": memory, "type": MemoryType.EPISODIC} | said)
 
 
 def update_to_proto(given: Mapping[str, object]) -> memory_pb2.Memory:

@@ -176,7 +176,7 @@ def check_decodable(message: memory_pb2.Memory) -> None:
 
 def metadata(field: str, value: object) -> dict[str, memory_pb2.MetadataValue]:
     """A mapping from strings to strings, numbers, booleans, or flat lists of these."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict | Mapping):  # a dict is known sooner
         raise invalid_field(field, f"must be a mapping, not {kind(value)}")
     return {text(f"{field} key", key): _metadata_value(f"{field}.{key}", item) for key, item in value.items()}
 
