@@ -14,12 +14,16 @@ from memories import MIB, NAMESPACE, make_memory
 
 from agentmem.core import wire
 from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.consistency import Demand
 from agentmem.core.errors import AgentMemError
 from agentmem.core.layout import KEY, NamespaceState
 from agentmem.core.memory_bytes import has_ended, memories_bytes
+from agentmem.core.reader_service import StoreReader
 from agentmem.core.reading import get_memories
 from agentmem.core.records import may_expire
+from agentmem.core.signals import Signal
 from agentmem.core.store import Change, Store
+from agentmem.core.watching import Watches
 from agentmem.replica.search_answers import answer_bytes, hit_bytes, outcome_bytes
 from agentmem.replica.view import View
 from agentmem.v1 import failure_pb2, memory_pb2, reader_pb2
@@ -142,6 +146,33 @@ def test_what_has_not_begun_does_not_when_its_caller_is_gone() -> None:
     asyncio.run(ask())
     assert not after.is_set()
     threads.close()
+
+
+class _Reader(StoreReader):
+    async def reach(self, demand: Demand, wait_s: float) -> None:
+        raise AssertionError("nothing is demanded")
+
+
+def test_only_a_short_answer_to_a_get_is_put_together_in_the_event_loop(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", map_size_bytes=16 * MIB, max_map_size_bytes=16 * MIB)
+    ids = [f"m{number}" for number in range(9)]
+    changes = [Change(make_memory(each, content=each * 60_000)) for each in ids]
+    store.commit(lambda transaction: transaction.append(changes, 1))
+    reader = _Reader(store, Watches(store, Signal(), is_writer=True))  # type: ignore[abstract]
+
+    def found(ids: list[str]) -> list[str]:
+        request = reader_pb2.GetMemoriesRequest(namespace=NAMESPACE, ids=ids)
+        answer = asyncio.run(reader.GetMemories(request, None))  # type: ignore[arg-type]
+        return [each.content[:2] for each in reader_pb2.GetMemoriesResponse.FromString(answer).memories]
+
+    assert found(ids) == ids
+    # Without threads what needs none goes on.
+    reader._threads.close()
+    assert found(ids[:8]) == ids[:8]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        found(ids)
+    reader.close()
+    store.close()
 
 
 def test_a_record_that_is_missing_is_no_missing_memory(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -16,7 +16,7 @@ from agentmem.core.errors import AgentMemError, Unavailable
 from agentmem.core.exporting import ExportPlace, ExportQuery, export_frame
 from agentmem.core.filters import compile_filter
 from agentmem.core.history import Moment
-from agentmem.core.reading import get_history, get_memories, get_stats, list_memories
+from agentmem.core.reading import LongAnswerError, get_history, get_memories, get_stats, list_memories
 from agentmem.core.store import Store
 from agentmem.core.times import now_us
 from agentmem.core.validation import check_ids, check_namespace
@@ -25,8 +25,10 @@ from agentmem.v1 import consistency_pb2, reader_pb2, reader_pb2_grpc
 
 MAX_READ_THREADS = 2
 MAX_WAITING_READS = 256
-# A millisecond of the event loop at most, about the turn that light searches have; more ids go to a thread.
+# A millisecond of the event loop at most, about the turn that light searches have; what is more goes to a
+# thread.
 MAX_INLINE_GETS = 100
+MAX_INLINE_BYTES = 1024 * 1024
 # A read that this node cannot answer now can be answered by another; so it does not wait for longer.
 MAX_STALE_WAIT_S = 0.5
 
@@ -87,9 +89,10 @@ class StoreReader(reader_pb2_grpc.ReaderServiceServicer):
         if is_past:
             self._check_reached(request.as_of)
         # As of then, a memory is looked for among its versions, however many these are.
-        if is_past or len(request.ids) > MAX_INLINE_GETS:
-            return await self._threads.run(get_memories, self._store, request, now_us())
-        return get_memories(self._store, request, now_us())
+        if not is_past and len(request.ids) <= MAX_INLINE_GETS:
+            with suppress(LongAnswerError):
+                return get_memories(self._store, request, now_us(), MAX_INLINE_BYTES)
+        return await self._threads.run(get_memories, self._store, request, now_us())
 
     async def ListMemories(
         self, request: reader_pb2.ListMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -34,10 +34,21 @@ _MEMORIES, _MISSING_IDS = _ANSWER.MEMORIES_FIELD_NUMBER, _ANSWER.MISSING_IDS_FIE
 _APPLIED_REVISION, _EPOCH = _ANSWER.APPLIED_REVISION_FIELD_NUMBER, _ANSWER.EPOCH_FIELD_NUMBER
 
 
-def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest, now_us: int) -> bytes:
+class LongAnswerError(Exception):
+    """It would take longer than whoever asks can wait."""
+
+
+def get_memories(
+    store: Store,
+    request: reader_pb2.GetMemoriesRequest,
+    now_us: int,
+    most_bytes: int = MAX_ANSWER_BYTES,
+) -> bytes:
     """A GetMemoriesResponse, serialized. What has expired by ``now_us`` is missing.
 
-    Raises ResourceExhausted (``ANSWER_TOO_LARGE``) when the memories do not fit one answer.
+    Raises:
+        ResourceExhausted: ``ANSWER_TOO_LARGE``, the memories do not fit one answer.
+        LongAnswerError: they are larger than ``most_bytes``, and less than that fits one.
     """
     moment = moment_of(request.as_of, now_us)
     namespace, include_embedding = request.namespace, request.include_embedding
@@ -59,6 +70,8 @@ def get_memories(store: Store, request: reader_pb2.GetMemoriesRequest, now_us: i
                 parts.append(wire.delimited(_MISSING_IDS, memory_id.encode()))
                 continue
             size_bytes = checked_size(size_bytes, len(memory), "ids")
+            if size_bytes > most_bytes:
+                raise LongAnswerError
             parts += wire.head(_MEMORIES, len(memory)), memory
     parts += wire.number(_APPLIED_REVISION, revision), wire.number(_EPOCH, epoch)
     return b"".join(parts)
