@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cluster import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from memories import MIB, NAMESPACE, make_memory
@@ -15,14 +16,15 @@ from memories import MIB, NAMESPACE, make_memory
 from agentmem.core import wire
 from agentmem.core.bounded_threads import BoundedThreads
 from agentmem.core.consistency import Demand
-from agentmem.core.errors import AgentMemError
-from agentmem.core.layout import KEY, NamespaceState
+from agentmem.core.errors import AgentMemError, InvalidArgument
+from agentmem.core.layout import KEY, NamespaceState, decode_live_ordinal, encode_id_state
 from agentmem.core.memory_bytes import has_ended, memories_bytes
 from agentmem.core.reader_service import StoreReader
 from agentmem.core.reading import get_memories
 from agentmem.core.records import may_expire
 from agentmem.core.signals import Signal
 from agentmem.core.store import Change, Store
+from agentmem.core.validation import MAX_ID_BYTES, check_ids
 from agentmem.core.watching import Watches
 from agentmem.replica.search_answers import answer_bytes, hit_bytes, outcome_bytes
 from agentmem.replica.view import View
@@ -146,6 +148,41 @@ def test_what_has_not_begun_does_not_when_its_caller_is_gone() -> None:
     asyncio.run(ask())
     assert not after.is_set()
     threads.close()
+
+
+@pytest.mark.parametrize(
+    ("ids", "field"),
+    [
+        ([], "ids"),
+        (["a", ""], "ids[1]"),
+        (["a", "b", "a"], "ids[2]"),
+        (["a", "b\n"], "ids[1]"),
+        (["a" * MAX_ID_BYTES, "ä" * MAX_ID_BYTES], "ids[1]"),
+    ],
+)
+def test_a_wrong_id_is_named_by_its_place(ids: list[str], field: str) -> None:
+    check_ids(["a", "ä" * (MAX_ID_BYTES // 2), "c" * MAX_ID_BYTES], "ids")
+    with pytest.raises(InvalidArgument) as raised:
+        check_ids(ids, "ids")
+    assert raised.value.metadata["field"] == field
+
+
+def test_an_id_that_was_deleted_names_nothing_live() -> None:
+    assert decode_live_ordinal(encode_id_state(7, 1, False), "a") == 7
+    assert decode_live_ordinal(encode_id_state(7, 2, True), "a") == 0
+    with pytest.raises(AgentMemError, match="'a' fails its checksum"):
+        decode_live_ordinal(encode_id_state(7, 1, False)[:-1] + b"\1", "a")
+
+
+def test_a_store_closes_when_the_last_read_has_ended(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", map_size_bytes=16 * MIB, max_map_size_bytes=16 * MIB)
+    closing = threading.Thread(target=store.close, daemon=True)
+    with store.read():
+        closing.start()
+        wait_until(lambda: store._environment._closed, "the close has begun")
+        assert closing.is_alive()
+    closing.join(10.0)
+    assert not closing.is_alive()
 
 
 class _Reader(StoreReader):
