@@ -109,7 +109,7 @@ def measure(segment: Segment, asked: Rows) -> Iterator[dict[str, Any]]:
                     hits = searched.search(vector, TOP_K, some, live)
                     took_ms[way].append((time.thread_time_ns() - began_ns) / 1e6)
                     if way == "planner":
-                        plan = hits.plan
+                        plan = hits.how
                         found += int(np.count_nonzero(hits.cosines >= bound - TOLERANCE))
             times = {way: median(each) for way, each in took_ms.items()}
             yield {

@@ -27,6 +27,7 @@ from agentmem.replica.answer_cache import MAX_CACHED_BYTES
 from agentmem.replica.consistent_reads import Part
 from agentmem.replica.past_views import PastViews
 from agentmem.replica.reader_service import ReplicaReader
+from agentmem.replica.scopes import Scopes
 from agentmem.replica.search import ScoredOrdinal, SearchQuery
 from agentmem.replica.search import search as search_view
 from agentmem.replica.trace import Trace
@@ -422,8 +423,10 @@ def reader_of(replica: Replica, embedders: Embedders | None = None) -> ReplicaRe
 def test_what_is_purged_while_a_search_looks_at_it_is_not_in_the_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def purge_then_search(view: View, query: SearchQuery, trace: Trace) -> list[ScoredOrdinal]:
-        hits = search_view(view, query, trace)
+    def purge_then_search(
+        view: View, query: SearchQuery, trace: Trace, scopes: Scopes | None
+    ) -> list[ScoredOrdinal]:
+        hits = search_view(view, query, trace, scopes)
         if purges:
             past.written.run(DeleteById(NAMESPACE, [purges.pop()], True, None, None, 0))
         return hits

@@ -208,14 +208,19 @@ def needs(node: Filter, field: str) -> bool:
     return node.field == field
 
 
-def compile_filter(message: filter_pb2.Filter, path: str = "filter") -> Filter | None:
+def compile_filter(
+    message: filter_pb2.Filter, path: str = "filter", *, encoded: bytes | None = None
+) -> Filter | None:
     """The checked filter; None for an unset one, which every memory matches.
+
+    Args:
+        encoded: the message, serialized, where the caller has that.
 
     Raises:
         InvalidArgument: ``FILTER_UNSUPPORTED`` for a field, operator or combination that is not served,
             ``INVALID_FIELD`` for values that do not fit; ``path`` and the field are named.
     """
-    encoded = message.SerializeToString()
+    encoded = message.SerializeToString() if encoded is None else encoded
     if len(encoded) > MAX_KNOWN_FILTER_BYTES or path != "filter":
         return _compiled(message, path)
     return _known(encoded)

@@ -41,7 +41,7 @@ from agentmem.core.times import timestamp_us
 from agentmem.replica.columns import Column
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set, places_of
 from agentmem.replica.ranges import MIN_ROWS, Ranges
-from agentmem.replica.value_postings import ValueKey, ValuePostings, key_of, value_of
+from agentmem.replica.value_postings import ValueKey, ValuePostings, value_of
 from agentmem.v1 import filter_pb2, memory_pb2
 
 _COLUMN_DTYPES = {Kind.TIME: np.int64, Kind.NUMBER: np.float64}
@@ -270,15 +270,25 @@ class Facets:
         """Whether any memory ever had an expire_time."""
         return self._any_expires
 
+    def has_postings(self, condition: Condition) -> bool:
+        """Whether a condition is looked up by its values: EQ or IN, of neither numbers, times nor content."""
+        is_looked_up = condition.operator in (filter_pb2.OPERATOR_EQ, filter_pb2.OPERATOR_IN)
+        return is_looked_up and condition.field not in self._columns and condition.field != CONTENT
+
     def at_most(self, condition: Condition) -> int:
         """How many memories, dead ones too, a condition with EQ or IN can hold for."""
-        if condition.field == CONTENT or condition.field in self._columns:
+        if not self.has_postings(condition):
             return self.rows
+        return sum(len(each) if isinstance(each, OrdinalSet) else 1 for each in self._found(condition))
+
+    def newest(self, condition: Condition) -> int | None:
+        """The newest memory, dead ones too, that a condition of postings holds for."""
+        newest = (each.max() if isinstance(each, OrdinalSet) else each for each in self._found(condition))
+        return max(newest, default=None)
+
+    def _found(self, condition: Condition) -> list[int | OrdinalSet]:
         postings = self._postings.get(condition.field)
-        if postings is None:
-            return 0
-        found = (postings.by_value.get(key_of(value)) for value in condition.values)
-        return sum(len(each) if isinstance(each, OrdinalSet) else each is not None for each in found)
+        return [] if postings is None else postings.having(condition)
 
     def _bounds(self, node: Filter, live: OrdinalSet, rows: int) -> tuple[OrdinalSet, OrdinalSet]:
         """The ordinals that match whatever the contents are, and those that match with some contents."""

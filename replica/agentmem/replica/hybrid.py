@@ -15,6 +15,7 @@ from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, o
 from agentmem.replica.postings import NO_WORD_HITS, WordHits
 from agentmem.replica.ranking import Scores, Weights
 from agentmem.replica.retrieval import NO_VECTOR_HITS, Hits, by_text, by_vector
+from agentmem.replica.scopes import Scope
 from agentmem.replica.search_query import SearchQuery
 from agentmem.replica.text_hits import NO_HITS, SCORED_PLAN, TextHits
 from agentmem.replica.trace import Trace
@@ -55,10 +56,8 @@ class _Compared:
     places: npt.NDArray[np.intp]
 
 
-def hybrid(
-    view: View, namespace: NamespaceView, query: SearchQuery, allowed: OrdinalSet, trace: Trace
-) -> Hits:
-    """The best ``top_k`` of the allowed memories, of which there are some; DESIGN.md has the definition."""
+def hybrid(view: View, namespace: NamespaceView, query: SearchQuery, scope: Scope, trace: Trace) -> Hits:
+    """The best ``top_k`` of the memories of a scope, of which there are some, as DESIGN.md has it."""
     has_vector = query.vector is not None and namespace.vectors is not None
     weights = Weights(
         query.weights.vector if has_vector else 0.0,
@@ -69,32 +68,33 @@ def hybrid(
     conversational = query.conversational and bool(weights.text or weights.vector)
     in_sessions = conversational and namespace.facets.has_sessions()
     # Recency and importance are known for all, so without a question the best can be told exactly.
-    is_whole = len(allowed) <= MAX_RANKED_WHOLE or not (weights.text or weights.vector)
+    is_whole = scope.count <= MAX_RANKED_WHOLE or not (weights.text or weights.vector)
     compared = (
-        _all_compared(view, namespace, query, weights, allowed, trace)
+        _all_compared(view, namespace, query, weights, scope, trace)
         if is_whole
-        else _best_compared(view, namespace, query, weights, allowed, trace, in_sessions=in_sessions)
+        else _best_compared(view, namespace, query, weights, scope, trace, in_sessions=in_sessions)
     )
     candidates = compared.candidates
     with trace.step("rank") as step:
         plans = []
         facets = namespace.facets
-        rows = facets.rows_of(candidates, namespace.facet_rows)
+        rows = scope.rows(namespace) if is_whole else facets.rows_of(candidates, namespace.facet_rows)
         cosines = ranking.positive(compared.cosines)
         cosines_with, bm25_with = cosines, compared.bm25
         if in_sessions:
-            more_words, cosines_with = _of_sessions(namespace, compared, rows, cosines)
+            neighbours = scope.neighbours(namespace) if is_whole else _neighbours(namespace, compared.placed)
+            more_words, cosines_with = _of_sessions(neighbours, compared, cosines)
             bm25_with = compared.bm25 + more_words
             plans.append("with shares of the neighbours in the session")
         if conversational:
-            named = _named(namespace, query, allowed if is_whole else ordinal_set(candidates))
+            named = _named(namespace, query, scope.allowed if is_whole else ordinal_set(candidates))
             if named:
                 gains = np.ones(len(candidates))
                 gains[np.searchsorted(candidates, ordinal_array(named))] = NAMED_GAIN
                 cosines_with, bm25_with = cosines_with * gains, bm25_with * gains
                 plans.append("more for whom the question names")
         step.plan = ", ".join(plans)
-        times_us = facets.values("event_time", rows)
+        times_us = scope.times_us(namespace) if is_whole else facets.values("event_time", rows)
         recency = importance = None
         if weights.recency:
             recency = ranking.recency(times_us, query.now_us, query.half_life_us)
@@ -117,22 +117,22 @@ def _all_compared(
     namespace: NamespaceView,
     query: SearchQuery,
     weights: Weights,
-    allowed: OrdinalSet,
+    scope: Scope,
     trace: Trace,
 ) -> _Compared:
     """All that match."""
-    candidates = ordinal_array(allowed)
+    candidates = scope.ordinals
     words, places, bm25 = NO_WORD_HITS, np.empty(0, dtype=np.intp), np.zeros(len(candidates))
     if weights.text and view.text is not None:
         with trace.step("text") as step:
             trace.tokens = query_tokens(query.text)
             weighed = view.text.words.weighed(namespace.state.number, len(namespace.live), trace.tokens)
-            words, places, bm25 = view.text.words.scored(weighed, allowed, candidates)
+            words, places, bm25 = view.text.words.scored(weighed, scope.allowed, candidates)
             step.plan, step.memories = SCORED_PLAN, int(np.count_nonzero(bm25))
     cosines = np.full(len(candidates), np.nan, dtype=np.float32)
     if weights.vector and namespace.vectors is not None and query.vector is not None:
         with trace.step("vectors") as step:
-            cosines = namespace.vectors.cosines(query.vector, candidates)
+            cosines = namespace.vectors.cosines_among(query.vector, scope.among)
             step.plan = "exact scan of the matching rows"
             step.memories = len(cosines) - int(np.count_nonzero(np.isnan(cosines)))
     with trace.step("candidates") as step:
@@ -145,7 +145,7 @@ def _best_compared(
     namespace: NamespaceView,
     query: SearchQuery,
     weights: Weights,
-    allowed: OrdinalSet,
+    scope: Scope,
     trace: Trace,
     *,
     in_sessions: bool,
@@ -154,12 +154,12 @@ def _best_compared(
     depth = max(MIN_CANDIDATES, CANDIDATES_PER_HIT * query.top_k)
     texts, nearest = NO_HITS, NO_VECTOR_HITS
     if weights.text:
-        texts = by_text(view, namespace, query, allowed, depth, trace)
+        texts = by_text(view, namespace, query, scope.allowed, depth, trace)
     if weights.vector:
-        nearest = by_vector(namespace, query, allowed, depth, trace)
+        nearest = by_vector(namespace, query, scope.among, depth, trace)
     with trace.step("candidates") as step:
         candidates, step.plan = _candidates(
-            namespace, query, weights, allowed, texts, nearest, depth, in_sessions=in_sessions
+            namespace, query, weights, scope.allowed, texts, nearest, depth, in_sessions=in_sessions
         )
         words, bm25, placed = NO_WORD_HITS, np.zeros(len(candidates)), candidates
         if weights.text and view.text is not None:
@@ -168,7 +168,7 @@ def _best_compared(
             # Of a long question what was found may share more words than are looked for in the others.
             bm25[np.searchsorted(candidates, texts.ordinals)] = texts.scores
             if in_sessions:
-                words = view.text.words.hits(weighed, allowed, MAX_WORD_HITS)
+                words = view.text.words.hits(weighed, scope.allowed, MAX_WORD_HITS)
                 placed = ordinal_array(ordinal_set(words.ordinals) | ordinal_set(candidates))
         step.memories = len(candidates)
     cosines = _all_cosines(namespace, query, candidates, nearest)
@@ -239,28 +239,31 @@ def _all_cosines(
     return cosines
 
 
+def _neighbours(namespace: NamespaceView, ordinals: OrdinalArray) -> sessions.Neighbours:
+    """Who of some live memories, uint64 [n], ascending, stands beside whom in a session."""
+    facets, view_rows = namespace.facets, namespace.facet_rows
+    rows = facets.rows_of(ordinals, view_rows)
+    return sessions.Neighbours(
+        sessions.keys(facets.session_places(ordinals, rows, namespace.live, view_rows))
+    )
+
+
 def _of_sessions(
-    namespace: NamespaceView, compared: _Compared, rows: npt.NDArray[np.intp], cosines: Scores
+    neighbours: sessions.Neighbours, compared: _Compared, cosines: Scores
 ) -> tuple[Scores, Scores]:
     """The BM25 that the candidates have from their sessions, and their cosines with what these add.
 
     Args:
-        rows: of the candidates among the facets.
+        neighbours: of all that are placed.
         cosines: not negative, float64 [n].
     """
-    facets, view_rows = namespace.facets, namespace.facet_rows
     placed, words = compared.placed, compared.words
-    is_more = placed is not compared.candidates
-    found = facets.rows_of(placed, view_rows) if is_more else rows
-    places = sessions.keys(facets.session_places(placed, found, namespace.live, view_rows))
-    neighbours = sessions.Neighbours(places)
-    if not is_more:
-        more_words = neighbours.more_words(words.words, compared.places, words.scores)
+    more_words = neighbours.more_words(words.words, compared.places, words.scores)
+    if placed is compared.candidates:
         return more_words, neighbours.with_likeness(cosines)
     own = np.searchsorted(placed, compared.candidates)
     likeness = np.zeros(len(placed))
     likeness[own] = cosines
-    more_words = neighbours.more_words(words.words, compared.places, words.scores)
     return more_words[own], neighbours.with_likeness(likeness)[own]
 
 

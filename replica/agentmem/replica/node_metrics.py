@@ -73,6 +73,7 @@ def replica_metrics(
             "agentmem.cache.lookups": store.lookups()
             | reader.past_lookups.values("past")
             | reader.answer_lookups.values("answers")
+            | reader.scope_lookups.values("scopes")
             | ({} if view.text is None else view.text.vocabulary_lookups.values("vocabularies")),
             "agentmem.replication.connected": {(): float(follower.is_connected)},
             "agentmem.replication.streams": {(): follower.streams},

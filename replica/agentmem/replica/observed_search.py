@@ -62,7 +62,7 @@ def _described(request: reader_pb2.SearchMemoriesRequest, trace: Trace, seconds:
         "steps": [
             {
                 "name": step.name,
-                "plan": step.plan,
+                "plan": step.described,
                 "ms": round(step.milliseconds, 3),
                 "memories": step.memories,
             }

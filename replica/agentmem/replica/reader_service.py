@@ -50,6 +50,7 @@ class ReplicaReader(StoreReader):
     Attributes:
         past_lookups: of views of the past.
         answer_lookups: of answers that were given before.
+        scope_lookups: of what filters leave.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class ReplicaReader(StoreReader):
         self._index_folder = index_folder
         self.past_lookups = self._past_views.lookups
         self.answer_lookups = self._searcher.lookups
+        self.scope_lookups = self._searcher.scope_lookups
 
     @property
     def searches(self) -> int:

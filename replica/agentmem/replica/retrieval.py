@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from agentmem.replica.among import Among
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
 from agentmem.replica.search_query import SearchQuery
 from agentmem.replica.text_hits import NO_HITS, TextHits
@@ -50,11 +51,11 @@ def by_text(
 
 
 def by_vector(
-    namespace: NamespaceView, query: SearchQuery, allowed: OrdinalSet, top_k: int, trace: Trace
+    namespace: NamespaceView, query: SearchQuery, allowed: OrdinalSet | Among, top_k: int, trace: Trace
 ) -> VectorHits:
     if namespace.vectors is None or query.vector is None:
         return NO_VECTOR_HITS
     with trace.step("vectors") as step:
         hits = namespace.vectors.search(query.vector, top_k, allowed, namespace.live)
-        step.plan, step.memories = hits.plan, len(hits.ordinals)
+        step.plan, step.estimated, step.memories = hits.how, hits.estimated, len(hits.ordinals)
     return hits

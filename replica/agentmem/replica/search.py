@@ -10,6 +10,7 @@ import numpy as np
 
 from agentmem.replica.hybrid import hybrid
 from agentmem.replica.retrieval import Hits, by_text, by_vector
+from agentmem.replica.scopes import Scope, Scopes
 from agentmem.replica.search_query import DEFAULT_HALF_LIFE_US, WORD_MODES, Mode, Order, SearchQuery
 from agentmem.replica.trace import Trace
 from agentmem.replica.view import NamespaceView, View
@@ -40,7 +41,9 @@ class ScoredOrdinal(NamedTuple):
     signals: Mapping[str, float] = NO_SIGNALS
 
 
-def search(view: View, query: SearchQuery, trace: Trace | None = None) -> list[ScoredOrdinal]:
+def search(
+    view: View, query: SearchQuery, trace: Trace | None = None, scopes: Scopes | None = None
+) -> list[ScoredOrdinal]:
     """The best live memories that match the filter, in the order that was asked for.
 
     Hybrid returns ``top_k`` while that many match; semantic while that many of them have vectors; text and
@@ -49,6 +52,7 @@ def search(view: View, query: SearchQuery, trace: Trace | None = None) -> list[S
 
     Args:
         trace: where to write down how it was done.
+        scopes: what is known from before of what filters leave of newest views.
     """
     trace = Trace() if trace is None else trace
     namespace = view.namespaces.get(query.namespace)
@@ -56,25 +60,31 @@ def search(view: View, query: SearchQuery, trace: Trace | None = None) -> list[S
         return []
     trace.live = len(namespace.live)
     with trace.step("filter") as step:
-        allowed = namespace.matching(query.filter, query.now_us)
-        if query.excluded:
-            allowed = allowed - query.excluded
+        scope = _scope(namespace, query, scopes)
         step.plan = "every memory" if query.filter is None else "the filter's memories"
-        step.memories = trace.matching = len(allowed)
+        step.memories = trace.matching = scope.count
     trace.mode = _served_mode(namespace, query)
-    if not allowed:
+    if not scope.count:
         return []
     if query.mode in WORD_MODES:
         # In the order of time it is the newest of all that are found, not of the best.
-        depth = query.top_k if query.order == "score" else len(allowed)
-        texts = by_text(view, namespace, query, allowed, depth, trace)
+        depth = query.top_k if query.order == "score" else scope.count
+        texts = by_text(view, namespace, query, scope.allowed, depth, trace)
         hits = Hits(texts.ordinals, texts.scores, {"bm25": texts.scores})
     elif query.mode == "semantic":
-        nearest = by_vector(namespace, query, allowed, query.top_k, trace)
+        nearest = by_vector(namespace, query, scope.among, query.top_k, trace)
         hits = Hits(nearest.ordinals, nearest.cosines, {"cosine": nearest.cosines})
     else:
-        hits = hybrid(view, namespace, query, allowed, trace)
+        hits = hybrid(view, namespace, query, scope, trace)
     return _chosen(namespace, query, hits)
+
+
+def _scope(namespace: NamespaceView, query: SearchQuery, scopes: Scopes | None) -> Scope:
+    """The memories that are searched."""
+    if scopes is not None and not query.excluded:
+        return scopes.scope(query.scope_key, query.filter, namespace, query.now_us)
+    allowed = namespace.matching(query.filter, query.now_us)
+    return Scope(allowed - query.excluded if query.excluded else allowed)
 
 
 def _served_mode(namespace: NamespaceView, query: SearchQuery) -> Mode:

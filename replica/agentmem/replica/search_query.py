@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from agentmem.core.filters import Filter
@@ -17,6 +17,9 @@ Mode = Literal["hybrid", "semantic", "text", "fuzzy", "exact"]
 # Modes that look at words alone, and need some.
 WORD_MODES: frozenset[Mode] = frozenset({"text", "fuzzy", "exact"})
 Order = Literal["score", "newest", "oldest"]
+EVEN_WEIGHTS = Weights()
+# Not to be changed.
+NONE_EXCLUDED = OrdinalSet()
 
 
 @dataclass(slots=True)
@@ -28,6 +31,7 @@ class SearchQuery:
         vector: float32 [the namespace's dimension], unit length; None when there is none.
         filter: None for all memories.
         top_k: at least 1.
+        scope_key: by which is kept what the filter leaves; None for what is not kept.
         now_us: what has expired by then is not found; recency counts from then.
         excluded: ordinals that are not to be found.
         fuzziness: of fuzzy alone.
@@ -45,11 +49,12 @@ class SearchQuery:
     filter: Filter | None
     top_k: int
     now_us: int
-    excluded: OrdinalSet = field(default_factory=OrdinalSet)
+    excluded: OrdinalSet = NONE_EXCLUDED
     fuzziness: Fuzziness = ANY_FUZZINESS
     min_score: float | None = None
     order: Order = "score"
-    weights: Weights = field(default_factory=Weights)
+    weights: Weights = EVEN_WEIGHTS
     half_life_us: int = DEFAULT_HALF_LIFE_US
     conversational: bool = True
     explain: bool = False
+    scope_key: tuple[str, bytes] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from agentmem.core.errors import invalid_field
-from agentmem.core.filters import compile_filter
+from agentmem.core.filters import MAX_KNOWN_FILTER_BYTES, compile_filter
 from agentmem.core.records import FloatVector
 from agentmem.core.times import duration_us
 from agentmem.core.validation import (
@@ -82,12 +82,13 @@ def query_of(request: reader_pb2.SearchMemoriesRequest) -> tuple[SearchQuery, Fl
         for field in ("weights", "recency_half_life", "conversational"):
             if request.HasField(field):
                 raise invalid_field(field, "is for mode HYBRID alone")
+    encoded = request.filter.SerializeToString()
     query = SearchQuery(
         namespace=request.namespace,
         text=text,
         vector=None,
         mode=mode,
-        filter=compile_filter(request.filter),
+        filter=compile_filter(request.filter, encoded=encoded),
         top_k=check_limit(request.top_k, "top_k", DEFAULT_TOP_K, MAX_TOP_K),
         now_us=0,
         fuzziness=_fuzziness(request, mode),
@@ -99,6 +100,7 @@ def query_of(request: reader_pb2.SearchMemoriesRequest) -> tuple[SearchQuery, Fl
         half_life_us=_half_life_us(request),
         conversational=request.conversational if request.HasField("conversational") else True,
         explain=request.explain,
+        scope_key=(request.namespace, encoded) if len(encoded) <= MAX_KNOWN_FILTER_BYTES else None,
     )
     return query, given
 
@@ -169,6 +171,6 @@ def explanation_of(trace: Trace, model: str) -> reader_pb2.SearchExplanation:
         explanation.mode = _NUMBERS[trace.mode]
     for step in trace.steps:
         explanation.steps.add(
-            name=step.name, plan=step.plan, memories=step.memories, milliseconds=step.milliseconds
+            name=step.name, plan=step.described, memories=step.memories, milliseconds=step.milliseconds
         )
     return explanation

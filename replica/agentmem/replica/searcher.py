@@ -23,6 +23,7 @@ from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.past_namespace import PastMovedError
 from agentmem.replica.past_views import PastView
 from agentmem.replica.replacements import replacements
+from agentmem.replica.scopes import Scopes
 from agentmem.replica.search import WORD_MODES, Mode, ScoredOrdinal, SearchQuery, search
 from agentmem.replica.search_answers import answer_bytes, hit_bytes
 from agentmem.replica.search_requests import explanation_of, query_of, signals_of
@@ -86,7 +87,9 @@ class Searcher:
         self._view = view
         self._applied_revision = applied_revision
         self._answers = AnswerCache(answer_cache_bytes)
+        self._scopes = Scopes()
         self.lookups = self._answers.lookups
+        self.scope_lookups = self._scopes.lookups
 
     def is_light(self, asked: Asked) -> bool:
         """Whether the search surely takes no longer than the event loop may be held up."""
@@ -151,7 +154,7 @@ class Searcher:
         model = "" if vector is None or given is not None else namespace.state.model
         for _ in range(MAX_SEARCHES_AGAIN):
             shown, trace = view, Trace([*steps])
-            hits = search(view, query, trace)
+            hits = search(view, query, trace, self._scopes if past is None else None)
             with trace.step("read") as step:
                 found, gone = self._read(
                     namespace.state, hits, query, is_past=past is not None, request=request

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from agentmem.replica.planner import Estimate
+
 
 @dataclass(slots=True)
 class Step:
@@ -12,6 +14,7 @@ class Step:
 
     Attributes:
         plan: what was chosen, in words.
+        estimated: what that was thought to cost; None where nothing was.
         memories: how many came out of it.
         began_s, ended_s: on the performance counter.
     """
@@ -21,12 +24,18 @@ class Step:
     memories: int = 0
     began_s: float = 0.0
     ended_s: float = 0.0
+    estimated: Estimate | None = None
 
     def __enter__(self) -> Step:
         return self
 
     def __exit__(self, *failure: object) -> None:
         self.ended_s = time.perf_counter()
+
+    @property
+    def described(self) -> str:
+        """The plan and the estimate. Put into words when somebody wants to read them, which few do."""
+        return self.plan if self.estimated is None else f"{self.plan}; {self.estimated}"
 
     @property
     def milliseconds(self) -> float:

@@ -75,11 +75,18 @@ class ValuePostings:
         else:
             # list() of a dict is one step to other threads, iterating over it is not.
             keys = [key for key in list(self.by_value) if condition.holds(value_of(key))]
-        found = [posting for key in keys if (posting := self.by_value.get(key)) is not None]
+        found = self._having(keys)
         sets = [posting for posting in found if isinstance(posting, OrdinalSet)]
         if len(sets) == len(found) == 1:
             return sets[0]
         return OrdinalSet([posting for posting in found if isinstance(posting, int)]).union(*sets)
+
+    def having(self, condition: Condition) -> list[int | OrdinalSet]:
+        """Who has each of the values of a condition with EQ or IN; not to be changed."""
+        return self._having([key_of(value) for value in condition.values])
+
+    def _having(self, keys: Sequence[ValueKey]) -> list[int | OrdinalSet]:
+        return [posting for key in keys if (posting := self.by_value.get(key)) is not None]
 
     @classmethod
     def of(cls, by_value: dict[ValueKey, int | OrdinalSet]) -> ValuePostings:

@@ -7,12 +7,15 @@ in its part as a dead row until the part is written anew, and is cut out of ever
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
+import numpy.typing as npt
 
 from agentmem.core.records import FloatVector, unit_vector
 from agentmem.core.unit_vectors import unit_rows
+from agentmem.replica.among import Among, Located, Rows
 from agentmem.replica.columns import Column
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
 from agentmem.replica.planner import (
@@ -44,15 +47,23 @@ NEIGHBOURING_ROWS = 4
 MAX_DISORDER = 0.35
 _NEIGHBOURS = np.arange(1, NEIGHBOURING_ROWS + 1)
 _NO_ROWS: RowNumbers = np.empty(0, dtype=np.int64)
+# Of the parts of this process.
+_NUMBERS = count()
 
 
 @dataclass(frozen=True, slots=True)
 class VectorHits:
-    """Ordinals, uint64 [n], and their cosines, float32 [n], best first; how they were found, in words."""
+    """Ordinals, uint64 [n], and their cosines, float32 [n], best first.
+
+    Attributes:
+        how: they were found, in words.
+        estimated: what that was thought to cost.
+    """
 
     ordinals: OrdinalArray
     cosines: FloatVector
-    plan: str = ""
+    how: str = ""
+    estimated: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,8 @@ class Part:
         ordinals: uint64 [n]; ascending in the tail, in no order in a segment.
         rows: unit vectors, float32 [n, dimension].
         dead: row numbers, int64, in no order.
+        number: of the tail or the segment. In later views it has the same rows in the same places, and the
+            tail more of them behind.
         segment: None for the tail.
         costs: of this machine.
     """
@@ -70,6 +83,7 @@ class Part:
     ordinals: OrdinalArray
     rows: FloatRows
     dead: RowNumbers
+    number: int
     segment: Segment | None = None
     costs: Costs = DEFAULT_COSTS
 
@@ -89,17 +103,24 @@ class Part:
         here = np.flatnonzero(self.ordinals[np.minimum(rows, len(self.ordinals) - 1)] == wanted)
         return here + start, rows[here]
 
-    def scores(self, query: FloatVector, rows: RowNumbers) -> FloatVector:
-        """The cosines of some rows, float32 [n].
+    def rows_of(self, ordinals: OrdinalArray) -> Rows:
+        """The rows of those of the ordinals that have one here.
 
         Args:
-            rows: ascending.
+            ordinals: uint64 [n], ascending.
         """
+        _, rows = self.locate(ordinals)
         if not len(rows):
-            return np.empty(0, dtype=np.float32)
+            return slice(0, 0)
+        if self.segment is not None:
+            rows = np.sort(rows)
         first, last = int(rows[0]), int(rows[-1])
-        if last - first + 1 == len(rows):
-            piece: FloatVector = self.rows[first : last + 1] @ query
+        return slice(first, last + 1) if last - first + 1 == len(rows) else rows
+
+    def scores(self, query: FloatVector, rows: Rows) -> FloatVector:
+        """The cosines of some rows, float32 [n]."""
+        if isinstance(rows, slice):
+            piece: FloatVector = self.rows[rows] @ query
             return piece
         scores = np.empty(len(rows), dtype=np.float32)
         for start in range(0, len(rows), SCORED_CHUNK_ROWS):
@@ -118,9 +139,7 @@ class Part:
             allowed: uint64 [n], ascending.
         """
         if allowed is not None:
-            _, rows = self.locate(allowed)
-            if self.segment is not None:
-                rows = np.sort(rows)
+            rows = self.rows_of(allowed)
             return VectorHits(self.ordinals[rows], self.scores(query, rows))
         scores: FloatVector = self.rows @ query
         if not len(self.dead):
@@ -137,8 +156,16 @@ class VectorView:
     tail: Part
     segments: tuple[Part, ...]
     costs: Costs = DEFAULT_COSTS
+    _parts: tuple[Part, ...] = field(init=False)
+    _numbers: tuple[int, ...] = field(init=False)
 
-    def search(self, query: FloatVector, top_k: int, allowed: OrdinalSet, live: OrdinalSet) -> VectorHits:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_parts", (*self.segments, self.tail))
+        object.__setattr__(self, "_numbers", tuple(part.number for part in self._parts))
+
+    def search(
+        self, query: FloatVector, top_k: int, allowed: OrdinalSet | Among, live: OrdinalSet
+    ) -> VectorHits:
         """The ``top_k`` allowed memories nearest to the query, all of them when they are fewer.
 
         Args:
@@ -146,29 +173,47 @@ class VectorView:
             allowed: the ordinals of ``live`` that match the filter.
             live: the live ordinals of the namespace.
         """
-        matching = len(allowed)
-        # One conversion for all parts; None stands for everything.
-        wanted = ordinal_array(allowed) if matching < len(live) else None
-        estimated = self.estimate(top_k, wanted, len(live))
+        among = allowed if isinstance(allowed, Among) else Among(allowed)
+        is_filtered = len(among.allowed) < len(live)
+        estimated = self._estimated(top_k, among if is_filtered else None, len(live))
         chosen = estimated.plan
         if isinstance(chosen, Segments):
-            if chosen.pushes_down and wanted is not None:
-                found = self._matching(query, top_k, wanted)
+            if chosen.pushes_down and is_filtered:
+                found = self._matching(query, top_k, among.ordinals)
             else:
-                found = self._proposed(query, top_k, chosen, allowed)
+                found = self._proposed(query, top_k, chosen, among.allowed)
             if found is not None:
                 of_these = " that match" if chosen.pushes_down else ""
                 proposals = f"{chosen.fetch_rows} rows{of_these} from each of {len(self.segments)} segments"
-                words = f"{proposals}, and a scan of the tail; {estimated}"
-                return _merge([found, self.tail.scan(query, wanted)], top_k, words)
-        words = "exact scan of all rows" if wanted is None else "exact scan of the matching rows"
-        hits = [part.scan(query, wanted) for part in self._parts]
-        return _merge(hits, top_k, f"{words}; {estimated}")
+                fresh = self.tail.scan(query, among.ordinals if is_filtered else None)
+                return _merge([found, fresh], top_k, f"{proposals}, and a scan of the tail", estimated)
+        if is_filtered:
+            located = among.located(self._parts, self._numbers)
+            scanned = VectorHits(located.ordinals, self._scores(query, located))
+            return _merge([scanned], top_k, "exact scan of the matching rows", estimated)
+        hits = [part.scan(query, None) for part in self._parts]
+        return _merge(hits, top_k, "exact scan of all rows", estimated)
 
-    @property
-    def _parts(self) -> list[Part]:
-        """Those that have rows."""
-        return [part for part in (*self.segments, self.tail) if len(part.ordinals)]
+    def _scores(self, query: FloatVector, located: Located) -> FloatVector:
+        """The cosines of the located rows, float32 [n]."""
+        scores = np.empty(len(located.ordinals), dtype=np.float32)
+        start = 0
+        for part, rows, end in zip(self._parts, located.rows, located.ends, strict=True):
+            if end > start:
+                scores[start:end] = part.scores(query, rows)
+                start = end
+        return scores
+
+    def _estimated(self, top_k: int, among: Among | None, live: int) -> Estimate:
+        """As ``estimate``; for the same memories mostly from before."""
+        if among is None:
+            return self.estimate(top_k, None, live)
+        key = (top_k, live, len(self.tail.rows), self._numbers)
+        known = among.estimated(key)
+        if known is None:
+            known = self.estimate(top_k, among.ordinals, live)
+            among.keep_estimate(key, known)
+        return known
 
     def estimate(self, top_k: int, wanted: OrdinalArray | None, live: int) -> Estimate:
         """What a search costs, and so how it is done.
@@ -201,13 +246,19 @@ class VectorView:
         Args:
             ordinals: uint64 [n], ascending.
         """
-        cosines = np.full(len(ordinals), np.nan, dtype=np.float32)
-        for part in self._parts:
-            places, rows = part.locate(ordinals)
-            if part.segment is not None:
-                in_order = np.argsort(rows)
-                places, rows = places[in_order], rows[in_order]
-            cosines[places] = part.scores(query, rows)
+        located = Located.among(self._parts, ordinals)
+        return self._placed(query, located, ordinals.searchsorted(located.ordinals), len(ordinals))
+
+    def cosines_among(self, query: FloatVector, among: Among) -> FloatVector:
+        """The same of each of its ordinals."""
+        located = among.located(self._parts, self._numbers)
+        return self._placed(query, located, among.places(located), len(among.ordinals))
+
+    def _placed(
+        self, query: FloatVector, located: Located, places: npt.NDArray[np.intp], count: int
+    ) -> FloatVector:
+        cosines = np.full(count, np.nan, dtype=np.float32)
+        cosines[places] = self._scores(query, located)
         return cosines
 
     def _scattered(self, wanted: OrdinalArray) -> float:
@@ -274,17 +325,22 @@ def tells_apart(cosines: FloatVector, top_k: int) -> bool:
     return float(nearest.mean()) - first <= MAX_DISORDER * (anywhere - first)
 
 
-def _merge(hits: Sequence[VectorHits], top_k: int | None = None, plan: str = "") -> VectorHits:
+def _merge(
+    hits: Sequence[VectorHits],
+    top_k: int | None = None,
+    how: str = "",
+    estimated: Estimate | None = None,
+) -> VectorHits:
     filled = [part for part in hits if len(part.ordinals)]
     if not filled:
-        return VectorHits(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.float32), plan)
+        return VectorHits(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.float32), how, estimated)
     if len(filled) == 1:
         ordinals, cosines = filled[0].ordinals, filled[0].cosines
     else:
         ordinals = np.concatenate([part.ordinals for part in filled])
         cosines = np.concatenate([part.cosines for part in filled])
     places = best(ordinals, cosines, len(ordinals) if top_k is None else top_k)
-    return VectorHits(ordinals[places], cosines[places], plan)
+    return VectorHits(ordinals[places], cosines[places], how, estimated)
 
 
 class _Tail:
@@ -294,12 +350,14 @@ class _Tail:
         self.ordinals = Column(np.uint64)
         self.rows = Column(np.float32, dimension)
         self.dead = Column(np.int64)
+        self._number = next(_NUMBERS)
 
     def view(self, costs: Costs = DEFAULT_COSTS) -> Part:
         return Part(
             self.ordinals.rows(self.ordinals.count),
             self.rows.rows(self.rows.count),
             self.dead.rows(self.dead.count),
+            self._number,
             costs=costs,
         )
 
@@ -311,10 +369,11 @@ class _Sealed:
         self.segment = segment
         dead = np.isin(segment.ordinals, ordinal_array(live), assume_unique=True, invert=True)
         self.dead = Column.of(np.flatnonzero(dead).astype(np.int64))
+        self._number = next(_NUMBERS)
 
     def view(self, costs: Costs = DEFAULT_COSTS) -> Part:
-        segment = self.segment
-        return Part(segment.ordinals, segment.rows, self.dead.rows(self.dead.count), segment, costs)
+        segment, dead = self.segment, self.dead.rows(self.dead.count)
+        return Part(segment.ordinals, segment.rows, dead, self._number, segment, costs)
 
 
 class NamespaceVectors:
