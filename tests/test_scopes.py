@@ -158,9 +158,8 @@ def test_rows_that_moved_to_a_segment_are_found_there(tmp_path: Path) -> None:
         def check(view: View) -> None:
             namespace = view.namespaces[NAMESPACE]
             for vector in ROWS[:10]:
-                asked = (namespace, "semantic", vector, CASES[1])
-                found = searched(*asked, scopes)
-                assert found == searched(*asked, None)
+                found = searched(namespace, "semantic", vector, CASES[1], scopes)
+                assert found == searched(namespace, "semantic", vector, CASES[1], None)
                 ordinals = list(namespace.matching(CASES[1][1], 1))
                 rows = ROWS[[int(name[1:]) for name in replica.ids(ordinals)]]
                 nearest = np.argsort(-(rows @ vector), kind="stable")[:5]

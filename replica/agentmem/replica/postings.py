@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,7 @@ class WordHits:
     @property
     def words(self) -> npt.NDArray[np.intp]:
         """The number of the word of each, [n]."""
-        return np.repeat(np.arange(len(self.counts)), self.counts)
+        return np.arange(len(self.counts)).repeat(self.counts)
 
     def summed(self) -> tuple[OrdinalArray, Scores]:
         """Each memory once, ascending, with its score for all words."""
@@ -283,13 +284,15 @@ class Postings:
         if not any(counts):
             return WordHits(np.empty(0, dtype=np.uint64), np.empty(0), counts)
         ordinals = np.concatenate(found)
-        frequencies = np.ones(len(ordinals))
-        ends = np.cumsum(counts)
-        for place, again_ordinals in repeated:
-            first = ends[place] - counts[place]
-            frequencies[first + np.searchsorted(found[place], again_ordinals)] += 1
+        scores = np.array(weights).repeat(counts)
         costs = self.costs(ordinals, length_costs)
-        return WordHits(ordinals, np.repeat(weights, counts) * frequencies / (frequencies + costs), counts)
+        if not repeated:
+            return WordHits(ordinals, scores / (1.0 + costs), counts)
+        frequencies = np.ones(len(ordinals))
+        starts = [0, *accumulate(counts)]
+        for place, again_ordinals in repeated:
+            frequencies[starts[place] + found[place].searchsorted(again_ordinals)] += 1
+        return WordHits(ordinals, scores * frequencies / (frequencies + costs), counts)
 
     def costs(self, ordinals: OrdinalArray, length_costs: Scores) -> Scores:
         """What the length of each of some documents adds below the fraction of BM25, float64 [n].

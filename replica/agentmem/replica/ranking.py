@@ -43,14 +43,17 @@ def best(
         scores: numbers [n], without NaN.
         times_us: what newest means; without it, the one written last.
     """
-    places = np.arange(len(scores))
     if len(scores) > top_k:
         # All that equal the last one are kept, or chance would decide which of them is returned.
-        worst = np.partition(scores, len(scores) - top_k)[len(scores) - top_k]
-        places = np.flatnonzero(scores >= worst)
+        parted, kth = scores.copy(), len(scores) - top_k
+        parted.partition(kth)
+        (places,) = (scores >= parted[kth]).nonzero()
+    else:
+        places = np.arange(len(scores))
     ranked = (ordinals[places], scores[places])
     order = np.lexsort(ranked if times_us is None else (ranked[0], times_us[places], ranked[1]))
-    return places[order[::-1]][:top_k]
+    chosen: npt.NDArray[np.intp] = places[order[::-1]][:top_k]
+    return chosen
 
 
 def fused(

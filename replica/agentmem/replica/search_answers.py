@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from agentmem.core import wire
 from agentmem.replica.view import View
@@ -17,17 +18,24 @@ _MEMORY, _SCORE, _SIGNALS = _HIT.MEMORY_FIELD_NUMBER, _HIT.SCORE_FIELD_NUMBER, _
 _HITS, _EXPLANATION = _ANSWER.HITS_FIELD_NUMBER, _ANSWER.EXPLANATION_FIELD_NUMBER
 _APPLIED_REVISION, _EPOCH = _ANSWER.APPLIED_REVISION_FIELD_NUMBER, _ANSWER.EPOCH_FIELD_NUMBER
 _RESPONSE, _FAILURE = _RESULT.RESPONSE_FIELD_NUMBER, _RESULT.FAILURE_FIELD_NUMBER
+MAX_KNOWN_HEADS = 4_096
 _RESULTS = reader_pb2.BatchSearchMemoriesResponse.RESULTS_FIELD_NUMBER
+
+
+# Most memories are of much the same size.
+@lru_cache(MAX_KNOWN_HEADS)
+def _hit_head(size_bytes: int) -> bytes:
+    """What stands before a memory of this size and its score."""
+    before = wire.head(_MEMORY, size_bytes)
+    return wire.head(_HITS, len(before) + size_bytes + len(wire.double(_SCORE, 0.0))) + before
 
 
 def hit_bytes(memory: bytes, score: float, signals: reader_pb2.SearchSignals | None) -> bytes:
     """A hit, as a field of its answer."""
-    scored = wire.double(_SCORE, score)
-    if signals is not None:
-        scored += wire.delimited(_SIGNALS, signals.SerializeToString())
-    before = wire.head(_MEMORY, len(memory))
-    size_bytes = len(before) + len(memory) + len(scored)
-    return b"".join((wire.head(_HITS, size_bytes), before, memory, scored))
+    if signals is None:
+        return _hit_head(len(memory)) + memory + wire.double(_SCORE, score)
+    scored = wire.double(_SCORE, score) + wire.delimited(_SIGNALS, signals.SerializeToString())
+    return wire.delimited(_HITS, b"".join((wire.head(_MEMORY, len(memory)), memory, scored)))
 
 
 def answer_bytes(

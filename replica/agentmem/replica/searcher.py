@@ -108,6 +108,9 @@ class Searcher:
             # The indexes may find it sooner than a scan of a few thousand would.
             live = len(namespace.live)
             return namespace.vectors.estimate(query.top_k, None, live).least_ns <= MAX_LIGHT_NS
+        scope = None if query.scope_key is None else self._scopes.known(query.scope_key, namespace)
+        if scope is not None:
+            return scope.count <= most
         return is_quick(namespace, query.filter) and at_most(namespace, query.filter) <= most
 
     def known(self, asked: Asked) -> bytes | None:

@@ -49,12 +49,19 @@ class Neighbours:
     def __init__(self, places: Keys) -> None:
         self._order = np.argsort(places)
         ordered = places[self._order]
-        # How far in the session, from each to the one so many behind it in this order; 0 is too far.
-        self._distances = [
-            np.where(steps <= MAX_DISTANCE, steps, 0)
-            for gap in range(1, MAX_DISTANCE + 1)
-            if len(steps := ordered[gap:] - ordered[:-gap])
-        ]
+        self._where = np.empty_like(self._order)
+        self._where[self._order] = np.arange(len(places))
+        # What each has from the one so many behind it in this order, and that one from it.
+        self._word_shares: list[Scores] = []
+        self._likeness_shares: list[Scores] = []
+        for gap in range(1, MAX_DISTANCE + 1):
+            steps = ordered[gap:] - ordered[:-gap]
+            if len(steps):
+                distances = np.where(steps <= MAX_DISTANCE, steps, 0)
+                self._likeness_shares.append(_LIKENESS_SHARES[distances])
+                shares = np.zeros(len(places) + gap)
+                shares[gap:-gap] = _WORD_SHARES[distances]
+                self._word_shares.append(shares)
 
     def with_likeness(self, cosines: Scores) -> Scores:
         """The positive cosines with a share of their neighbours', float64 [n].
@@ -64,11 +71,10 @@ class Neighbours:
         """
         own = cosines[self._order]
         total = own.copy()
-        for gap, distances in enumerate(self._distances, start=1):
-            shares = _LIKENESS_SHARES[distances]
+        for gap, shares in enumerate(self._likeness_shares, start=1):
             total[gap:] += shares * own[:-gap]
             total[:-gap] += shares * own[gap:]
-        return self._as_given(total)
+        return total[self._where]
 
     def more_words(
         self, words: npt.NDArray[np.intp], memories: npt.NDArray[np.intp], scores: Scores
@@ -80,26 +86,18 @@ class Neighbours:
             scores: the word's part of the memory's BM25, float64 [hits].
         """
         count = len(self._order)
-        if not len(words) or not self._distances:
+        if not len(words) or not self._word_shares:
             return np.zeros(count)
-        where = np.empty(count, dtype=np.intp)
-        where[self._order] = np.arange(count)
-        places = where[memories]
+        places = self._where[memories]
         # A row for each word; shares that would leave a row are 0.
         width = count + MAX_DISTANCE
         cells = words * width + places + MAX_DISTANCE
         own = np.zeros((int(words.max()) + 1) * width + MAX_DISTANCE)
         own[cells] = scores
         highest = own.copy()
-        for gap, distances in enumerate(self._distances, start=1):
-            shares = np.zeros(count + gap)
-            shares[gap:-gap] = _WORD_SHARES[distances]
+        for gap, shares in enumerate(self._word_shares, start=1):
             for target, shared in ((cells + gap, shares[places + gap]), (cells - gap, shares[places])):
                 highest[target] = np.maximum(highest[target], shared * scores)
-        more = (highest - own)[MAX_DISTANCE:].reshape(-1, width)[:, :count].sum(axis=0)
-        return self._as_given(more)
-
-    def _as_given(self, ordered: Scores) -> Scores:
-        given = np.empty_like(ordered)
-        given[self._order] = ordered
-        return given
+        highest -= own
+        more: Scores = highest[MAX_DISTANCE:].reshape(-1, width)[:, :count].sum(axis=0)[self._where]
+        return more
