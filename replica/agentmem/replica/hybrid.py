@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, o
 from agentmem.replica.postings import NO_WORD_HITS, WordHits
 from agentmem.replica.ranking import Scores, Weights
 from agentmem.replica.retrieval import NO_VECTOR_HITS, Hits, by_text, by_vector
-from agentmem.replica.scopes import Scope
+from agentmem.replica.scopes import Scope, neighbours_of
 from agentmem.replica.search_query import SearchQuery
 from agentmem.replica.text_hits import NO_HITS, SCORED_PLAN, TextHits
 from agentmem.replica.trace import Trace
@@ -77,12 +78,12 @@ def hybrid(view: View, namespace: NamespaceView, query: SearchQuery, scope: Scop
     candidates = compared.candidates
     with trace.step("rank") as step:
         plans = []
-        facets = namespace.facets
-        rows = scope.rows(namespace) if is_whole else facets.rows_of(candidates, namespace.facet_rows)
         cosines = ranking.positive(compared.cosines)
         cosines_with, bm25_with = cosines, compared.bm25
         if in_sessions:
-            neighbours = scope.neighbours(namespace) if is_whole else _neighbours(namespace, compared.placed)
+            neighbours = (
+                scope.neighbours(namespace) if is_whole else neighbours_of(namespace, compared.placed)
+            )
             more_words, cosines_with = _of_sessions(neighbours, compared, cosines)
             bm25_with = compared.bm25 + more_words
             plans.append("with shares of the neighbours in the session")
@@ -94,12 +95,12 @@ def hybrid(view: View, namespace: NamespaceView, query: SearchQuery, scope: Scop
                 cosines_with, bm25_with = cosines_with * gains, bm25_with * gains
                 plans.append("more for whom the question names")
         step.plan = ", ".join(plans)
-        times_us = scope.times_us(namespace) if is_whole else facets.values("event_time", rows)
+        times_us = scope.times_us(namespace) if is_whole else _values(namespace, "event_time", candidates)
         recency = importance = None
         if weights.recency:
             recency = ranking.recency(times_us, query.now_us, query.half_life_us)
         if weights.importance:
-            importance = facets.values("importance", rows)
+            importance = _values(namespace, "importance", candidates)
         scores = ranking.fused(weights, cosines_with, bm25_with, recency, importance)
         places = ranking.best(candidates, scores, query.top_k, times_us)
         step.memories = len(places)
@@ -211,9 +212,14 @@ def _candidates(
 def _highest(namespace: NamespaceView, column: str, allowed: OrdinalSet, count: int) -> OrdinalSet:
     """The allowed memories with the highest numbers or times."""
     ordinals = ordinal_array(allowed)
-    rows = namespace.facets.rows_of(ordinals, namespace.facet_rows)
-    values = namespace.facets.values(column, rows)
+    values = _values(namespace, column, ordinals)
     return ordinal_set(ordinals[ranking.best(ordinals, values, count)])
+
+
+def _values(namespace: NamespaceView, column: str, ordinals: OrdinalArray) -> npt.NDArray[Any]:
+    """A number or time of each of some memories, uint64 [n]."""
+    rows = namespace.facets.rows_of(ordinals, namespace.facet_rows)
+    return namespace.facets.values(column, rows)
 
 
 def _named(namespace: NamespaceView, query: SearchQuery, among: OrdinalSet) -> OrdinalSet:
@@ -237,15 +243,6 @@ def _all_cosines(
     if unknown.any() and namespace.vectors is not None and query.vector is not None:
         cosines[unknown] = namespace.vectors.cosines(query.vector, candidates[unknown])
     return cosines
-
-
-def _neighbours(namespace: NamespaceView, ordinals: OrdinalArray) -> sessions.Neighbours:
-    """Who of some live memories, uint64 [n], ascending, stands beside whom in a session."""
-    facets, view_rows = namespace.facets, namespace.facet_rows
-    rows = facets.rows_of(ordinals, view_rows)
-    return sessions.Neighbours(
-        sessions.keys(facets.session_places(ordinals, rows, namespace.live, view_rows))
-    )
 
 
 def _of_sessions(

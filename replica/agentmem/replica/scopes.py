@@ -43,13 +43,12 @@ class Scope:
         among: the same, to be searched by vectors.
     """
 
-    __slots__ = ("_neighbours", "_rows", "_times_us", "allowed", "among", "count")
+    __slots__ = ("_neighbours", "_times_us", "allowed", "among", "count")
 
     def __init__(self, allowed: OrdinalSet) -> None:
         self.allowed = allowed
         self.count = len(allowed)
         self.among = Among(allowed)
-        self._rows: npt.NDArray[np.intp] | None = None
         self._times_us: npt.NDArray[np.int64] | None = None
         self._neighbours: sessions.Neighbours | None = None
 
@@ -59,10 +58,8 @@ class Scope:
         return self.among.ordinals
 
     def rows(self, namespace: NamespaceView) -> npt.NDArray[np.intp]:
-        """Their rows among the facets, [n]."""
-        if self._rows is None:
-            self._rows = namespace.facets.rows_of(self.ordinals, namespace.facet_rows)
-        return self._rows
+        """Their rows among the facets, [n]; these are not kept."""
+        return namespace.facets.rows_of(self.ordinals, namespace.facet_rows)
 
     def times_us(self, namespace: NamespaceView) -> npt.NDArray[np.int64]:
         """Their event times, [n]."""
@@ -73,12 +70,17 @@ class Scope:
     def neighbours(self, namespace: NamespaceView) -> sessions.Neighbours:
         """Who of them stands beside whom in a session."""
         if self._neighbours is None:
-            rows = self.rows(namespace)
-            places = namespace.facets.session_places(
-                self.ordinals, rows, namespace.live, namespace.facet_rows
-            )
-            self._neighbours = sessions.Neighbours(sessions.keys(places))
+            self._neighbours = neighbours_of(namespace, self.ordinals)
         return self._neighbours
+
+
+def neighbours_of(namespace: NamespaceView, ordinals: OrdinalArray) -> sessions.Neighbours:
+    """Who of some live memories, uint64 [n], ascending, stands beside whom in a session."""
+    facets, view_rows = namespace.facets, namespace.facet_rows
+    rows = facets.rows_of(ordinals, view_rows)
+    return sessions.Neighbours(
+        sessions.keys(facets.session_places(ordinals, rows, namespace.live, view_rows))
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,8 +196,10 @@ class Searcher:
         memories: list[bytes | None] = [None] * len(hits)
         if is_as_stored(space) and not request.include_embedding:
             memories = self._store.memories.find(ordinals)
-        if None in memories:
-            memories = self._stored(ordinals, query, is_past=is_past, request=request)
+        missing = [ordinal for ordinal, each in zip(ordinals, memories, strict=True) if each is None]
+        if missing:
+            stored = iter(self._stored(missing, query, is_past=is_past, request=request))
+            memories = [next(stored) if each is None else each for each in memories]
         checked_size(0, sum(len(memory) for memory in memories if memory is not None), "top_k")
         found = [
             hit_bytes(memory, hit.score, signals_of(hit) if query.explain else None)
