@@ -219,7 +219,7 @@ def test_later_documents_take_precedence(measured: Document) -> None:
     assert report.merged([measured, later])["search"].of is measured
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"schema": 0}', '{"schema": 1, "sections": {}}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": 1}', '{"schema": 2, "sections": {}}'])
 def test_what_is_no_document_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "bench.json"
     path.write_text(content)

@@ -24,8 +24,19 @@ from agentmem.bench.suite.figures import rounded
 from agentmem.bench.suite.measurement import Section
 from agentmem.bench.suite.scale import Scale
 
-SCHEMA = 1
-_PACKAGES = ("agentmem-grpc", "grpcio", "protobuf", "lmdb", "numpy", "tantivy", "annoy", "wordllama")
+# Raised when a section's keys change: the report of an older document would lack them.
+SCHEMA = 2
+_PACKAGES = (
+    "agentmem-grpc",
+    "grpcio",
+    "protobuf",
+    "lmdb",
+    "numpy",
+    "tantivy",
+    "annoy",
+    "faiss-cpu",
+    "wordllama",
+)
 _ROOT = Path(__file__).parents[4]
 
 
@@ -79,7 +90,7 @@ def load(path: Path) -> Document:
     except ValueError as error:
         raise DocumentError(f"{path}: not JSON: {error}") from error
     if not isinstance(read, dict) or read.get("schema") != SCHEMA:
-        raise DocumentError(f"{path}: schema must be {SCHEMA}")
+        raise DocumentError(f"{path}: schema must be {SCHEMA}; measure again")
     missing = [name for name in Document.__required_keys__ if name not in read]
     if missing:
         raise DocumentError(f"{path}: {', '.join(sorted(missing))} missing")
