@@ -13,6 +13,7 @@ from agentmem.replica.planner import (
     Statistics,
     estimate,
     gathers,
+    patient_seal_rows,
     pushes_down,
     segments_to_merge,
 )
@@ -164,6 +165,21 @@ def test_pushes_down(matching: int, live: int, fetch_hits: int, expected: bool) 
 )
 def test_segments_to_merge(tail: int, segments: list[tuple[int, int]], expected: set[int] | None) -> None:
     assert segments_to_merge(tail, [SegmentSize(*size) for size in segments], seal_rows=100) == expected
+
+
+@pytest.mark.parametrize(
+    ("tail", "tail_s", "expected"),
+    [
+        (10_000, 2.0, 100_000),  # an import
+        (99_999, 20.0, 100_000),
+        (40_000, 20.0, 10_000),  # 2,000 a second are not
+        (10_000, 60.0, 10_000),
+        (10_000, 0.9, 10_000),  # too early to say
+        (1_000, 0.0, 10_000),
+    ],
+)
+def test_a_tail_may_grow_longer_while_rows_pour_in(tail: int, tail_s: float, expected: int) -> None:
+    assert patient_seal_rows(10_000, tail, tail_s) == expected
 
 
 def test_the_number_of_segments_stays_logarithmic() -> None:

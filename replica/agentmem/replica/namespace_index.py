@@ -11,7 +11,7 @@ from agentmem.core.store import Store
 from agentmem.replica.coming_vectors import ComingVectors
 from agentmem.replica.facets import FacetParts, Facets, Memories
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
-from agentmem.replica.planner import DEFAULT_COSTS, Costs, segments_to_merge
+from agentmem.replica.planner import DEFAULT_COSTS, Costs, patient_seal_rows, segments_to_merge
 from agentmem.replica.replacements import replacements
 from agentmem.replica.sealing_job import Job, Sealed
 from agentmem.replica.segment import Segment
@@ -75,6 +75,7 @@ class NamespaceIndex:
         # Put, and not in facets and vectors yet: until the next view, or until it counts.
         self._waiting: list[tuple[int, memory_pb2.Memory, FloatVector | None]] = []
         self._published_at_s = 0.0
+        self._tail_since_s = time.monotonic()
         self._vectors: NamespaceVectors | None = None
         self._coming: ComingVectors | None = None
         if state.coming_space:
@@ -194,9 +195,13 @@ class NamespaceIndex:
         settled_at_s = self.settled_at_s(seal_rows)
         if settled_at_s is not None and time.monotonic() >= settled_at_s:
             seal_rows = min(seal_rows, SETTLED_TAIL_ROWS)
+        else:
+            tail_s = time.monotonic() - self._tail_since_s
+            seal_rows = patient_seal_rows(seal_rows, self._vectors.tail_rows, tail_s)
         chosen = segments_to_merge(self._vectors.tail_rows, self._vectors.segment_sizes, seal_rows)
         if chosen is None:
             return None
+        self._tail_since_s = time.monotonic()
         view = self._vectors.view()
         return Job(
             namespace=self.name,

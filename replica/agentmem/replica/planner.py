@@ -39,6 +39,9 @@ LATE_HITS = 3
 WORN_SHARE = 0.2
 # A new segment takes in those that are at most so many times as large: each is searched, whatever its size.
 MERGED_SIZE = 2
+# What is an import, and how much longer the tail may grow in one.
+POURING_ROWS_PER_S, MIN_POURING_S = 2_000, 1.0
+MAX_POURED_SEALS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,16 @@ def push_down_hits(matching: int) -> int:
 class SegmentSize:
     rows: int
     deleted: int
+
+
+def patient_seal_rows(seal_rows: int, tail_rows: int, tail_s: float) -> int:
+    """How long a tail may be that has grown to ``tail_rows`` in a time of ``tail_s``.
+
+    While vectors pour in, one build in the end does instead of many, which would write the same rows again
+    and again and take the processor from what comes.
+    """
+    is_pouring = tail_s >= MIN_POURING_S and tail_rows > tail_s * POURING_ROWS_PER_S
+    return seal_rows * MAX_POURED_SEALS if is_pouring else seal_rows
 
 
 def segments_to_merge(
