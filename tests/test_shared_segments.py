@@ -310,8 +310,9 @@ def job(tmp_path: Path, tail: list[int], sealed: list[list[int]], live: list[int
         rows.astype("<f4").tofile(folder / "rows.f32")
         write_segment(folder, dimension=4, replaces=[])
         segment = Segment.open(folder)
-        parts.append(Part(segment.ordinals, rows, np.empty(0, dtype=np.int64), segment))
-    tail_part = Part(np.array(tail, dtype=np.uint64), unit_vectors(len(tail), 4), np.empty(0, dtype=np.int64))
+        parts.append(Part(segment.ordinals, rows, np.empty(0, dtype=np.int64), number, segment))
+    none_dead = np.empty(0, dtype=np.int64)
+    tail_part = Part(np.array(tail, dtype=np.uint64), unit_vectors(len(tail), 4), none_dead, len(sealed))
     return Job(
         namespace=NAMESPACE,
         number=1,
