@@ -25,6 +25,7 @@ from agentmem.core.serving import ListenError
 from agentmem.core.settings import NodeSettings
 from agentmem.core.standing import Role, StandingError
 from agentmem.core.store import StoreFormatError
+from agentmem.core.turns import EventLoop
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -106,7 +107,8 @@ def run_process(
         return await run(settings, stop.heard)
 
     try:
-        end = asyncio.run(serve())
+        with asyncio.Runner(loop_factory=EventLoop) as runner:
+            end = runner.run(serve())
     except (
         DataDirectoryInUse,
         StoreFormatError,

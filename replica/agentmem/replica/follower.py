@@ -24,6 +24,7 @@ from agentmem.core.signals import Signal
 from agentmem.core.spans import Sampling
 from agentmem.core.store import Store, WriteTransaction
 from agentmem.core.trace_context import parse_traceparent
+from agentmem.core.turns import Turns
 from agentmem.replica.frames import Frame, Frames, Stream
 from agentmem.replica.writer_link import WriterLink
 from agentmem.v1 import replication_pb2
@@ -88,12 +89,14 @@ class Follower:
         on_applied: Callable[[Sequence[AppliedEntry]], None],
         on_awaited: Callable[[], None] = lambda: None,
         sampling: Sampling | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """
         Args:
             on_applied: called with entries after they were applied, in another thread.
             on_awaited: called then if somebody waits for them.
             sampling: gets the spans of entries whose writes are recorded.
+            turns: given to the event loop between entries.
         """
         self.progress = Signal()
         self.is_connected = False
@@ -115,6 +118,7 @@ class Follower:
         self._stream: Stream | None = None
         self._frames: Frames | None = None
         self._applied_at_s = 0.0
+        self._turns = Turns() if turns is None else turns
 
     async def run(self) -> None:
         """Follows until cancelled.
@@ -287,7 +291,12 @@ class Follower:
         """Returns the revision that the store has then."""
 
         def apply(transaction: WriteTransaction) -> tuple[list[AppliedEntry], int]:
-            applied = [each for entry in entries if (each := transaction.apply(entry)) is not None]
+            applied = []
+            for entry in entries:
+                each = transaction.apply(entry)
+                if each is not None:
+                    applied.append(each)
+                self._turns.give()
             return applied, transaction.revision
 
         applied, revision = self._store.commit(apply)
