@@ -21,7 +21,7 @@ from typing import IO, Any
 from program_template import LENGTH_BYTES, NUMBER_BYTES
 
 # What is different for each program, and read when it runs.
-OWN_PREFIXES = ("AGENTMEM_", "PYTEST_CURRENT_TEST")
+OWN_PREFIXES = ("AGENTMEM_", "PYTEST_CURRENT_TEST", "TOKENIZERS_PARALLELISM")
 START_TIMEOUT_S = 60.0
 
 

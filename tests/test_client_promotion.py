@@ -191,8 +191,9 @@ def test_a_write_waits_for_the_next_writer(refusal: errors.AgentMemError) -> Non
         nodes.promote()
         updated = await write
         assert (updated.revision, updated.epoch) == (7, 2)
-        # Such refusals cost nothing, so that a promotion uses no budget up.
-        assert client._router._calls.retries._bucket._tokens >= 100
+        # Such refusals cost nothing, so that a promotion uses no budget up. The attempt that is on its way when
+        # the promotion is heard of, if there is one, does.
+        assert client._router._calls.retries._bucket._tokens >= 99
         assert client.statistics().retries >= 3
 
     scenario(body)
