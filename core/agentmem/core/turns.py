@@ -13,12 +13,15 @@ import asyncio
 import math
 import select
 import selectors
+import threading
 import time
 
 # So long a thread works before it looks again whether the loop wants the lock.
 MIN_WORK_S = 0.0005
 # For the loop to take it; the system makes some 60 us of it.
 TURN_S = 0.00001
+
+_of_thread = threading.local()
 
 
 class LoopSelector(selectors.EpollSelector):
@@ -53,7 +56,7 @@ class EventLoop(asyncio.SelectorEventLoop):
 
 
 class Turns:
-    """The turns that one thread gives to a loop; of another kind of loop, none."""
+    """The turns that one thread at a time gives to a loop; of another kind of loop, none."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._selector = loop.selector if isinstance(loop, EventLoop) else None
@@ -75,3 +78,14 @@ class Turns:
             time.sleep(TURN_S)
         self._looks_at_s = time.monotonic() + MIN_WORK_S
         return is_wanted
+
+    def begin(self) -> None:
+        """From now on the calling thread gives them with ``give_turn``."""
+        _of_thread.turns = self
+
+
+def give_turn() -> None:
+    """``Turns.give``, in a thread that has begun with some; in others, nothing."""
+    turns: Turns | None = getattr(_of_thread, "turns", None)
+    if turns is not None:
+        turns.give()

@@ -27,6 +27,7 @@ from agentmem.core.data_directory import sync
 from agentmem.core.layout import NamespaceState
 from agentmem.core.log import Position, decode_entry
 from agentmem.core.read_transaction import ReadTransaction
+from agentmem.core.turns import give_turn
 from agentmem.replica.facets import FacetParts, Facets
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
 from agentmem.replica.value_postings import ValueKey, key_of, value_of
@@ -168,6 +169,7 @@ def _facet_pieces(parts: FacetParts) -> Iterator[bytes]:
 def _chunks(values: list[Any]) -> Iterator[list[Any]]:
     for start in range(0, len(values), CHUNK_VALUES):
         yield values[start : start + CHUNK_VALUES]
+        give_turn()
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:

@@ -89,14 +89,12 @@ class Follower:
         on_applied: Callable[[Sequence[AppliedEntry]], None],
         on_awaited: Callable[[], None] = lambda: None,
         sampling: Sampling | None = None,
-        turns: Turns | None = None,
     ) -> None:
         """
         Args:
             on_applied: called with entries after they were applied, in another thread.
             on_awaited: called then if somebody waits for them.
             sampling: gets the spans of entries whose writes are recorded.
-            turns: given to the event loop between entries.
         """
         self.progress = Signal()
         self.is_connected = False
@@ -118,7 +116,7 @@ class Follower:
         self._stream: Stream | None = None
         self._frames: Frames | None = None
         self._applied_at_s = 0.0
-        self._turns = Turns() if turns is None else turns
+        self._turns = Turns()
 
     async def run(self) -> None:
         """Follows until cancelled.
@@ -128,6 +126,7 @@ class Follower:
             SupersededError: so it can, and what it has behind a revision has to be set aside, as two streams
                 in a row have said.
         """
+        self._turns = Turns(asyncio.get_running_loop())
         wait_s = MIN_RECONNECT_WAIT_S
         said = ""
         failures = 0

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import tantivy
 
+from agentmem.core.turns import give_turn
 from agentmem.replica.fresh_documents import GAP, FreshDocument
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
 from agentmem.replica.planner import OVERFETCH, pushes_down
@@ -210,6 +211,7 @@ class IndexFolder:
             document.add_text("body", each.body)
             document.add_text("words", each.words)
             self._writer.add_document(document)
+            give_turn()
         if deleted:
             # delete_documents_by_term leaves unsigned fields alone (tantivy 0.27.0).
             self._writer.delete_documents_by_query(tantivy.Query.term_set_query(_SCHEMA, "ordinal", deleted))

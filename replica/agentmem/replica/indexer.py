@@ -8,6 +8,7 @@ at any time while the process is not running.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -58,7 +59,7 @@ class Indexer:
         on_publish: called in the indexer's thread with each new view.
         on_failure: called in the indexer's thread, once, with the error that ended it. ``view`` stays as it
             is and no longer moves.
-        turns: that the thread gives to the event loop.
+        loop: that gets its turns beside the threads of the indexer.
 
     Attributes:
         publish_durations: see the table of metrics.
@@ -75,7 +76,7 @@ class Indexer:
         shared_segments: Path | None = None,
         on_publish: Callable[[View], None],
         on_failure: Callable[[BaseException], None],
-        turns: Turns | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._store = store
         self._directory = IndexDirectory(directory)
@@ -90,11 +91,12 @@ class Indexer:
         self._is_stopping = False
         self._applied = AppliedEntries()
         # From here on for the indexer's thread alone.
-        self._turns = Turns() if turns is None else turns
+        self._loop = loop
+        self._turns = Turns(loop)
         self._costs = measured_costs()
         self._text: TextIndex | None = None
         shared = None if shared_segments is None else SharedSegments(shared_segments, store)
-        self._sealer = Sealer(self._directory.segments, self.notify, vector_index, shared)
+        self._sealer = Sealer(self._directory.segments, self.notify, vector_index, shared, Turns(loop))
         self._sealing = SealingSchedule(self._sealer, seal_rows)
         self.builds = self._sealer.builds
         self._next_view_at_s = 0.0
@@ -134,6 +136,7 @@ class Indexer:
             self._thread.join()
 
     def _run(self) -> None:
+        self._turns.begin()
         try:
             indexes = self._load()
             text = indexes.text
@@ -213,14 +216,13 @@ class Indexer:
                 live = snapshot.live
                 revision, epoch = snapshot.revision, snapshot.epoch
             newest_ordinal = transaction.newest_ordinal
-        self._text = TextIndex(self._directory.text, self.notify)
+        self._text = TextIndex(self._directory.text, self.notify, Turns(self._loop))
         indexes = Indexes(
             self._store,
             self._text,
             self._sealer,
             self._sealing,
             self._costs,
-            self._turns,
             states=states,
             revision=revision,
             epoch=epoch,

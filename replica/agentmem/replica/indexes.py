@@ -12,7 +12,7 @@ from agentmem.core.log import LogEntry, Operation
 from agentmem.core.records import FloatVector, checked_vector, has_components
 from agentmem.core.shipping import AppliedEntry, VectorsReplacedError
 from agentmem.core.store import ReadTransaction, Store
-from agentmem.core.turns import Turns
+from agentmem.core.turns import give_turn
 from agentmem.replica.namespace_index import NamespaceIndex, memories_of
 from agentmem.replica.planner import Costs
 from agentmem.replica.sealing import Sealer
@@ -31,7 +31,6 @@ class Indexes:
         states: of the namespaces that there are at the start; their memories are put by ``put_stored``.
         revision, epoch: of the start.
         costs: of this machine.
-        turns: given to the event loop between operations.
 
     Attributes:
         text: of all namespaces.
@@ -49,7 +48,6 @@ class Indexes:
         sealer: Sealer,
         sealing: SealingSchedule,
         costs: Costs,
-        turns: Turns,
         *,
         states: Mapping[str, NamespaceState],
         revision: int,
@@ -60,7 +58,6 @@ class Indexes:
         self._store = store
         self._sealer = sealer
         self._sealing = sealing
-        self._turns = turns
         self._costs = costs
         self.namespaces = {name: self._index(name, state) for name, state in states.items()}
         for namespace in self.namespaces.values():
@@ -86,7 +83,7 @@ class Indexes:
             self._change_namespace(transaction, change)
         for operation in entry.operations:
             self._apply(transaction, operation, applied)
-            self._turns.give()
+            give_turn()
         self.revision, self.epoch = entry.revision, entry.epoch
 
     def _apply(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from agentmem.core.layout import NamespaceState
 from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
+from agentmem.core.turns import give_turn
 from agentmem.replica.coming_vectors import ComingVectors
 from agentmem.replica.facets import FacetParts, Facets, Memories
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
@@ -21,8 +22,9 @@ from agentmem.v1 import memory_pb2
 
 # Facets with more dead rows than live ones, and this many, are copied without them.
 MIN_COMPACTED_ROWS = 1024
-# Bounds what is taken up at once, to about 5 ms.
+# Bounds what is taken up at once, to some 15 ms; the event loop has its turns between so many of them.
 MAX_WAITING_MEMORIES = 1024
+SETTLED_TOGETHER = 64
 # A tail of more rows is sealed, whatever it may grow to, when nothing was written for so long. A scan of what
 # is left takes less than a search of a graph.
 SETTLED_TAIL_ROWS = 2048
@@ -97,7 +99,10 @@ class NamespaceIndex:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        self._facets.extend([ordinal for ordinal, _, _ in waiting], [memory for _, memory, _ in waiting])
+        for start in range(0, len(waiting), SETTLED_TOGETHER):
+            some = waiting[start : start + SETTLED_TOGETHER]
+            self._facets.extend([ordinal for ordinal, _, _ in some], [memory for _, memory, _ in some])
+            give_turn()
         vectors = [(ordinal, vector) for ordinal, _, vector in waiting if vector is not None]
         if vectors:
             ordinals, rows = zip(*vectors, strict=True)

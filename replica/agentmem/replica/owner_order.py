@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from agentmem.core.turns import give_turn
 from agentmem.replica.facets import Facets
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
 
@@ -25,9 +26,11 @@ def owner_order(facets: Facets, ordinals: OrdinalArray) -> npt.NDArray[np.intp]:
 def _numbers(having: list[int | OrdinalSet], ordinals: OrdinalArray) -> npt.NDArray[np.int64]:
     """The place in ``having`` of where each ordinal is, int64 [n]; -1 for one that is nowhere."""
     numbers = np.full(len(ordinals), -1, dtype=np.int64)
-    several = {
-        place: ordinal_array(each) for place, each in enumerate(having) if isinstance(each, OrdinalSet)
-    }
+    several = {}
+    for place, each in enumerate(having):
+        if isinstance(each, OrdinalSet):
+            several[place] = ordinal_array(each)
+            give_turn()
     alone = {place: each for place, each in enumerate(having) if not isinstance(each, OrdinalSet)}
     known = np.concatenate([np.array([*alone.values()], dtype=np.uint64), *several.values()])
     if not len(known):

@@ -21,6 +21,7 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
+from agentmem.core.turns import give_turn
 from agentmem.replica.columns import Column
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set, places_of
 
@@ -182,6 +183,7 @@ class Postings:
         for prefix, recent in self._recent.items():
             for token, ordinals in recent.items():
                 self._take_up(prefix + token, ordinals)
+                give_turn()
         self._recent, self._recent_documents = {}, 0
 
     def _posting(self, term: str) -> Posting | None:

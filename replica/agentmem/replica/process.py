@@ -23,7 +23,6 @@ from agentmem.core.set_aside import set_aside
 from agentmem.core.standing import StandingFile
 from agentmem.core.store import Store
 from agentmem.core.times import boot_time_s, now_us
-from agentmem.core.turns import Turns
 from agentmem.core.watching import Watches
 from agentmem.replica.bootstrap import fetch_snapshot
 from agentmem.replica.cluster_service import ClusterService
@@ -127,7 +126,7 @@ async def _serve(
         shared_segments=Path(settings.shared_segments) if settings.shared_segments else None,
         on_publish=lambda view: _call_on(loop, follower.progress.notify),
         on_failure=lambda error: _call_on(loop, fail, error),
-        turns=Turns(loop),
+        loop=loop,
     )
     follower = Follower(
         store,
@@ -137,7 +136,6 @@ async def _serve(
         on_applied=indexer.take,
         on_awaited=indexer.hurry,
         sampling=server.calls.sampling,
-        turns=Turns(loop),
     )
     store_part = Part(
         "store",

@@ -24,6 +24,7 @@ import numpy as np
 
 from agentmem.core.data_directory import sync
 from agentmem.core.measurements import Counter, Histogram
+from agentmem.core.turns import Turns, give_turn
 from agentmem.replica.ordinals import ordinal_array
 from agentmem.replica.owner_order import owner_order
 from agentmem.replica.sealing_job import Job, Sealed
@@ -73,6 +74,7 @@ class Sealer:
         on_done: called, in another thread, when ``collect`` has something to say.
         kind: of index that segments get, one of VECTOR_INDEXES.
         shared: what the replicas of the host share; None when they do not.
+        turns: that the thread of a job gives to the event loop.
 
     Attributes:
         builds: what is measured of them.
@@ -84,10 +86,12 @@ class Sealer:
         on_done: Callable[[], None],
         kind: str = "auto",
         shared: SharedSegments | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._folder = folder
         self._kind = kind
         self._shared = shared
+        self._turns = Turns() if turns is None else turns
         self._on_done = on_done
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -184,6 +188,7 @@ class Sealer:
             self._thread.join()
 
     def _run(self, job: Job, name: str) -> None:
+        self._turns.begin()
         began_s = time.monotonic()
         try:
             sealed = self._outcome = self._seal(job, name)
@@ -262,6 +267,7 @@ def _write_rows(job: Job, folder: Path) -> int:
     begins = np.cumsum([0, *(len(places) for places in kept[:-1])])
     with open(folder / ROWS_FILE, "wb") as file:
         for start in range(0, count, COPY_CHUNK_ROWS):
+            give_turn()
             chunk = order[start : start + COPY_CHUNK_ROWS]
             rows = np.empty((len(chunk), job.dimension), dtype="<f4")
             of_part = begins.searchsorted(chunk, side="right") - 1

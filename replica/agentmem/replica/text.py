@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agentmem.core.turns import Turns
 from agentmem.replica.fresh_documents import FreshDocument, FreshDocuments, in_one_text
 from agentmem.replica.fuzziness import Fuzziness
 from agentmem.replica.indexed_text import IndexFolder, IndexSearcher, fetched_first
@@ -275,13 +276,19 @@ class TextIndex:
         has_committed: a commit was made since the last ``searcher``.
     """
 
-    def __init__(self, folder: Path | None, on_committed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        on_committed: Callable[[], None] = lambda: None,
+        turns: Turns | None = None,
+    ) -> None:
         """Opens the index in the folder, or an empty one when there is none that can be read.
 
         Without a folder it is in memory and empty.
 
         Args:
             on_committed: called in another thread when ``take_up`` has something to do.
+            turns: that the thread which commits gives to the event loop.
 
         Raises:
             OSError, ValueError: not even an empty index can be made there.
@@ -294,7 +301,7 @@ class TextIndex:
         self.is_changed = False
         self.has_committed = False
         self._on_committed = on_committed
-        self._thread = ThreadPoolExecutor(1, "text-commit")
+        self._thread = ThreadPoolExecutor(1, "text-commit", (Turns() if turns is None else turns).begin)
         self._commit: Future[None] | None = None
         self._committing: FreshDocuments | None = None
         self._folder = IndexFolder(folder)
