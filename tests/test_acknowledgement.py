@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -129,6 +131,21 @@ def test_what_is_replicated_is_in_the_store_and_what_is_applied_in_searches(
             for replica in (first, second):
                 hits = replica.reader.SearchMemories(request).hits
                 assert memory_id in {hit.memory.id for hit in hits}
+
+
+def test_who_waits_for_searches_waits_for_no_pause_between_reports(writer: Stubs, namespace: str) -> None:
+    """Of a tenth of a second: some twenty times as long as to wait for the store of a replica."""
+
+    def median_s(acknowledged: consistency_pb2.Acknowledgement) -> float:
+        taken_s = []
+        for number in range(WRITES):
+            began_s = time.perf_counter()
+            added(writer, namespace, f"{acknowledged.level}-{number}", acknowledged)
+            taken_s.append(time.perf_counter() - began_s)
+        return statistics.median(taken_s)
+
+    replicated_s, applied_s = median_s(wanted(REPLICATED, 1, 60)), median_s(wanted(APPLIED, 1, 60))
+    assert applied_s < 5 * replicated_s
 
 
 @pytest.fixture(scope="module")

@@ -70,9 +70,11 @@ class Reporter:
             while True:
                 seen = self._follower.progress.count
                 self._advance()
+                # Before the report: while it is on its way searches come to show more, which it does not say.
+                reported_revision = self._searchable_revision()
                 if self._follower.is_connected:
                     await self.ask_writer(boot_time_s(), REPORT_TIMEOUT_S)
-                await self._pause(self._searchable_revision())
+                await self._pause(reported_revision)
                 await self._follower.progress.wait_beyond(seen, REPORT_INTERVAL_S)
         finally:
             if self._report_task is not None:
