@@ -113,7 +113,7 @@ METRICS: tuple[Metric, ...] = (
         "agentmem.cache.lookups",
         "counter",
         "{lookup}",
-        "Lookups in caches: compression dictionaries; on replicas vocabularies and indexes of the past, too",
+        "Lookups in caches: dictionaries; on replicas vocabularies, the past, answers and scopes, too",
         ("agentmem.cache", "agentmem.result"),
     ),
     # Writes

@@ -24,7 +24,7 @@ from agentmem.replica.facets import CONTENT, Facets
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
 from agentmem.replica.view import NamespaceView
 
-MAX_SCOPES_BYTES = 8 * 1024 * 1024
+MAX_SCOPES_BYTES = 16 * 1024 * 1024
 # One takes at most this share of all.
 MAX_SHARE = 1 / 16
 # What a scope takes for each of its memories when all is known of it, and besides.
