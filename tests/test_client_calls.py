@@ -377,6 +377,28 @@ def test_a_wait_that_is_cut_off_ends_its_call_as_well() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+def test_an_interrupt_before_the_wake_of_the_event_loop_keeps_nobody_waiting() -> None:
+    began = []
+
+    async def call(number: int) -> int:
+        began.append(number)
+        return number
+
+    with Client("127.0.0.1:1") as client:
+        thread = client._thread
+        wake = thread._loop.call_soon_threadsafe
+
+        def interrupted(*arguments: Any) -> None:
+            thread._loop.call_soon_threadsafe = wake  # type: ignore[method-assign]
+            raise KeyboardInterrupt
+
+        thread._loop.call_soon_threadsafe = interrupted  # type: ignore[method-assign, assignment]
+        with pytest.raises(KeyboardInterrupt):
+            thread.run(call(1))
+        assert thread.run(call(2)) == 2
+    assert began == [2]
+
+
 def test_calls_that_begin_at_once_have_each_the_context_of_its_thread() -> None:
     mark: ContextVar[int] = ContextVar("mark")
     gate = threading.Event()

@@ -78,6 +78,7 @@ class ClientThread:
         self._closed = False
         # As many as there are threads. One wake of the event loop is for all that were handed over by then.
         self._handed: list[_Handed[Any]] = []
+        self._is_woken = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="agentmem client", daemon=True)
         self._thread.start()
@@ -97,29 +98,38 @@ class ClientThread:
     def run(self, call: Coroutine[Any, Any, Result]) -> Result:
         """Waits for a call. Raises what it raises, and ClientClosed."""
         # Under the lock, so that nothing is handed to a loop that is about to stop.
-        with self._lock:
-            if self._closed:
-                call.close()
-                raise ClientClosed("the client is closed")
-            handed = _Handed(call)
-            self._handed.append(handed)
-            if len(self._handed) == 1:
-                self._loop.call_soon_threadsafe(self._begin_handed)
+        handed = _Handed(call)
         try:
+            with self._lock:
+                if self._closed:
+                    call.close()
+                    raise ClientClosed("the client is closed")
+                self._handed.append(handed)
+                # In this order: Ctrl-C between two of these steps takes the wake from nobody.
+                if not self._is_woken:
+                    self._loop.call_soon_threadsafe(self._begin_handed)
+                    self._is_woken = True
             handed.wait()
+        except ClientClosed:
+            raise
         except BaseException:
             # Ctrl-C ends the wait of this thread alone; the call shall not go on behind its back.
             with self._lock:
                 if not self._closed:
-                    self._loop.call_soon_threadsafe(handed.cancel)
+                    self._loop.call_soon_threadsafe(self._cancel, handed)
             raise
         return handed.outcome()
 
     def _begin_handed(self) -> None:
         with self._lock:
             handed, self._handed = self._handed, []
+            self._is_woken = False
         for each in handed:
             each.begin(self._loop)
+
+    def _cancel(self, handed: _Handed[Any]) -> None:
+        self._begin_handed()
+        handed.cancel()
 
     async def _shut_down(self, link: Link) -> None:
         await link.close()
