@@ -18,6 +18,8 @@ Result = TypeVar("Result")
 
 # Calls that close() cut off have this long to tell their threads so.
 _CLOSE_GRACE_S = 1.0
+# So late Ctrl-C is heard at the most.
+SIGNAL_DELAY_S = 0.5
 
 
 class _Handed(Generic[Result]):
@@ -58,7 +60,9 @@ class _Handed(Generic[Result]):
 
     def wait(self) -> None:
         """Waits for its end, in the caller's thread, once."""
-        self._is_done.acquire()
+        # Not without end: a signal that comes just before the thread sleeps does not wake it.
+        while not self._is_done.acquire(timeout=SIGNAL_DELAY_S):
+            pass
 
     def outcome(self) -> Result:
         """What the call returns, or raises, once it has ended; or CancelledError."""
