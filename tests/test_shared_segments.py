@@ -22,9 +22,10 @@ from agentmem.core.store import Change, Removal, WriteTransaction
 from agentmem.replica.adoption import coverage
 from agentmem.replica.facets import Facets
 from agentmem.replica.ordinals import OrdinalSet
+from agentmem.replica.row_codes import RowCodes
 from agentmem.replica.sealing_job import Job
 from agentmem.replica.segment import Segment, write_segment
-from agentmem.replica.segment_files import FloatRows, read_sidecar
+from agentmem.replica.segment_files import FloatRows, file_sha256, read_sidecar
 from agentmem.replica.vectors import Part
 from agentmem.v1 import memory_pb2
 
@@ -215,6 +216,26 @@ def test_a_damaged_segment_is_not_adopted_and_goes(
     assert any("fails its checksum" in record.message for record in caplog.records)
 
 
+@pytest.mark.parametrize("name", ["codes.i8", "scales.f32"])
+def test_rows_that_are_coded_wrong_are_not_adopted(
+    first: Replica, tmp_path: Path, shared: Path, name: str
+) -> None:
+    """A scan would not find what is near by its codes; the checksum does not tell."""
+    own = shutil.copytree(shared, tmp_path / "own")
+    (folder,) = own.glob("*/*-*")
+    before = file_sha256(folder / name)
+    with (folder / name).open("r+b") as file:
+        file.seek(-4, os.SEEK_END)  # of the scales it is the residual
+        file.write(bytes(4))
+    sidecar = folder / "segment.json"
+    sidecar.write_text(sidecar.read_text().replace(before, file_sha256(folder / name)))
+    shutil.copytree(own, tmp_path / "holder", copy_function=os.link)
+    with second(first, tmp_path, own) as replica:
+        sealed_rows(replica, COUNT)
+        check(replica, unit_vectors(COUNT, DIMENSION))
+        assert not segments(replica) & inodes(tmp_path / "holder")
+
+
 def test_what_was_purged_is_not_adopted_and_goes(first: Replica, tmp_path: Path, shared: Path) -> None:
     with second(first, tmp_path, shared, Removal(NAMESPACE, (7,), purged_id="7")) as replica:
         sealed_rows(replica, COUNT - 1)
@@ -310,9 +331,12 @@ def job(tmp_path: Path, tail: list[int], sealed: list[list[int]], live: list[int
         rows.astype("<f4").tofile(folder / "rows.f32")
         write_segment(folder, dimension=4, replaces=[])
         segment = Segment.open(folder)
-        parts.append(Part(segment.ordinals, rows, np.empty(0, dtype=np.int64), number, segment))
+        none = np.empty(0, dtype=np.int64)
+        parts.append(Part(segment.ordinals, rows, segment.codes, none, number, segment))
     none_dead = np.empty(0, dtype=np.int64)
-    tail_part = Part(np.array(tail, dtype=np.uint64), unit_vectors(len(tail), 4), none_dead, len(sealed))
+    tail_rows = unit_vectors(len(tail), 4)
+    codes = RowCodes.of(tail_rows)
+    tail_part = Part(np.array(tail, dtype=np.uint64), tail_rows, codes, none_dead, len(sealed))
     return Job(
         namespace=NAMESPACE,
         number=1,

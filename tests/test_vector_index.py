@@ -18,11 +18,12 @@ from memories import Replica, by_user, make_memory, segment_rows, unit_vectors
 from agentmem.core.layout import NamespaceState
 from agentmem.core.records import FloatVector
 from agentmem.replica.namespace_index import SETTLED_TAIL_ROWS, SETTLING_S, NamespaceIndex
+from agentmem.replica.namespace_vectors import NamespaceVectors
 from agentmem.replica.ordinals import OrdinalSet, ordinal_array
 from agentmem.replica.planner import DEFAULT_COSTS, Costs, Segments
 from agentmem.replica.segment import KINDS, Segment, write_segment
 from agentmem.replica.segment_files import FloatRows, SegmentError, read_sidecar
-from agentmem.replica.vectors import NamespaceVectors, VectorView
+from agentmem.replica.vectors import VectorView
 
 DIMENSION = 32
 SEAL_ROWS = 500
@@ -404,6 +405,20 @@ def flip_index_byte(folder: Path) -> None:
     path.write_bytes(data)
 
 
+def flip_code_byte(folder: Path) -> None:
+    path = folder / "codes.i8"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    path.write_bytes(data)
+
+
+def lower_residual(folder: Path) -> None:
+    path = folder / "scales.f32"
+    scales = np.fromfile(path, dtype="<f4")
+    scales[-1] = 0
+    scales.tofile(path)
+
+
 def cut_rows(folder: Path) -> None:
     path = folder / "rows.f32"
     os.truncate(path, path.stat().st_size - 4)
@@ -419,7 +434,7 @@ def garble_sidecar(folder: Path) -> None:
 
 def make_format_newer(folder: Path) -> None:
     sidecar = folder / "segment.json"
-    sidecar.write_text(sidecar.read_text().replace('"format": 2', '"format": 3'))
+    sidecar.write_text(sidecar.read_text().replace('"format": 3', '"format": 4'))
 
 
 def exchange_rows(folder: Path) -> None:
@@ -436,7 +451,16 @@ def exchange_rows(folder: Path) -> None:
     sidecar.write_text(sidecar.read_text().replace(before, after))
 
 
-DAMAGES = [flip_index_byte, cut_rows, lose_ordinals, garble_sidecar, make_format_newer, exchange_rows]
+DAMAGES = [
+    flip_index_byte,
+    flip_code_byte,
+    lower_residual,
+    cut_rows,
+    lose_ordinals,
+    garble_sidecar,
+    make_format_newer,
+    exchange_rows,
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

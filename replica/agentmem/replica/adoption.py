@@ -16,6 +16,7 @@ from agentmem.core.records import unit_vector
 from agentmem.core.store import Store
 from agentmem.replica.ordinals import OrdinalArray, ordinal_array
 from agentmem.replica.planner import WORN_SHARE
+from agentmem.replica.row_codes import CODED_CHUNK_ROWS, RowCodes
 from agentmem.replica.sealing_job import Job
 from agentmem.replica.segment import Segment
 from agentmem.replica.vectors import Part
@@ -83,7 +84,7 @@ def coverage(job: Job, ordinals: OrdinalArray) -> Coverage | None:
 
 
 def has_the_same_rows(segment: Segment, covered: Coverage, job: Job, store: Store) -> bool:
-    """Whether the rows of the segment are, bit by bit, those of what it takes the place of.
+    """Whether the rows of the segment are, bit by bit, those of what it takes the place of, and coded right.
 
     Raises:
         ErasedRowsError: it has others that the store has no more.
@@ -108,6 +109,15 @@ def has_the_same_rows(segment: Segment, covered: Coverage, job: Job, store: Stor
                     raise ErasedRowsError(f"the store has no vector at ordinal {ordinal}")
                 if not np.array_equal(unit_vector(vector), segment.rows[row]):
                     return False
+    return _has_its_codes(segment)
+
+
+def _has_its_codes(segment: Segment) -> bool:
+    for start in range(0, segment.count, CODED_CHUNK_ROWS):
+        chunk = slice(start, start + CODED_CHUNK_ROWS)
+        made = RowCodes.of(segment.rows[chunk])
+        if made.residual > segment.codes.residual or not made.equals(segment.codes[chunk]):
+            return False
     return True
 
 

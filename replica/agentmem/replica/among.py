@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,14 +41,22 @@ class Located:
     @classmethod
     def among(cls, parts: tuple[Part, ...], wanted: OrdinalArray) -> Located:
         """Looks for the wanted ordinals, uint64 [n], ascending, in parts of which the last is the tail."""
-        found = [part.rows_of(wanted) for part in parts]
+        return cls._of(parts, [part.rows_of(wanted) for part in parts])
+
+    @classmethod
+    def all_of(cls, parts: tuple[Part, ...]) -> Located:
+        """All live rows of parts, of which the last is the tail."""
+        return cls._of(parts, [part.live_rows() for part in parts])
+
+    @classmethod
+    def _of(cls, parts: tuple[Part, ...], found: Sequence[Rows]) -> Located:
         ordinals = [part.ordinals[rows] for part, rows in zip(parts, found, strict=True)]
         return cls(
             tuple(part.number for part in parts),
             len(parts[-1].ordinals),
             tuple(found),
             tuple(np.cumsum([len(each) for each in ordinals]).tolist()),
-            np.concatenate(ordinals),
+            np.concatenate(ordinals) if len(ordinals) > 1 else ordinals[0],
         )
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from agentmem.core.records import FloatVector
 from agentmem.replica.columns import Column
+from agentmem.replica.namespace_vectors import NamespaceVectors
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
-from agentmem.replica.vectors import NamespaceVectors
 
 
 class ComingVectors:

@@ -11,12 +11,12 @@ from agentmem.core.store import Store
 from agentmem.core.turns import give_turn
 from agentmem.replica.coming_vectors import ComingVectors
 from agentmem.replica.facets import FacetParts, Facets, Memories
+from agentmem.replica.namespace_vectors import NamespaceVectors
 from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
 from agentmem.replica.planner import DEFAULT_COSTS, Costs, patient_seal_rows, segments_to_merge
 from agentmem.replica.replacements import replacements
 from agentmem.replica.sealing_job import Job, Sealed
 from agentmem.replica.segment import Segment
-from agentmem.replica.vectors import NamespaceVectors
 from agentmem.replica.view import NamespaceView
 from agentmem.v1 import memory_pb2
 

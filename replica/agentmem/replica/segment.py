@@ -13,17 +13,21 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from agentmem.core.data_directory import sync
 from agentmem.core.records import FloatVector
 from agentmem.replica.ordinals import OrdinalArray
+from agentmem.replica.row_codes import RowCodes
 from agentmem.replica.row_lookup import RowLookup
 from agentmem.replica.segment_files import (
+    CODES_FILE,
     ORDINALS_FILE,
     ROWS_FILE,
+    SCALES_FILE,
     SEGMENT_FORMAT,
     SIDECAR_FILE,
     FloatRows,
@@ -35,6 +39,8 @@ from agentmem.replica.segment_files import (
     read_sidecar,
 )
 
+# Of every segment, whatever its index.
+ROW_FILES = (ORDINALS_FILE, ROWS_FILE, CODES_FILE, SCALES_FILE)
 KINDS = ("annoy", "hnsw", "ivf")
 # For an index that reaches it with no depth that was tried: dearer than any scan.
 HOPELESS_DEPTH = 1 << 30
@@ -97,6 +103,7 @@ class Segment:
     Attributes:
         ordinals: of each row, uint64 [count].
         rows: unit vectors, float32 [count, dimension].
+        codes: of the rows.
         lookup: finds the row of an ordinal.
         search_ns: CPU time of a search for ten hits without a filter, as measured when it was opened.
         filtered_ns: of one under a filter that the index is given; infinite when it does not take any.
@@ -104,12 +111,19 @@ class Segment:
     """
 
     def __init__(
-        self, name: str, sidecar: Sidecar, ordinals: OrdinalArray, rows: FloatRows, index: SegmentIndex
+        self,
+        name: str,
+        sidecar: Sidecar,
+        ordinals: OrdinalArray,
+        rows: FloatRows,
+        codes: RowCodes,
+        index: SegmentIndex,
     ) -> None:
         self.name = name
         self.sidecar = sidecar
         self.ordinals = ordinals
         self.rows = rows
+        self.codes = codes
         self.lookup = RowLookup(ordinals)
         self.search_ns = float("inf")
         self.filtered_ns = float("inf")
@@ -132,21 +146,20 @@ class Segment:
                 raise SegmentError(f"{folder} has depth {sidecar.depth}")
             if sidecar.metric != module.METRIC:
                 raise SegmentError(f"{folder} has metric {sidecar.metric}")
-            for name in (ORDINALS_FILE, ROWS_FILE, module.FILE):
+            for name in (*ROW_FILES, module.FILE):
                 if file_sha256(folder / name) != sidecar.sha256[name]:
                     raise SegmentError(f"{folder / name} fails its checksum")
             ordinals: OrdinalArray = np.fromfile(folder / ORDINALS_FILE, dtype="<u8")
-            mapped = np.memmap(
-                folder / ROWS_FILE, dtype="<f4", mode="r", shape=(sidecar.count, sidecar.dimension)
-            )
-            # A plain array of the same memory: np.memmap adds a microsecond to each operation.
-            rows = mapped.view(np.ndarray)
+            shape = (sidecar.count, sidecar.dimension)
+            rows: FloatRows = _mapped(folder / ROWS_FILE, "<f4", shape)
+            scales = _mapped(folder / SCALES_FILE, "<f4", (sidecar.count + 1,))
+            codes = RowCodes(_mapped(folder / CODES_FILE, "i1", shape), scales[:-1], float(scales[-1]))
             index = _opened(sidecar.index, folder, rows)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise SegmentError(f"{folder} cannot be read: {error}") from error
         if not len(ordinals) == sidecar.count == index.items:
             raise SegmentError(f"{folder} has {len(ordinals)} ordinals and {index.items} items")
-        segment = cls(folder.name, sidecar, ordinals, rows, index)
+        segment = cls(folder.name, sidecar, ordinals, rows, codes, index)
         segment.effort_per_hit = module.DEPTH_PER_HIT / sidecar.depth
         segment._self_test(module.SELF_TEST_DEPTH)
         if sidecar.depth < HOPELESS_DEPTH:
@@ -197,6 +210,11 @@ class Segment:
             )
 
 
+def _mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    # A plain array of the same memory: np.memmap adds a microsecond to each operation.
+    return np.memmap(path, dtype=dtype, mode="r", shape=shape).view(np.ndarray)
+
+
 def _typical_ns(search: Callable[[FloatVector], RowNumbers], queries: FloatRows) -> float:
     """The median of the CPU time that a search takes, nanoseconds."""
     took_ns = []
@@ -210,7 +228,7 @@ def _typical_ns(search: Callable[[FloatVector], RowNumbers], queries: FloatRows)
 def write_segment(
     folder: Path, *, dimension: int, kind: str = "annoy", replaces: list[str], space: int = 0
 ) -> None:
-    """Builds index and sidecar beside the ordinals and rows in the folder, and syncs all of it.
+    """Builds codes, index and sidecar beside the ordinals and rows in the folder, and syncs all of it.
 
     Args:
         kind: of the index, one of KINDS.
@@ -224,11 +242,14 @@ def write_segment(
     rows = np.memmap(folder / ROWS_FILE, dtype="<f4", mode="r").reshape(-1, dimension).view(np.ndarray)
     if len(ordinals) != len(rows):
         raise ValueError(f"{folder} has {len(ordinals)} ordinals for {len(rows)} rows")
+    codes = RowCodes.of(rows)
+    codes.codes.tofile(folder / CODES_FILE)
+    np.append(codes.scales, codes.residual).astype("<f4").tofile(folder / SCALES_FILE)
     module.build(folder / module.FILE, rows)
     index = _opened(kind, folder, rows)
     questions = _questions(rows, CALIBRATION_QUERIES, hard=module.HARD_CALIBRATION)
     depth = _needed_depth(index, module.tried_depths(len(rows)), rows, questions, module.TARGET_RECALL)
-    files = (ORDINALS_FILE, ROWS_FILE, module.FILE)
+    files = (*ROW_FILES, module.FILE)
     sidecar = Sidecar(
         format=SEGMENT_FORMAT,
         index=kind,

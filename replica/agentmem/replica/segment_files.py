@@ -2,6 +2,8 @@
 
     ordinals.u64    ordinal of each row, in no order       little-endian uint64 [count]
     rows.f32        unit vectors                           little-endian float32 [count, dimension]
+    codes.i8        of the rows, see row_codes.py          int8 [count, dimension]
+    scales.f32      of the codes, and their residual       little-endian float32 [count + 1]
     index.annoy     forest over the row numbers, angular   (or)
     index.hnsw      graph over the row numbers             (or)
     index.ivf       codes of the rows, in inverted lists
@@ -23,9 +25,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SEGMENT_FORMAT = 2
+SEGMENT_FORMAT = 3
 ORDINALS_FILE = "ordinals.u64"
 ROWS_FILE = "rows.f32"
+CODES_FILE = "codes.i8"
+SCALES_FILE = "scales.f32"
 SIDECAR_FILE = "segment.json"
 
 # Number of the namespace, number of the segment.

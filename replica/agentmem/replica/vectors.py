@@ -1,41 +1,40 @@
 """The vectors of one namespace: an exact tail for what is fresh, sealed segments for the rest.
 
-A search scores exactly whatever it returns; the indexes of the segments only propose. What is deleted stays
-in its part as a dead row until the part is written anew, and is cut out of every answer.
+A search scores exactly whatever it returns; the indexes of the segments, and codes of the rows, only propose.
+Deleted memories stay in their part as dead rows until it is written anew, and are cut out of all answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 
-from agentmem.core.records import FloatVector, unit_vector
-from agentmem.core.unit_vectors import unit_rows
+from agentmem.core.records import FloatVector
 from agentmem.replica.among import Among, Located, Rows
-from agentmem.replica.columns import Column
-from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array
+from agentmem.replica.ordinals import OrdinalArray, OrdinalSet
 from agentmem.replica.planner import (
     DEFAULT_COSTS,
     Costs,
     Estimate,
     Segments,
-    SegmentSize,
     Statistics,
     estimate,
     gathers,
 )
 from agentmem.replica.ranking import best
+from agentmem.replica.row_codes import Products, Question, RowCodes, contenders
 from agentmem.replica.segment import Segment
 from agentmem.replica.segment_files import FloatRows, RowNumbers
 
 # Rows that are wanted, looked at together: whether they are gathered or all between them are scored.
 SCORED_CHUNK_ROWS = 1024
-# A tail with more dead rows than live ones, and this many, is copied without them.
-MIN_COMPACTED_ROWS = 1024
+# Of fewer rows each is scored exactly at once; to look for the nearest among their codes takes as long.
+MIN_CODED_ROWS = 300
+# When more of them may be among the nearest, codes do not tell the rows apart.
+MAX_CONTENDING_SHARE = 0.25
 # Of how many matching memories on it is looked at whether they stand side by side, by so many of them.
 MIN_SAMPLED = 2048
 SAMPLES = 64
@@ -47,8 +46,6 @@ NEIGHBOURING_ROWS = 4
 MAX_DISORDER = 0.35
 _NEIGHBOURS = np.arange(1, NEIGHBOURING_ROWS + 1)
 _NO_ROWS: RowNumbers = np.empty(0, dtype=np.int64)
-# Of the parts of this process.
-_NUMBERS = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +71,7 @@ class Part:
         ordinals: uint64 [n]; ascending in the tail, in no order in a segment.
         rows: unit vectors, float32 [n, dimension].
         dead: row numbers, int64, in no order.
+        codes: of the rows.
         number: of the tail or the segment. In later views it has the same rows in the same places, and the
             tail more of them behind.
         segment: None for the tail.
@@ -82,6 +80,7 @@ class Part:
 
     ordinals: OrdinalArray
     rows: FloatRows
+    codes: RowCodes
     dead: RowNumbers
     number: int
     segment: Segment | None = None
@@ -132,21 +131,22 @@ class Part:
                 scores[start : start + len(chunk)] = (self.rows[first : last + 1] @ query)[chunk - first]
         return scores
 
-    def scan(self, query: FloatVector, allowed: OrdinalArray | None) -> VectorHits:
-        """All live rows, or those among the allowed ordinals, with their cosines, in no order.
+    def products(self, question: Question, rows: Rows) -> Products:
+        """In proportion to the cosines of some rows, float64 [n], but for a margin."""
+        if isinstance(rows, slice):
+            return question.products(self.codes[rows])
+        first, last = int(rows[0]), int(rows[-1])
+        if gathers(len(rows), last - first + 1, self.costs):
+            return question.products(self.codes[rows])
+        return question.products(self.codes[first : last + 1])[rows - first]
 
-        Args:
-            allowed: uint64 [n], ascending.
-        """
-        if allowed is not None:
-            rows = self.rows_of(allowed)
-            return VectorHits(self.ordinals[rows], self.scores(query, rows))
-        scores: FloatVector = self.rows @ query
+    def live_rows(self) -> Rows:
+        """All that are not dead."""
         if not len(self.dead):
-            return VectorHits(self.ordinals, scores)
-        live = np.ones(len(scores), dtype=np.bool_)
+            return slice(0, len(self.ordinals))
+        live = np.ones(len(self.ordinals), dtype=np.bool_)
         live[self.dead] = False
-        return VectorHits(self.ordinals[live], scores[live])
+        return np.flatnonzero(live)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,24 +185,17 @@ class VectorView:
             if found is not None:
                 of_these = " that match" if chosen.pushes_down else ""
                 proposals = f"{chosen.fetch_rows} rows{of_these} from each of {len(self.segments)} segments"
-                fresh = self.tail.scan(query, among.ordinals if is_filtered else None)
+                fresh = self._fresh(query, top_k, among.ordinals if is_filtered else None)
                 return _merge([found, fresh], top_k, f"{proposals}, and a scan of the tail", estimated)
-        if is_filtered:
-            located = among.located(self._parts, self._numbers)
-            scanned = VectorHits(located.ordinals, self._scores(query, located))
-            return _merge([scanned], top_k, "exact scan of the matching rows", estimated)
-        hits = [part.scan(query, None) for part in self._parts]
-        return _merge(hits, top_k, "exact scan of all rows", estimated)
+        located = among.located(self._parts, self._numbers) if is_filtered else Located.all_of(self._parts)
+        how = "exact scan of the matching rows" if is_filtered else "exact scan of all rows"
+        return _merge([_scanned(query, self._parts, located, top_k)], top_k, how, estimated)
 
-    def _scores(self, query: FloatVector, located: Located) -> FloatVector:
-        """The cosines of the located rows, float32 [n]."""
-        scores = np.empty(len(located.ordinals), dtype=np.float32)
-        start = 0
-        for part, rows, end in zip(self._parts, located.rows, located.ends, strict=True):
-            if end > start:
-                scores[start:end] = part.scores(query, rows)
-                start = end
-        return scores
+    def _fresh(self, query: FloatVector, top_k: int, wanted: OrdinalArray | None) -> VectorHits:
+        """The nearest of the tail, of its live rows or of those that are wanted."""
+        tail = (self.tail,)
+        located = Located.all_of(tail) if wanted is None else Located.among(tail, wanted)
+        return _scanned(query, tail, located, top_k)
 
     def _estimated(self, top_k: int, among: Among | None, live: int) -> Estimate:
         """As ``estimate``; for the same memories mostly from before."""
@@ -258,7 +251,7 @@ class VectorView:
         self, query: FloatVector, located: Located, places: npt.NDArray[np.intp], count: int
     ) -> FloatVector:
         cosines = np.full(count, np.nan, dtype=np.float32)
-        cosines[places] = self._scores(query, located)
+        cosines[places] = _scores(query, self._parts, located)
         return cosines
 
     def _scattered(self, wanted: OrdinalArray) -> float:
@@ -308,6 +301,51 @@ class VectorView:
         return VectorHits(part.ordinals[rows], np.take(part.rows, rows, axis=0) @ query)
 
 
+def _scanned(query: FloatVector, parts: Sequence[Part], located: Located, top_k: int) -> VectorHits:
+    """The nearest of the located rows, ``top_k`` or more, in no order."""
+    ordinals = located.ordinals
+    if len(ordinals) < MIN_CODED_ROWS:
+        return VectorHits(ordinals, _scores(query, parts, located))
+    question = Question(query)
+    products, residual, start = [], 0.0, 0
+    for part, rows, end in zip(parts, located.rows, located.ends, strict=True):
+        if end > start:
+            products.append(part.products(question, rows))
+            residual, start = max(residual, part.codes.residual), end
+    together = products[0] if len(products) == 1 else np.concatenate(products)
+    places = contenders(together, question.margin(residual), top_k)
+    if len(places) > MAX_CONTENDING_SHARE * len(ordinals):
+        return VectorHits(ordinals, _scores(query, parts, located))
+    return VectorHits(ordinals[places], _scores_at(query, parts, located, places))
+
+
+def _scores(query: FloatVector, parts: Sequence[Part], located: Located) -> FloatVector:
+    """The cosines of the located rows, float32 [n]."""
+    scores = np.empty(len(located.ordinals), dtype=np.float32)
+    start = 0
+    for part, rows, end in zip(parts, located.rows, located.ends, strict=True):
+        if end > start:
+            scores[start:end] = part.scores(query, rows)
+            start = end
+    return scores
+
+
+def _scores_at(
+    query: FloatVector, parts: Sequence[Part], located: Located, places: npt.NDArray[np.intp]
+) -> FloatVector:
+    """The cosines of a few of the located rows, float32 [n], by their places among them, ascending."""
+    scores = np.empty(len(places), dtype=np.float32)
+    first = start = 0
+    for part, rows, end in zip(parts, located.rows, located.ends, strict=True):
+        last = len(places) if end == located.ends[-1] else int(places.searchsorted(end))
+        if last > first:
+            here = places[first:last] - start
+            numbers = here + rows.start if isinstance(rows, slice) else rows[here]
+            scores[first:last] = np.take(part.rows, numbers, axis=0) @ query
+        first, start = last, end
+    return scores
+
+
 def tells_apart(cosines: FloatVector, top_k: int) -> bool:
     """Whether an index knows which rows are near a question: the nearest are among its first proposals.
 
@@ -341,136 +379,3 @@ def _merge(
         cosines = np.concatenate([part.cosines for part in filled])
     places = best(ordinals, cosines, len(ordinals) if top_k is None else top_k)
     return VectorHits(ordinals[places], cosines[places], how, estimated)
-
-
-class _Tail:
-    """Fresh rows, on the writing side."""
-
-    def __init__(self, dimension: int) -> None:
-        self.ordinals = Column(np.uint64)
-        self.rows = Column(np.float32, dimension)
-        self.dead = Column(np.int64)
-        self._number = next(_NUMBERS)
-
-    def view(self, costs: Costs = DEFAULT_COSTS) -> Part:
-        return Part(
-            self.ordinals.rows(self.ordinals.count),
-            self.rows.rows(self.rows.count),
-            self.dead.rows(self.dead.count),
-            self._number,
-            costs=costs,
-        )
-
-
-class _Sealed:
-    """A segment, on the writing side."""
-
-    def __init__(self, segment: Segment, live: OrdinalSet) -> None:
-        self.segment = segment
-        dead = np.isin(segment.ordinals, ordinal_array(live), assume_unique=True, invert=True)
-        self.dead = Column.of(np.flatnonzero(dead).astype(np.int64))
-        self._number = next(_NUMBERS)
-
-    def view(self, costs: Costs = DEFAULT_COSTS) -> Part:
-        segment, dead = self.segment, self.dead.rows(self.dead.count)
-        return Part(segment.ordinals, segment.rows, dead, self._number, segment, costs)
-
-
-class NamespaceVectors:
-    """The writing side. One thread adds and drops; ``view`` gives what others may search."""
-
-    def __init__(self, dimension: int) -> None:
-        self.dimension = dimension
-        self._tail = _Tail(dimension)
-        self._sealed: list[_Sealed] = []
-
-    @classmethod
-    def of(cls, ordinals: OrdinalArray, rows: FloatRows) -> NamespaceVectors:
-        """Begins with unit vectors, float32 [n, dimension], of ordinals, uint64 [n], ascending."""
-        vectors = cls(rows.shape[1])
-        vectors._tail.ordinals, vectors._tail.rows = Column.of(ordinals), Column.of(rows)
-        return vectors
-
-    @property
-    def tail_rows(self) -> int:
-        """Live rows of the tail."""
-        return self._tail.ordinals.count - self._tail.dead.count
-
-    @property
-    def segment_names(self) -> list[str]:
-        return [sealed.segment.name for sealed in self._sealed]
-
-    @property
-    def segment_sizes(self) -> list[SegmentSize]:
-        return [SegmentSize(sealed.segment.count, sealed.dead.count) for sealed in self._sealed]
-
-    def add(self, ordinal: int, vector: FloatVector) -> None:
-        """Adds a unit vector, float32 [dimension]; the ordinal is larger than all before.
-
-        Raises:
-            ValueError: the vector has another dimension.
-        """
-        if len(vector) != self.dimension:
-            raise self._wrong_dimension(ordinal, vector)
-        self._tail.ordinals.append(ordinal)
-        self._tail.rows.append(vector)
-
-    def extend(self, ordinals: Sequence[int], vectors: Sequence[FloatVector]) -> None:
-        """Adds several, each of about unit length; it is brought to that. Raises as ``add``."""
-        for ordinal, vector in zip(ordinals, vectors, strict=True):
-            if len(vector) != self.dimension:
-                raise self._wrong_dimension(ordinal, vector)
-        if len(vectors) == 1:
-            self.add(ordinals[0], unit_vector(vectors[0]))
-            return
-        self._tail.ordinals.extend(ordinals)
-        self._tail.rows.extend(unit_rows(np.stack(vectors)))
-
-    def _wrong_dimension(self, ordinal: int, vector: FloatVector) -> ValueError:
-        return ValueError(
-            f"the vector at ordinal {ordinal} has {len(vector)} components, not {self.dimension}"
-        )
-
-    def drop(self, ordinal: int) -> None:
-        """Makes a row dead; nothing happens when the ordinal has none."""
-        wanted = np.array([ordinal], dtype=np.uint64)
-        parts: list[_Tail | _Sealed] = [self._tail, *self._sealed]
-        for part in parts:
-            _, rows = part.view().locate(wanted)
-            if len(rows):
-                part.dead.append(rows[0])
-                break
-        dead = self._tail.dead.count
-        if dead >= MIN_COMPACTED_ROWS and 2 * dead > self._tail.ordinals.count:
-            self._cut_tail(after_ordinal=0)
-
-    def add_segment(self, segment: Segment, live: OrdinalSet) -> None:
-        """Takes up an open segment; its rows that are not in ``live`` are dead."""
-        self._sealed.append(_Sealed(segment, live))
-
-    def replace(
-        self, replaced: Collection[str], last_ordinal: int, segment: Segment | None, live: OrdinalSet
-    ) -> None:
-        """Takes up a segment for others and for the rows of the tail up to ``last_ordinal``.
-
-        Args:
-            replaced: the names of the segments that end.
-            segment: None when there was no live row to write.
-        """
-        self._sealed = [sealed for sealed in self._sealed if sealed.segment.name not in replaced]
-        if segment is not None:
-            self.add_segment(segment, live)
-        self._cut_tail(after_ordinal=last_ordinal)
-
-    def _cut_tail(self, after_ordinal: int) -> None:
-        """Copies the live rows behind an ordinal into a new tail; older views keep the old one."""
-        old = self._tail.view()
-        kept = old.ordinals > after_ordinal
-        kept[old.dead] = False
-        self._tail = _Tail(self.dimension)
-        self._tail.ordinals = Column.of(old.ordinals[kept])
-        self._tail.rows = Column.of(old.rows[kept])
-
-    def view(self, costs: Costs = DEFAULT_COSTS) -> VectorView:
-        segments = tuple(sealed.view(costs) for sealed in self._sealed)
-        return VectorView(self._tail.view(costs), segments, costs)
