@@ -11,7 +11,7 @@ import pytest
 from cluster import Stubs
 from google.rpc import error_details_pb2, status_pb2
 
-from agentmem.v1 import memory_pb2, reader_pb2, writer_pb2
+from agentmem.v1 import failure_pb2, memory_pb2, reader_pb2, writer_pb2
 
 Memory = memory_pb2.Memory
 
@@ -29,6 +29,19 @@ def error_of(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str, dict[str, s
     assert info.domain == "agentmem"
     assert status.message == error.details()
     return error.code(), info.reason, dict(info.metadata), status.message
+
+
+def check_failure(failure: object, call: Callable[[], Any]) -> None:
+    """A request of a batch failed as the call alone does."""
+    assert isinstance(failure, failure_pb2.Failure)
+    code, reason, metadata, message = error_of(call)
+    assert (failure.code, failure.reason, dict(failure.metadata)) == (code.value[0], reason, metadata)
+    assert failure.message == message
+
+
+def outcome_of(result: Any) -> Any:
+    """The response of a request of a batch, or its failure."""
+    return getattr(result, result.WhichOneof("outcome"))
 
 
 def add(stubs: Stubs, namespace: str, *memories: Memory) -> writer_pb2.AddMemoriesResponse:

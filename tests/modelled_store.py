@@ -145,7 +145,7 @@ class ModelledStore:
         key = request_key_of("UpdateMemory", request.namespace, request.request_id, request)
         made = self._made(request.namespace, memory)
         command = UpdateMemory(
-            request.namespace, memory, fields, expected, vector, key, request.ByteSize(), made
+            request.namespace, memory, fields, expected, vector, key, request.ByteSize(), [made]
         )
         return (
             command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import lmdb
 import pytest
-from calls import Memory, add, all_ids, error_of, floats, get
+from calls import Memory, add, all_ids, check_failure, error_of, floats, get, outcome_of
 from cluster import Cluster, Stubs, wait_until
 
 from agentmem.core.bounded_threads import BoundedThreads
@@ -40,26 +40,14 @@ def adds(
     stubs: Stubs, *requests: writer_pb2.AddMemoriesRequest
 ) -> list[writer_pb2.AddMemoriesResponse | failure_pb2.Failure]:
     answer = stubs.writer.BatchAddMemories(writer_pb2.BatchAddMemoriesRequest(requests=requests), timeout=60)
-    return [outcome(result) for result in answer.results]
+    return [outcome_of(result) for result in answer.results]
 
 
 def searches(
     stubs: Stubs, *requests: reader_pb2.SearchMemoriesRequest
 ) -> list[reader_pb2.SearchMemoriesResponse | failure_pb2.Failure]:
     batch = reader_pb2.BatchSearchMemoriesRequest(requests=requests)
-    return [outcome(result) for result in stubs.reader.BatchSearchMemories(batch, timeout=60).results]
-
-
-def outcome(result: Any) -> Any:
-    return getattr(result, result.WhichOneof("outcome"))
-
-
-def check_failure(failure: object, call: Callable[[], Any]) -> None:
-    """It says what the call alone ends with."""
-    assert isinstance(failure, failure_pb2.Failure)
-    code, reason, metadata, message = error_of(call)
-    assert (failure.code, failure.reason, dict(failure.metadata)) == (code.value[0], reason, metadata)
-    assert failure.message == message
+    return [outcome_of(result) for result in stubs.reader.BatchSearchMemories(batch, timeout=60).results]
 
 
 def an_add(namespace: str, *memories: Memory, **fields: Any) -> writer_pb2.AddMemoriesRequest:
@@ -251,7 +239,7 @@ def test_what_does_not_fit_one_answer_fails_alone(
     shared_cluster.wait_searchable(revision)
     with grpc.insecure_channel(shared_cluster.replicas[0].address, options=options) as channel:
         answer = reader_pb2_grpc.ReaderServiceStub(channel).BatchSearchMemories(batch, timeout=60)
-    outcomes = [outcome(result) for result in answer.results]
+    outcomes = [outcome_of(result) for result in answer.results]
     failures = [each for each in outcomes if isinstance(each, failure_pb2.Failure)]
     assert {failure.reason for failure in failures} == {"ANSWER_TOO_LARGE"}
     # Six MB each.

@@ -18,7 +18,7 @@ from agentmem.core.log import LOG_HEADER_BYTES, decode_entry, next_chain_hash
 from agentmem.core.records import FloatVector, IdSource
 from agentmem.core.store import Change, Removal, Store, StoreCorruptError, StoreFormatError, WriteTransaction
 from agentmem.core.verification import verify
-from agentmem.server.commands import AddMemories
+from agentmem.server.commands import AddMemories, UpdateMemory
 from agentmem.server.embedding import EmbeddingOutdated, Made
 from agentmem.server.reembedding import ReembedNamespace
 from agentmem.v1 import memory_pb2, replication_pb2, writer_pb2
@@ -196,6 +196,26 @@ def test_a_memory_that_comes_with_a_vector_gets_its_coming_one_too(store: Store)
     assert found[0] is None
     assert found[1] is not None
     assert found[1].tolist() == coming.tolist()
+
+
+def test_new_content_that_comes_with_a_vector_gets_its_coming_one_too(store: Store) -> None:
+    put(store, "a")
+    store.commit(lambda transaction: ReembedNamespace("ns", "coming", 2, None).run(transaction, 1))
+    memory = memory_pb2.Memory(namespace="ns", id="a", content="new")
+    fields = frozenset(("content", "embedding"))
+    vector, coming = np.full(4, 0.5, dtype=np.float32), np.array([0.6, 0.8], dtype=np.float32)
+    update = partial(UpdateMemory, "ns", memory, fields, None, vector, None, 0)
+    with pytest.raises(EmbeddingOutdated):
+        store.commit(lambda transaction: update().run(transaction, 1))
+    made = [Made(vectors={"coming": coming})]
+    answer = store.commit(lambda transaction: update(made).run(transaction, 1))
+    assert answer.memory.version == 2
+    with store.read() as transaction:
+        space = transaction.namespace("ns")
+        assert space is not None
+        found = transaction.coming_vector(space, 2)
+    assert found is not None
+    assert found.tolist() == coming.tolist()
 
 
 def test_a_full_map_grows(tmp_path: Path) -> None:

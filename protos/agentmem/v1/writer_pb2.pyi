@@ -140,6 +140,26 @@ class UpdateMemoryResponse(_message.Message):
     acknowledged: _consistency_pb2.Acknowledged
     def __init__(self, memory: _Optional[_Union[_memory_pb2.Memory, _Mapping]] = ..., revision: _Optional[int] = ..., epoch: _Optional[int] = ..., acknowledged: _Optional[_Union[_consistency_pb2.Acknowledged, _Mapping]] = ...) -> None: ...
 
+class BatchUpdateMemoriesRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[UpdateMemoryRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[UpdateMemoryRequest, _Mapping]]] = ...) -> None: ...
+
+class BatchUpdateMemoriesResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[BatchUpdateResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchUpdateResult, _Mapping]]] = ...) -> None: ...
+
+class BatchUpdateResult(_message.Message):
+    __slots__ = ("response", "failure")
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    response: UpdateMemoryResponse
+    failure: _failure_pb2.Failure
+    def __init__(self, response: _Optional[_Union[UpdateMemoryResponse, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
+
 class DeleteMemoriesRequest(_message.Message):
     __slots__ = ("namespace", "ids", "filter", "purge", "expected_version", "request_id", "acknowledgement")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +195,26 @@ class DeleteMemoriesResponse(_message.Message):
     epoch: int
     acknowledged: _consistency_pb2.Acknowledged
     def __init__(self, deleted_ids: _Optional[_Iterable[str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., revision: _Optional[int] = ..., receipt: _Optional[_Union[PurgeReceipt, _Mapping]] = ..., deleted_count: _Optional[int] = ..., epoch: _Optional[int] = ..., acknowledged: _Optional[_Union[_consistency_pb2.Acknowledged, _Mapping]] = ...) -> None: ...
+
+class BatchDeleteMemoriesRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[DeleteMemoriesRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[DeleteMemoriesRequest, _Mapping]]] = ...) -> None: ...
+
+class BatchDeleteMemoriesResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[BatchDeleteResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchDeleteResult, _Mapping]]] = ...) -> None: ...
+
+class BatchDeleteResult(_message.Message):
+    __slots__ = ("response", "failure")
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    response: DeleteMemoriesResponse
+    failure: _failure_pb2.Failure
+    def __init__(self, response: _Optional[_Union[DeleteMemoriesResponse, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
 
 class PurgeReceipt(_message.Message):
     __slots__ = ("namespace", "revision", "time", "memory_count", "version_count", "ids_sha256")

@@ -58,10 +58,20 @@ class WriterServiceStub:
                 request_serializer=agentmem_dot_v1_dot_writer__pb2.UpdateMemoryRequest.SerializeToString,
                 response_deserializer=agentmem_dot_v1_dot_writer__pb2.UpdateMemoryResponse.FromString,
                 _registered_method=True)
+        self.BatchUpdateMemories = channel.unary_unary(
+                '/agentmem.v1.WriterService/BatchUpdateMemories',
+                request_serializer=agentmem_dot_v1_dot_writer__pb2.BatchUpdateMemoriesRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_writer__pb2.BatchUpdateMemoriesResponse.FromString,
+                _registered_method=True)
         self.DeleteMemories = channel.unary_unary(
                 '/agentmem.v1.WriterService/DeleteMemories',
                 request_serializer=agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesRequest.SerializeToString,
                 response_deserializer=agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesResponse.FromString,
+                _registered_method=True)
+        self.BatchDeleteMemories = channel.unary_unary(
+                '/agentmem.v1.WriterService/BatchDeleteMemories',
+                request_serializer=agentmem_dot_v1_dot_writer__pb2.BatchDeleteMemoriesRequest.SerializeToString,
+                response_deserializer=agentmem_dot_v1_dot_writer__pb2.BatchDeleteMemoriesResponse.FromString,
                 _registered_method=True)
         self.GetPurgeReceipt = channel.unary_unary(
                 '/agentmem.v1.WriterService/GetPurgeReceipt',
@@ -118,8 +128,22 @@ class WriterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchUpdateMemories(self, request, context):
+        """Several calls of UpdateMemory, each with an outcome of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteMemories(self, request, context):
         """Deletes memories by id or by filter; with purge, for good.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeleteMemories(self, request, context):
+        """Several calls of DeleteMemories by id, each with an outcome of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,10 +198,20 @@ def add_WriterServiceServicer_to_server(servicer, server):
                     request_deserializer=agentmem_dot_v1_dot_writer__pb2.UpdateMemoryRequest.FromString,
                     response_serializer=agentmem_dot_v1_dot_writer__pb2.UpdateMemoryResponse.SerializeToString,
             ),
+            'BatchUpdateMemories': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchUpdateMemories,
+                    request_deserializer=agentmem_dot_v1_dot_writer__pb2.BatchUpdateMemoriesRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_writer__pb2.BatchUpdateMemoriesResponse.SerializeToString,
+            ),
             'DeleteMemories': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteMemories,
                     request_deserializer=agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesRequest.FromString,
                     response_serializer=agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesResponse.SerializeToString,
+            ),
+            'BatchDeleteMemories': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteMemories,
+                    request_deserializer=agentmem_dot_v1_dot_writer__pb2.BatchDeleteMemoriesRequest.FromString,
+                    response_serializer=agentmem_dot_v1_dot_writer__pb2.BatchDeleteMemoriesResponse.SerializeToString,
             ),
             'GetPurgeReceipt': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPurgeReceipt,
@@ -301,6 +335,33 @@ class WriterService:
             _registered_method=True)
 
     @staticmethod
+    def BatchUpdateMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.WriterService/BatchUpdateMemories',
+            agentmem_dot_v1_dot_writer__pb2.BatchUpdateMemoriesRequest.SerializeToString,
+            agentmem_dot_v1_dot_writer__pb2.BatchUpdateMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteMemories(request,
             target,
             options=(),
@@ -317,6 +378,33 @@ class WriterService:
             '/agentmem.v1.WriterService/DeleteMemories',
             agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesRequest.SerializeToString,
             agentmem_dot_v1_dot_writer__pb2.DeleteMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentmem.v1.WriterService/BatchDeleteMemories',
+            agentmem_dot_v1_dot_writer__pb2.BatchDeleteMemoriesRequest.SerializeToString,
+            agentmem_dot_v1_dot_writer__pb2.BatchDeleteMemoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,8 +48,12 @@ class WriterServiceStub:
     """Several calls of AddMemories, each with an outcome of its own."""
     UpdateMemory: _grpc.UnaryUnaryMultiCallable[_writer_pb2.UpdateMemoryRequest, _writer_pb2.UpdateMemoryResponse]
     """Makes a new version of one memory from the fields named in the mask."""
+    BatchUpdateMemories: _grpc.UnaryUnaryMultiCallable[_writer_pb2.BatchUpdateMemoriesRequest, _writer_pb2.BatchUpdateMemoriesResponse]
+    """Several calls of UpdateMemory, each with an outcome of its own."""
     DeleteMemories: _grpc.UnaryUnaryMultiCallable[_writer_pb2.DeleteMemoriesRequest, _writer_pb2.DeleteMemoriesResponse]
     """Deletes memories by id or by filter; with purge, for good."""
+    BatchDeleteMemories: _grpc.UnaryUnaryMultiCallable[_writer_pb2.BatchDeleteMemoriesRequest, _writer_pb2.BatchDeleteMemoriesResponse]
+    """Several calls of DeleteMemories by id, each with an outcome of its own."""
     GetPurgeReceipt: _grpc.UnaryUnaryMultiCallable[_writer_pb2.GetPurgeReceiptRequest, _writer_pb2.GetPurgeReceiptResponse]
     """What a purge removed, and which nodes have carried it out."""
     ImportMemories: _grpc.StreamUnaryMultiCallable[_writer_pb2.ImportMemoriesRequest, _writer_pb2.ImportMemoriesResponse]
@@ -84,8 +88,12 @@ class WriterServiceAsyncStub(WriterServiceStub):
     """Several calls of AddMemories, each with an outcome of its own."""
     UpdateMemory: _aio.UnaryUnaryMultiCallable[_writer_pb2.UpdateMemoryRequest, _writer_pb2.UpdateMemoryResponse]  # type: ignore[assignment]
     """Makes a new version of one memory from the fields named in the mask."""
+    BatchUpdateMemories: _aio.UnaryUnaryMultiCallable[_writer_pb2.BatchUpdateMemoriesRequest, _writer_pb2.BatchUpdateMemoriesResponse]  # type: ignore[assignment]
+    """Several calls of UpdateMemory, each with an outcome of its own."""
     DeleteMemories: _aio.UnaryUnaryMultiCallable[_writer_pb2.DeleteMemoriesRequest, _writer_pb2.DeleteMemoriesResponse]  # type: ignore[assignment]
     """Deletes memories by id or by filter; with purge, for good."""
+    BatchDeleteMemories: _aio.UnaryUnaryMultiCallable[_writer_pb2.BatchDeleteMemoriesRequest, _writer_pb2.BatchDeleteMemoriesResponse]  # type: ignore[assignment]
+    """Several calls of DeleteMemories by id, each with an outcome of its own."""
     GetPurgeReceipt: _aio.UnaryUnaryMultiCallable[_writer_pb2.GetPurgeReceiptRequest, _writer_pb2.GetPurgeReceiptResponse]  # type: ignore[assignment]
     """What a purge removed, and which nodes have carried it out."""
     ImportMemories: _aio.StreamUnaryMultiCallable[_writer_pb2.ImportMemoriesRequest, _writer_pb2.ImportMemoriesResponse]  # type: ignore[assignment]
@@ -137,12 +145,28 @@ class WriterServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes a new version of one memory from the fields named in the mask."""
 
     @_abc_1.abstractmethod
+    def BatchUpdateMemories(
+        self,
+        request: _writer_pb2.BatchUpdateMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_writer_pb2.BatchUpdateMemoriesResponse, _abc.Awaitable[_writer_pb2.BatchUpdateMemoriesResponse]]:
+        """Several calls of UpdateMemory, each with an outcome of its own."""
+
+    @_abc_1.abstractmethod
     def DeleteMemories(
         self,
         request: _writer_pb2.DeleteMemoriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_writer_pb2.DeleteMemoriesResponse, _abc.Awaitable[_writer_pb2.DeleteMemoriesResponse]]:
         """Deletes memories by id or by filter; with purge, for good."""
+
+    @_abc_1.abstractmethod
+    def BatchDeleteMemories(
+        self,
+        request: _writer_pb2.BatchDeleteMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_writer_pb2.BatchDeleteMemoriesResponse, _abc.Awaitable[_writer_pb2.BatchDeleteMemoriesResponse]]:
+        """Several calls of DeleteMemories by id, each with an outcome of its own."""
 
     @_abc_1.abstractmethod
     def GetPurgeReceipt(

@@ -57,7 +57,17 @@ class NotWriterService(_NotWriter, writer_pb2_grpc.WriterServiceServicer):
     async def UpdateMemory(self, request: writer_pb2.UpdateMemoryRequest, context: object) -> NoReturn:
         self._refuse()
 
+    async def BatchUpdateMemories(
+        self, request: writer_pb2.BatchUpdateMemoriesRequest, context: object
+    ) -> NoReturn:
+        self._refuse()
+
     async def DeleteMemories(self, request: writer_pb2.DeleteMemoriesRequest, context: object) -> NoReturn:
+        self._refuse()
+
+    async def BatchDeleteMemories(
+        self, request: writer_pb2.BatchDeleteMemoriesRequest, context: object
+    ) -> NoReturn:
         self._refuse()
 
     async def GetPurgeReceipt(self, request: writer_pb2.GetPurgeReceiptRequest, context: object) -> NoReturn:

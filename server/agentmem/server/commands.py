@@ -264,7 +264,7 @@ class UpdateMemory:
 
     Attributes:
         vector: the embedding that was given; None when the mask has none.
-        made: what was made of the new content.
+        made: what was made of the new content; empty when nobody was asked.
     """
 
     namespace: str
@@ -274,7 +274,7 @@ class UpdateMemory:
     vector: FloatVector | None
     request: RequestKey | None
     size_bytes: int
-    made: Made = NOTHING_MADE
+    made: Sequence[Made] = ()
 
     def run(self, transaction: WriteTransaction, time_us: int) -> writer_pb2.UpdateMemoryResponse:
         first = first_outcome(self.request, transaction, time_us)
@@ -323,9 +323,13 @@ class UpdateMemory:
     ) -> tuple[FloatVector | None, FloatVector | None]:
         """The new version's vector, whose model it sets, and that in the coming space."""
         space = transaction.namespace(self.namespace) or NamespaceState(number=0)
+        made = self.made[0] if self.made else NOTHING_MADE
         if "content" in self.fields:
+            if not self.made and space.is_filling:
+                # Nobody has asked for a vector in the coming space.
+                raise EmbeddingOutdated(self.namespace)
             # The old vectors speak of the old content.
-            coming_vector = self.made.for_coming(space)
+            coming_vector = made.for_coming(space)
         else:
             coming_vector = transaction.coming_vector(space, state.ordinal)
         if self.vector is not None:
@@ -333,7 +337,7 @@ class UpdateMemory:
             check_vector(self.vector, updated.embedding_model, space.dimension, space.model, "memory")
             return self.vector, coming_vector
         if "content" in self.fields:
-            vector, updated.embedding_model = self.made.for_space(space, self.namespace)
+            vector, updated.embedding_model = made.for_space(space, self.namespace)
             if vector is not None:
                 check_vector(vector, updated.embedding_model, space.dimension, space.model, "memory")
             return vector, coming_vector

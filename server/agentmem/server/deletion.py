@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from agentmem.core.bounded_threads import BoundedThreads
+from agentmem.core.errors import invalid_field
 from agentmem.core.filters import Filter
 from agentmem.core.history import is_expired
 from agentmem.core.layout import IdState
@@ -15,10 +17,12 @@ from agentmem.core.read_transaction import ReadTransaction
 from agentmem.core.reading import SCAN_CHUNK_RECORDS
 from agentmem.core.store import Change, Removal, Store, WriteTransaction
 from agentmem.core.times import now_us
+from agentmem.core.validation import MAX_BATCH, check_ids, check_namespace
 from agentmem.server.commands import current_memory
 from agentmem.server.commit_queue import CommitQueue
-from agentmem.server.requests import RequestKey, first_outcome, outcome_of
+from agentmem.server.requests import RequestKey, first_outcome, outcome_of, request_key_of
 from agentmem.server.retention import pruned, tombstone
+from agentmem.server.writing import Write, attempted
 from agentmem.v1 import memory_pb2, writer_pb2
 
 # Of a deletion by filter: what one commit deletes, and what one search for more looks at.
@@ -26,6 +30,41 @@ MAX_DELETED_PER_COMMIT = 500
 MAX_SCANNED_RECORDS = 5000
 # Ids that an answer names; it stays below the 4 MiB that gRPC clients take.
 MAX_NAMED_IDS = 10_000
+
+
+def check_batch_of_deletions(batch: writer_pb2.BatchDeleteMemoriesRequest) -> None:
+    """What its requests ask for together."""
+    ids = sum(len(request.ids) for request in batch.requests)
+    if ids > MAX_BATCH:
+        raise invalid_field("requests", f"have {ids} ids; at most {MAX_BATCH} are allowed")
+
+
+def check_deletions(
+    requests: Sequence[writer_pb2.DeleteMemoriesRequest],
+) -> list[Write[writer_pb2.DeleteMemoriesResponse] | Exception]:
+    """The write of each request that names ids, or what is wrong with it."""
+    return attempted(partial(_check_deletion, request) for request in requests)
+
+
+def _check_deletion(
+    request: writer_pb2.DeleteMemoriesRequest,
+) -> Write[writer_pb2.DeleteMemoriesResponse]:
+    namespace = request.namespace
+    check_namespace(namespace)
+    key = request_key_of("DeleteMemories", namespace, request.request_id, request)
+    check_expected_version(request)
+    if request.filter.WhichOneof("kind") is not None:
+        raise invalid_field("filter", "is not for a batch: send the request alone")
+    check_ids(request.ids, "ids")
+    expected = request.expected_version if request.HasField("expected_version") else None
+    command = DeleteById(namespace, list(request.ids), request.purge, expected, key, request.ByteSize())
+    return Write(lambda _: command)
+
+
+def check_expected_version(request: writer_pb2.DeleteMemoriesRequest) -> None:
+    """Refuses an expected version of anything but one memory."""
+    if request.HasField("expected_version") and len(request.ids) != 1:
+        raise invalid_field("expected_version", "needs exactly one id")
 
 
 class _Tally:

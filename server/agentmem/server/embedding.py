@@ -5,7 +5,7 @@ While the embeddings of a namespace are being replaced, a text gets one in the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from agentmem.core.bounded_threads import BoundedThreads
@@ -79,6 +79,11 @@ class Wish:
     texts: Sequence[str]
     given: Sequence[bool]
 
+    @property
+    def is_given(self) -> bool:
+        """Whether all of them came with an embedding."""
+        return all(self.given)
+
 
 class TextEmbedder:
     """Embeds texts for the namespaces that they are written to."""
@@ -92,8 +97,10 @@ class TextEmbedder:
         with self._store.read() as transaction:
             return transaction.namespace(namespace) or NamespaceState(number=0)
 
-    def filling(self, namespaces: Iterable[str]) -> set[str]:
+    def filling(self, namespaces: Set[str]) -> set[str]:
         """Those whose embeddings are being replaced: a text that came with one gets another, too."""
+        if not namespaces:
+            return set()
         with self._store.read() as transaction:
             states = [(name, transaction.namespace(name)) for name in namespaces]
         return {name for name, state in states if state is not None and state.is_filling}

@@ -14,38 +14,24 @@ from agentmem.core.embedders import Embedders
 from agentmem.core.errors import (
     AgentMemError,
     FailedPrecondition,
-    InvalidArgument,
     NotFound,
     Unavailable,
     invalid_field,
 )
-from agentmem.core.filters import compile_filter
+from agentmem.core.filters import Filter, compile_filter
 from agentmem.core.reader_service import StoreReader
-from agentmem.core.records import FloatVector
 from agentmem.core.store import Store
-from agentmem.core.validation import (
-    check_id,
-    check_ids,
-    check_memory,
-    check_namespace,
-    decode_embedding,
-)
+from agentmem.core.validation import check_namespace
 from agentmem.server.acknowledgement import Acknowledgements, LocalAcknowledgement
-from agentmem.server.adding import Adding
-from agentmem.server.commands import (
-    WRITABLE_FIELDS,
-    UpdateMemory,
-    masked_copy,
-)
+from agentmem.server.adding import Adding, check_batch_of_adds
 from agentmem.server.commit_queue import CommitQueue
-from agentmem.server.deletion import DeleteById, delete_by_filter
-from agentmem.server.embedding import (
-    MAX_EMBEDDINGS_AGAIN,
-    NOTHING_MADE,
-    EmbeddingOutdated,
-    TextEmbedder,
-    Wish,
+from agentmem.server.deletion import (
+    check_batch_of_deletions,
+    check_deletions,
+    check_expected_version,
+    delete_by_filter,
 )
+from agentmem.server.embedding import TextEmbedder
 from agentmem.server.importing import import_memories
 from agentmem.server.membership import Membership
 from agentmem.server.namespaces import UpdateNamespace, checked_fields
@@ -53,7 +39,9 @@ from agentmem.server.reembedder import Reembedder
 from agentmem.server.reembedding import ReembedNamespace
 from agentmem.server.requests import request_key_of
 from agentmem.server.sweeper import Sweeper
-from agentmem.v1 import cluster_pb2, memory_pb2, reader_pb2, writer_pb2, writer_pb2_grpc
+from agentmem.server.updating import Updating
+from agentmem.server.writing import Writing
+from agentmem.v1 import cluster_pb2, reader_pb2, writer_pb2, writer_pb2_grpc
 
 MAX_THREADS = 2
 MAX_WAITING_CALLS = 256
@@ -79,8 +67,10 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
         self._reembedder = reembedder
         self._acknowledgements = Acknowledgements(membership)
         self._threads = BoundedThreads("writes", threads=MAX_THREADS, max_calls=MAX_WAITING_CALLS)
-        self._embedder = TextEmbedder(store, embedders, self._threads)
-        self._adding = Adding(queue, self._embedder, self._threads, self._acknowledgements)
+        embedder = TextEmbedder(store, embedders, self._threads)
+        self._writing = Writing(queue, embedder, self._threads, self._acknowledgements)
+        self._adding = Adding()
+        self._updating = Updating(lambda namespace: embedder.namespace(namespace).model)
 
     def close(self) -> None:
         """Drops what waits to be checked or embedded."""
@@ -93,89 +83,64 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
     async def AddMemories(
         self, request: writer_pb2.AddMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> writer_pb2.AddMemoriesResponse:
-        return await self._adding.add(request, context)
+        return await self._writing.alone(request, context, self._adding.check)
 
     async def BatchAddMemories(
         self, request: writer_pb2.BatchAddMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> writer_pb2.BatchAddMemoriesResponse:
-        return await self._adding.add_batch(request, context)
+        check_batch_of_adds(request)
+        response = writer_pb2.BatchAddMemoriesResponse()
+        await self._writing.batch("BatchAddMemories", request, context, self._adding.check, response.results)
+        return response
 
     async def UpdateMemory(
         self, request: writer_pb2.UpdateMemoryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> writer_pb2.UpdateMemoryResponse:
-        with self._acknowledgements.begin(request, context) as acknowledgement:
-            return await acknowledgement.complete(await self._update(request))
+        return await self._writing.alone(request, context, self._updating.check)
 
-    async def _update(self, request: writer_pb2.UpdateMemoryRequest) -> writer_pb2.UpdateMemoryResponse:
-        check_namespace(request.namespace)
-        key = request_key_of("UpdateMemory", request.namespace, request.request_id, request)
-        memory = request.memory
-        check_id(memory.id, "memory.id")
-        if memory.namespace not in ("", request.namespace):
-            raise invalid_field("memory.namespace", f"is {memory.namespace!r}, not the request's")
-        fields = _masked_fields(request)
-        masked = masked_copy(memory, fields)
-        if "content" not in fields:
-            masked.content = "unchanged"
-        check_memory(masked, "memory")
-        if "type" in fields and not memory.type:
-            memory.type = memory_pb2.MEMORY_TYPE_EPISODIC
-        vector = self._given_vector(request.namespace, memory, fields)
-        memory.ClearField("embedding")
-        expected = request.expected_version if request.HasField("expected_version") else None
-        wish = Wish(request.namespace, [memory.content], [vector is not None])
-        attempts = 0
-        while True:
-            made = (await self._embedder.embed(wish))[0] if "content" in fields else NOTHING_MADE
-            command = UpdateMemory(
-                *(request.namespace, memory, fields, expected, vector, key, request.ByteSize()), made
-            )
-            try:
-                return await self._queue.submit(command)
-            except EmbeddingOutdated:
-                attempts += 1
-                if attempts > MAX_EMBEDDINGS_AGAIN:
-                    raise
-
-    def _given_vector(
-        self, namespace: str, memory: memory_pb2.Memory, fields: frozenset[str]
-    ) -> FloatVector | None:
-        """The embedding that the update brings; sets ``memory.embedding_model`` to its model."""
-        if "embedding" not in fields:
-            return None
-        vector = decode_embedding(memory.embedding, "memory.embedding")
-        if "embedding_model" not in fields:
-            memory.embedding_model = self._embedder.namespace(namespace).model
-        return vector
+    async def BatchUpdateMemories(
+        self, request: writer_pb2.BatchUpdateMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> writer_pb2.BatchUpdateMemoriesResponse:
+        # The answer has every memory; so many of the largest fit.
+        response = writer_pb2.BatchUpdateMemoriesResponse()
+        await self._writing.batch(
+            "BatchUpdateMemories", request, context, self._updating.check, response.results
+        )
+        return response
 
     async def DeleteMemories(
         self, request: writer_pb2.DeleteMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> writer_pb2.DeleteMemoriesResponse:
+        matcher = compile_filter(request.filter)
+        if matcher is None:
+            return await self._writing.alone(request, context, check_deletions)
         with self._acknowledgements.begin(request, context) as acknowledgement:
-            return await acknowledgement.complete(await self._delete(request))
+            return await acknowledgement.complete(await self._delete_by_filter(request, matcher))
 
-    async def _delete(self, request: writer_pb2.DeleteMemoriesRequest) -> writer_pb2.DeleteMemoriesResponse:
+    async def BatchDeleteMemories(
+        self, request: writer_pb2.BatchDeleteMemoriesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> writer_pb2.BatchDeleteMemoriesResponse:
+        check_batch_of_deletions(request)
+        response = writer_pb2.BatchDeleteMemoriesResponse()
+        await self._writing.batch("BatchDeleteMemories", request, context, check_deletions, response.results)
+        return response
+
+    async def _delete_by_filter(
+        self, request: writer_pb2.DeleteMemoriesRequest, matcher: Filter
+    ) -> writer_pb2.DeleteMemoriesResponse:
         check_namespace(request.namespace)
         key = request_key_of("DeleteMemories", request.namespace, request.request_id, request)
-        matcher = compile_filter(request.filter)
-        expected = request.expected_version if request.HasField("expected_version") else None
-        if expected is not None and len(request.ids) != 1:
-            raise invalid_field("expected_version", "needs exactly one id")
-        if matcher is not None:
-            if request.ids:
-                raise invalid_field("filter", "is given with ids: give one of them")
-            return await delete_by_filter(
-                self._store,
-                self._queue,
-                self._threads,
-                request.namespace,
-                matcher,
-                is_purge=request.purge,
-                request=key,
-            )
-        check_ids(request.ids, "ids")
-        return await self._queue.submit(
-            DeleteById(request.namespace, list(request.ids), request.purge, expected, key, request.ByteSize())
+        check_expected_version(request)
+        if request.ids:
+            raise invalid_field("filter", "is given with ids: give one of them")
+        return await delete_by_filter(
+            self._store,
+            self._queue,
+            self._threads,
+            request.namespace,
+            matcher,
+            is_purge=request.purge,
+            request=key,
         )
 
     async def GetPurgeReceipt(
@@ -260,24 +225,6 @@ class WriterService(writer_pb2_grpc.WriterServiceServicer):
             return response
 
         return await asyncio.shield(change())
-
-
-def _masked_fields(request: writer_pb2.UpdateMemoryRequest) -> frozenset[str]:
-    paths = request.update_mask.paths
-    if not paths:
-        raise invalid_field("update_mask", "must name the fields to change")
-    for path in paths:
-        if path not in WRITABLE_FIELDS:
-            raise InvalidArgument(
-                "INVALID_FIELD",
-                f"update_mask: {path!r} cannot be updated; the fields are {', '.join(WRITABLE_FIELDS)}",
-                field="update_mask",
-            )
-    if "embedding_model" in paths and "embedding" not in paths:
-        raise invalid_field("update_mask", "has embedding_model without embedding")
-    if "ttl" in paths and "expire_time" in paths:
-        raise invalid_field("update_mask", "has ttl and expire_time: name one of them")
-    return frozenset(paths)
 
 
 class WriterReader(StoreReader):
