@@ -17,7 +17,6 @@ from cluster import Cluster
 from agentmem.client import (
     STRONG,
     AgentMemError,
-    AlreadyExists,
     AsyncClient,
     Client,
     DeadlineExceeded,
@@ -374,38 +373,6 @@ def test_each_search_has_the_answer_that_it_has_alone(shared_cluster: Cluster, n
     asyncio.run(body())
 
 
-def test_each_add_is_done_by_itself(shared_cluster: Cluster, namespace: str) -> None:
-    """Though they travel together: one that is refused takes no other along, and each is done once."""
-
-    async def body() -> None:
-        async with AsyncClient(shared_cluster.writer.address) as client:
-            await client.add(namespace, "taken", id="taken")
-
-            def adds() -> list[Awaitable[Any]]:
-                calls: list[Awaitable[Any]] = [
-                    client.add(namespace, f"text {number}", id=f"m{number}", request_id=f"request {number}")
-                    for number in range(CALLERS)
-                ]
-                calls.insert(5, client.add(namespace, "other", id="taken"))
-                calls.insert(6, client.add(namespace, "", id="empty"))
-                calls.insert(7, client.add(namespace, "taken", on_duplicate="skip"))
-                return calls
-
-            first: list[Any] = await asyncio.gather(*adds(), return_exceptions=True)
-            again: list[Any] = await asyncio.gather(*adds(), return_exceptions=True)
-            for results in (first, again):
-                assert isinstance(results.pop(5), AlreadyExists)
-                assert isinstance(results.pop(5), InvalidArgument)
-                assert results.pop(5).memories[0].outcome == "skipped"
-            assert first == again
-            assert [result.memories[0].id for result in first] == [f"m{number}" for number in range(CALLERS)]
-            stored = [memory async for memory in client.iterate(namespace, consistency=STRONG)]
-            assert len(stored) == CALLERS + 1
-            assert client.statistics().coalesced >= 2 * CALLERS
-
-    asyncio.run(body())
-
-
 def test_threads_of_one_client_travel_together(shared_cluster: Cluster, namespace: str) -> None:
     with Client(shared_cluster.writer.address) as client, ThreadPoolExecutor(CALLERS) as threads:
 
@@ -413,9 +380,10 @@ def test_threads_of_one_client_travel_together(shared_cluster: Cluster, namespac
             own = client.session()
             for turn_number in range(5):
                 added = own.add(namespace, f"{number} {turn_number}")
+                own.update(namespace, added.memories[0].id, tags=[f"{number}"])
                 found = own.get(namespace, added.memories[0].id)
                 assert found is not None
-                assert found.content == f"{number} {turn_number}"
+                assert (found.content, found.tags) == (f"{number} {turn_number}", (f"{number}",))
 
         list(threads.map(work, range(CALLERS)))
         assert client.statistics().coalesced > 0
@@ -432,14 +400,22 @@ def test_with_servers_that_know_no_batches_each_call_goes_alone(
             for endpoint in client._router._channels._endpoints.values():
                 # The servers of a release before batches answer just so.
                 endpoint.reader.BatchSearchMemories = unknown(endpoint, "reader")  # type: ignore[assignment]
-                endpoint.writer.BatchAddMemories = unknown(endpoint, "writer")  # type: ignore[assignment]
+                for method in ("BatchAddMemories", "BatchUpdateMemories", "BatchDeleteMemories"):
+                    setattr(endpoint.writer, method, unknown(endpoint, "writer"))
             for _ in range(2):
                 found = await asyncio.gather(*(client.search(namespace, "tea") for _ in range(8)))
                 assert all(len(each.hits) == 2 for each in found)
             for turn_number in range(2):
                 adds = (client.add(namespace, f"{turn_number} {number}") for number in range(8))
-                assert len({added.memories[0].id for added in await asyncio.gather(*adds)}) == 8
-            assert len([memory async for memory in client.iterate(namespace, consistency=STRONG)]) == 18
+                ids = {added.memories[0].id for added in await asyncio.gather(*adds)}
+                assert len(ids) == 8
+                updates = (client.update(namespace, id, content="new") for id in ids)
+                assert [updated.version for updated in await asyncio.gather(*updates)] == [2] * 8
+                kept = ids.pop()
+                deletions = (client.delete(namespace, id) for id in ids)
+                assert [deleted.deleted_count for deleted in await asyncio.gather(*deletions)] == [1] * 7
+                assert (await client.get(namespace, kept, consistency=STRONG)) is not None
+            assert len([memory async for memory in client.iterate(namespace, consistency=STRONG)]) == 4
             assert client.statistics().retries == 0
 
     asyncio.run(body())

@@ -42,7 +42,8 @@ class AsyncClient(AsyncWrites, AsyncReads, AsyncTransfers, AsyncWatches, AsyncCl
         acknowledgement: when writes are answered that do not say so themselves.
         hedge_reads: send a get, list or search that takes longer than 95 % of the last ones to a second
             replica, too, and take the first answer; at most one in twenty.
-        coalesce: let concurrent gets, searches and adds travel together, which costs less than each alone.
+        coalesce: let concurrent gets, searches, adds, updates and deletions by id travel together, which
+            costs less than each alone.
     """
 
     def __init__(

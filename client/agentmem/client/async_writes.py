@@ -13,9 +13,9 @@ from agentmem.client import answers, models, namespaces, values
 from agentmem.client.acknowledgement import AcknowledgementInput, acknowledgement_to_proto
 from agentmem.client.answers import AddResult, DeleteResult, DuplicatePolicy, PurgeStatus, UpdatedMemory
 from agentmem.client.async_connection import MAX_UINT64, AsyncConnection, position_of
-from agentmem.client.batches import add_entry
+from agentmem.client.batches import WriteRequest, write_entry
 from agentmem.client.calls import Method, Response
-from agentmem.client.consistency import Position
+from agentmem.client.coalescing import Coalescer
 from agentmem.client.errors import invalid_field
 from agentmem.client.filters import Field, FilterInput, Scope, scoped
 from agentmem.client.models import AddFields, NewMemory, UpdateFields
@@ -96,13 +96,8 @@ class AsyncWrites(AsyncConnection):
             memories=messages,
             on_duplicate=answers.duplicate_policy_to_proto(on_duplicate),
         )
-        self._ready_router()
-        time_s, begun_at_s = self._time(timeout_s), time.monotonic()
-        self._prepare(request, acknowledgement, request_id)
-        await self._admit(begun_at_s + time_s)
-        result = await self._link.batches.adds.call(add_entry(request, time_s, begun_at_s))
-        self._wrote(Position(result.epoch, result.revision))
-        return result
+        adds = self._link.batches.adds
+        return await self._send(adds, request, len(messages), acknowledgement, request_id, timeout_s)
 
     async def update(
         self,
@@ -137,10 +132,8 @@ class AsyncWrites(AsyncConnection):
         )
         if expected_version is not None:
             request.expected_version = _version(expected_version)
-        response = await self._write(
-            lambda endpoint: endpoint.writer.UpdateMemory, request, acknowledgement, request_id, timeout_s
-        )
-        return answers.updated_memory_from_proto(response)
+        updates = self._link.batches.updates
+        return await self._send(updates, request, 1, acknowledgement, request_id, timeout_s)
 
     async def delete(
         self,
@@ -171,7 +164,8 @@ class AsyncWrites(AsyncConnection):
             request.expected_version = _version(expected_version)
             if len(request.ids) != 1:
                 raise invalid_field("expected_version", "needs exactly one id")
-        return await self._delete(request, acknowledgement, request_id, timeout_s)
+        deletions = self._link.batches.deletions
+        return await self._send(deletions, request, len(request.ids), acknowledgement, request_id, timeout_s)
 
     async def delete_matching(
         self,
@@ -208,7 +202,10 @@ class AsyncWrites(AsyncConnection):
             filter=narrowed.to_proto(),
             purge=values.boolean("purge", purge),
         )
-        return await self._delete(request, acknowledgement, request_id, timeout_s)
+        response = await self._write(
+            lambda endpoint: endpoint.writer.DeleteMemories, request, acknowledgement, request_id, timeout_s
+        )
+        return answers.delete_result_from_proto(response)
 
     async def purge_receipt(
         self, namespace: str, revision: int, *, timeout_s: float | None = None
@@ -280,22 +277,28 @@ class AsyncWrites(AsyncConnection):
         )
         return namespaces.begun_from_proto(response)
 
-    async def _delete(
+    async def _send(
         self,
-        request: writer_pb2.DeleteMemoriesRequest,
+        writes: Coalescer[WriteRequest, Result],
+        request: WriteRequest,
+        items: int,
         acknowledgement: AcknowledgementInput | None,
         request_id: str | None,
         timeout_s: float | None,
-    ) -> DeleteResult:
-        response = await self._write(
-            lambda endpoint: endpoint.writer.DeleteMemories, request, acknowledgement, request_id, timeout_s
-        )
-        return answers.delete_result_from_proto(response)
+    ) -> Result:
+        """The result of a write that may travel with others; ``items``: how many memories it names."""
+        self._ready_router()
+        time_s, begun_at_s = self._time(timeout_s), time.monotonic()
+        self._prepare(request, acknowledgement, request_id)
+        await self._admit(begun_at_s + time_s)
+        result = await writes.call(write_entry(request, items, time_s, begun_at_s))
+        self._wrote(position_of(result))
+        return result
 
     async def _write(
         self,
-        method: Method[WriteRequest, Response],
-        request: WriteRequest,
+        method: Method[AnyWriteRequest, Response],
+        request: AnyWriteRequest,
         acknowledgement: AcknowledgementInput | None,
         request_id: str | None,
         timeout_s: float | None,
@@ -311,7 +314,7 @@ class AsyncWrites(AsyncConnection):
         return response
 
     def _prepare(
-        self, request: WriteRequest, acknowledgement: AcknowledgementInput | None, request_id: str | None
+        self, request: AnyWriteRequest, acknowledgement: AcknowledgementInput | None, request_id: str | None
     ) -> None:
         request.request_id = _request_id(request_id)
         message = acknowledgement_to_proto(self._acknowledgement(acknowledgement))
@@ -319,14 +322,15 @@ class AsyncWrites(AsyncConnection):
             request.acknowledgement.CopyFrom(message)
 
 
-WriteRequest = TypeVar(
-    "WriteRequest",
+AnyWriteRequest = TypeVar(
+    "AnyWriteRequest",
     writer_pb2.AddMemoriesRequest,
     writer_pb2.UpdateMemoryRequest,
     writer_pb2.DeleteMemoriesRequest,
     writer_pb2.UpdateNamespaceRequest,
     writer_pb2.ReembedNamespaceRequest,
 )
+Result = TypeVar("Result", AddResult, UpdatedMemory, DeleteResult)
 
 
 def _request_id(given: object) -> str:

@@ -1,4 +1,4 @@
-"""How gets, searches and adds of one client travel together."""
+"""How gets, searches, adds, updates and deletions of one client travel together."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from agentmem.client import answers, errors, models, verdicts
 from agentmem.client import consistency as consistencies
-from agentmem.client.answers import AddResult, GetResult, SearchResult
+from agentmem.client.answers import GetResult, SearchResult
+from agentmem.client.calls import Method
 from agentmem.client.coalescing import MAX_REQUESTS, Again, Coalescer, Entry, Sized
 from agentmem.client.consistency import Consistency
 from agentmem.client.errors import AgentMemError, DeadlineExceeded, OutcomeUnknown, ServerError
@@ -27,6 +30,14 @@ UNKNOWN_S = 60.0
 
 Request = TypeVar("Request", bound=Sized)
 Result = TypeVar("Result")
+WriteRequest = TypeVar(
+    "WriteRequest",
+    writer_pb2.AddMemoriesRequest,
+    writer_pb2.UpdateMemoryRequest,
+    writer_pb2.DeleteMemoriesRequest,
+)
+Batch = TypeVar("Batch", bound=Message)
+Answer = TypeVar("Answer", bound=Message)
 Error = TypeVar("Error", bound=AgentMemError)
 
 
@@ -45,14 +56,23 @@ def bound_of(wanted: Consistency, *, is_search: bool = False) -> Bound:
 
 
 class Batches:
-    """The gets, searches and adds of one client."""
+    """The calls of one client that travel together."""
 
     def __init__(self, router: Router, *, coalesce: bool) -> None:
         counters = router.counters
         self.gets = Coalescer(_Gets(router), counters, is_enabled=coalesce)
         self.searches = Coalescer(_Searches(router), counters, is_enabled=coalesce)
-        # There is one writer, which has more of a commit the more adds come at once.
-        self.adds = Coalescer(_Adds(router), counters, is_enabled=coalesce, least_requests=MAX_REQUESTS)
+
+        def writes(
+            methods: _WriteMethods[WriteRequest, Batch, Answer, Result],
+        ) -> Coalescer[WriteRequest, Result]:
+            # There is one writer, which has more of a commit the more writes come at once.
+            kind = _Writes(router, methods)
+            return Coalescer(kind, counters, is_enabled=coalesce, least_requests=MAX_REQUESTS)
+
+        self.adds = writes(_ADDS)
+        self.updates = writes(_UPDATES)
+        self.deletions = writes(_DELETIONS)
 
 
 class Get(NamedTuple):
@@ -110,12 +130,12 @@ def search_entry(
     return Entry(request, lane, request.top_k, timeout_s, begun_at_s, wanted)
 
 
-def add_entry(
-    request: writer_pb2.AddMemoriesRequest, timeout_s: float, begun_at_s: float
-) -> Entry[writer_pb2.AddMemoriesRequest, AddResult]:
-    """An add. One that waits for replicas holds up only others that do."""
+def write_entry(
+    request: WriteRequest, items: int, timeout_s: float, begun_at_s: float
+) -> Entry[WriteRequest, Any]:
+    """A write of so many memories. One that waits for replicas holds up only others that do."""
     wanted = request.acknowledgement.SerializeToString() if request.HasField("acknowledgement") else None
-    return Entry(request, (wanted, _patience(timeout_s)), len(request.memories), timeout_s, begun_at_s)
+    return Entry(request, (wanted, _patience(timeout_s)), items, timeout_s, begun_at_s)
 
 
 def _patience(timeout_s: float) -> int:
@@ -257,19 +277,35 @@ class _Searches(_Reads[reader_pb2.SearchMemoriesRequest, SearchResult]):
         return Again.AGAIN
 
 
-class _Adds:
+@dataclass(frozen=True, slots=True)
+class _WriteMethods(Generic[WriteRequest, Batch, Answer, Result]):
+    """How writes of one kind are sent.
+
+    Attributes:
+        batch: makes the request of several.
+        result: makes what the caller gets of the answer to one.
+    """
+
+    alone: Method[WriteRequest, Answer]
+    together: Method[Batch, Any]
+    batch: Callable[[Sequence[WriteRequest]], Batch]
+    result: Callable[[Answer], Result]
+
+
+class _Writes(Generic[WriteRequest, Batch, Answer, Result]):
     """Each has a request id of its own, so a batch may be repeated as each of them may."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, methods: _WriteMethods[WriteRequest, Batch, Answer, Result]) -> None:
         self._router = router
+        self._methods: _WriteMethods[WriteRequest, Batch, Answer, Result] = methods
         self._unknown_until_s = 0.0
 
     def can_send_together(self) -> bool:
         return time.monotonic() >= self._unknown_until_s
 
-    async def alone(self, entry: Entry[writer_pb2.AddMemoriesRequest, AddResult]) -> AddResult:
+    async def alone(self, entry: Entry[WriteRequest, Result]) -> Result:
         response = await self._router.write(
-            lambda endpoint: endpoint.writer.AddMemories,
+            self._methods.alone,
             entry.request,
             timeout_s=entry.timeout_s,
             request_id=entry.request.request_id,
@@ -277,17 +313,17 @@ class _Adds:
             is_retry=entry.is_retry,
             begun_at_s=entry.begun_at_s,
         )
-        return answers.add_result_from_proto(response)
+        return self._methods.result(response)
 
     async def together(
-        self, entries: Sequence[Entry[writer_pb2.AddMemoriesRequest, AddResult]], deadline_s: float
-    ) -> Sequence[AddResult | AgentMemError | Again]:
+        self, entries: Sequence[Entry[WriteRequest, Result]], deadline_s: float
+    ) -> Sequence[Result | AgentMemError | Again]:
         doubt = Doubt()
         begun_at_s = time.monotonic()
         try:
             response = await self._router.write(
-                lambda endpoint: endpoint.writer.BatchAddMemories,
-                writer_pb2.BatchAddMemoriesRequest(requests=[entry.request for entry in entries]),
+                self._methods.together,
+                self._methods.batch([entry.request for entry in entries]),
                 timeout_s=max(0.0, deadline_s - begun_at_s),
                 doubt=doubt,
                 begun_at_s=begun_at_s,
@@ -298,19 +334,16 @@ class _Adds:
                 entry.in_doubt = doubt.exists
             raise
         return [
-            self._added(entry, result, doubt)
+            self._written(entry, result, doubt)
             for entry, result in zip(entries, _checked(response.results, entries), strict=True)
         ]
 
-    def _added(
-        self,
-        entry: Entry[writer_pb2.AddMemoriesRequest, AddResult],
-        result: writer_pb2.BatchAddResult,
-        doubt: Doubt,
-    ) -> AddResult | AgentMemError | Again:
+    def _written(
+        self, entry: Entry[WriteRequest, Result], result: Any, doubt: Doubt
+    ) -> Result | AgentMemError | Again:
         if result.WhichOneof("outcome") == "response":
             self._router.learn(result.response)
-            return _outcome(lambda: answers.add_result_from_proto(result.response))
+            return _outcome(lambda: self._methods.result(result.response))
         error = errors.from_failure(result.failure)
         verdict = verdicts.write_verdict(error, in_doubt=doubt.exists)
         if verdict is WriteVerdict.FINAL:
@@ -319,20 +352,38 @@ class _Adds:
         entry.is_retry = verdicts.costs_a_retry(error)
         return Again.AGAIN
 
-    def overdue(self, entry: Entry[writer_pb2.AddMemoriesRequest, AddResult]) -> AgentMemError:
+    def overdue(self, entry: Entry[WriteRequest, Result]) -> AgentMemError:
         return OutcomeUnknown(
             f"the write may or may not have been done: no answer within {entry.timeout_s:g} s",
             reason="OUTCOME_UNKNOWN",
             metadata={"request_id": entry.request.request_id},
         )
 
-    def of_its_own(
-        self, entry: Entry[writer_pb2.AddMemoriesRequest, AddResult], error: AgentMemError
-    ) -> AgentMemError:
+    def of_its_own(self, entry: Entry[WriteRequest, Result], error: AgentMemError) -> AgentMemError:
         own = _own(error)
         if isinstance(own, OutcomeUnknown):
             own.metadata = {**own.metadata, "request_id": entry.request.request_id}
         return own
+
+
+_ADDS = _WriteMethods(
+    lambda endpoint: endpoint.writer.AddMemories,
+    lambda endpoint: endpoint.writer.BatchAddMemories,
+    lambda requests: writer_pb2.BatchAddMemoriesRequest(requests=requests),
+    answers.add_result_from_proto,
+)
+_UPDATES = _WriteMethods(
+    lambda endpoint: endpoint.writer.UpdateMemory,
+    lambda endpoint: endpoint.writer.BatchUpdateMemories,
+    lambda requests: writer_pb2.BatchUpdateMemoriesRequest(requests=requests),
+    answers.updated_memory_from_proto,
+)
+_DELETIONS = _WriteMethods(
+    lambda endpoint: endpoint.writer.DeleteMemories,
+    lambda endpoint: endpoint.writer.BatchDeleteMemories,
+    lambda requests: writer_pb2.BatchDeleteMemoriesRequest(requests=requests),
+    answers.delete_result_from_proto,
+)
 
 
 def _unknown_until_s(error: AgentMemError) -> float:

@@ -49,6 +49,7 @@ async def measure(bench: Workbench) -> Section:
                         False,
                     ),
                     "add": (memory_operations.add(bench, other), True),
+                    "update": (memory_operations.update(bench, other), True),
                 }
                 for name, (call, is_write) in calls.items():
                     together.append(

@@ -251,7 +251,7 @@ def concurrency(section: Section) -> list[Table]:
         "One client's calls, apart and together",
         ("call", "callers", "apart/s", "together/s", "times as many", "CPU ms/call apart", "together"),
         _together(section["together"]),
-        "Concurrent gets, searches and adds of one client travel together, unless it is told otherwise.",
+        "Concurrent calls of one kind travel together, unless their client is told otherwise.",
     )
     return [
         cases("Mixed load by the number of callers", section["curve"], f"Operations: {shares}."),
