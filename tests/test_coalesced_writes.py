@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from cluster import Cluster
+from embedding_endpoint import serve_endpoint
 
 from agentmem.client import (
     STRONG,
@@ -156,3 +158,39 @@ def test_changes_of_callers_who_wait_for_theirs_keep_their_order(
             assert client.statistics().coalesced > 0
 
     asyncio.run(body())
+
+
+def test_what_needs_no_embedder_does_not_wait_for_one(tmp_path: Path) -> None:
+    """Of writes that come at the same moment, while the embedder hangs."""
+    with (
+        serve_endpoint() as endpoint,
+        Cluster(tmp_path, replicas=0, writer_flags=endpoint.flags) as cluster,
+    ):
+
+        async def body() -> None:
+            async with AsyncClient(cluster.writer.address) as client:
+                await client.update_namespace("ns", embedder="openai")
+                await client.add_many("ns", [NewMemory("tea", id=f"m{number}") for number in range(4)])
+                endpoint.shut_after(0)
+                slow = [
+                    asyncio.create_task(call)
+                    for call in (
+                        *(client.update("ns", f"m{number}", content="rum") for number in range(2)),
+                        *(client.add("ns", "rum", id=f"a{number}") for number in range(2)),
+                    )
+                ]
+                async with asyncio.timeout(10):
+                    quick: list[Any] = await asyncio.gather(
+                        *(client.update("ns", f"m{number}", tags=["x"]) for number in (2, 3)),
+                        *(
+                            client.add("ns", "milk", embedding=[1.0] * 26, embedding_model="letters")
+                            for _ in range(2)
+                        ),
+                    )
+                assert not any(task.done() for task in slow)
+                endpoint.open()
+                done: list[Any] = [*quick, *await asyncio.gather(*slow)]
+                assert len({each.revision for each in done}) == 8
+                assert client.statistics().coalesced == 8
+
+        asyncio.run(body())

@@ -96,8 +96,11 @@ class AsyncWrites(AsyncConnection):
             memories=messages,
             on_duplicate=answers.duplicate_policy_to_proto(on_duplicate),
         )
-        adds = self._link.batches.adds
-        return await self._send(adds, request, len(messages), acknowledgement, request_id, timeout_s)
+        return await self._send(
+            *(self._link.batches.adds, request, acknowledgement, request_id, timeout_s),
+            items=len(messages),
+            needs_embedder=not all(message.embedding for message in messages),
+        )
 
     async def update(
         self,
@@ -132,8 +135,11 @@ class AsyncWrites(AsyncConnection):
         )
         if expected_version is not None:
             request.expected_version = _version(expected_version)
-        updates = self._link.batches.updates
-        return await self._send(updates, request, 1, acknowledgement, request_id, timeout_s)
+        return await self._send(
+            *(self._link.batches.updates, request, acknowledgement, request_id, timeout_s),
+            items=1,
+            needs_embedder="content" in fields and "embedding" not in fields,
+        )
 
     async def delete(
         self,
@@ -164,8 +170,10 @@ class AsyncWrites(AsyncConnection):
             request.expected_version = _version(expected_version)
             if len(request.ids) != 1:
                 raise invalid_field("expected_version", "needs exactly one id")
-        deletions = self._link.batches.deletions
-        return await self._send(deletions, request, len(request.ids), acknowledgement, request_id, timeout_s)
+        return await self._send(
+            *(self._link.batches.deletions, request, acknowledgement, request_id, timeout_s),
+            items=len(request.ids),
+        )
 
     async def delete_matching(
         self,
@@ -281,17 +289,24 @@ class AsyncWrites(AsyncConnection):
         self,
         writes: Coalescer[WriteRequest, Result],
         request: WriteRequest,
-        items: int,
         acknowledgement: AcknowledgementInput | None,
         request_id: str | None,
         timeout_s: float | None,
+        *,
+        items: int,
+        needs_embedder: bool = False,
     ) -> Result:
-        """The result of a write that may travel with others; ``items``: how many memories it names."""
+        """The result of a write that may travel with others.
+
+        Args:
+            items: how many memories it names.
+            needs_embedder: whether one of them comes with new content and no embedding.
+        """
         self._ready_router()
         time_s, begun_at_s = self._time(timeout_s), time.monotonic()
         self._prepare(request, acknowledgement, request_id)
         await self._admit(begun_at_s + time_s)
-        result = await writes.call(write_entry(request, items, time_s, begun_at_s))
+        result = await writes.call(write_entry(request, items, needs_embedder, time_s, begun_at_s))
         self._wrote(position_of(result))
         return result
 

@@ -131,11 +131,12 @@ def search_entry(
 
 
 def write_entry(
-    request: WriteRequest, items: int, timeout_s: float, begun_at_s: float
+    request: WriteRequest, items: int, needs_embedder: bool, timeout_s: float, begun_at_s: float
 ) -> Entry[WriteRequest, Any]:
-    """A write of so many memories. One that waits for replicas holds up only others that do."""
+    """A write of so many memories. One that waits for replicas, or an embedder, holds up only its like."""
     wanted = request.acknowledgement.SerializeToString() if request.HasField("acknowledgement") else None
-    return Entry(request, (wanted, _patience(timeout_s)), items, timeout_s, begun_at_s)
+    lane = (wanted, needs_embedder, _patience(timeout_s))
+    return Entry(request, lane, items, timeout_s, begun_at_s)
 
 
 def _patience(timeout_s: float) -> int:
