@@ -179,6 +179,22 @@ def test_recent_documents_are_taken_up_when_they_are_many(monkeypatch: pytest.Mo
     assert len(set(hits.scores.tolist())) == 1
 
 
+def test_how_often_a_document_has_a_term_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each time that postings take up: of one document, of several, of some that were there before."""
+    monkeypatch.setattr(postings, "MAX_RECENT_DOCUMENTS", 4)
+    times = [0, 3, 1, 1, 2, 0, 0, 0, 5, 300, 1]
+    counted = Postings()
+    for ordinal, count in enumerate(times, start=1):
+        counted.add(ordinal, "1|", ["boat"] * count + ["tea"])
+    _, _, terms = counted.contents()
+    levels = [{level} if isinstance(level, int) else set(level) for level in terms["1|boat"]]
+    assert levels == [
+        {ordinal for ordinal, count in enumerate(times, start=1) if count > level}
+        for level in range(postings.MAX_FREQUENCY)
+    ]
+    assert len(terms["1|tea"]) == 1
+
+
 def test_a_long_question_scores_all_that_share_a_word_with_it() -> None:
     """Also those that have none of its rarest words."""
     index = TextIndex(None)

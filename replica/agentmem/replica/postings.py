@@ -12,10 +12,12 @@ Bitmaps are only added to and shared by all views. A search cuts them to ordinal
 from __future__ import annotations
 
 import threading
+from array import array
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -86,7 +88,7 @@ class Postings:
 
     What it asks for are documents that had been shown by then: others may be there in part.
 
-    A document has some fifty terms, whose bitmaps are far apart in memory. So what is added waits in lists,
+    A document has some fifty terms, whose bitmaps are far apart in memory. So what is added waits in arrays,
     and goes into the bitmap of a term when somebody asks for that, or with thousands of others.
 
     Attributes:
@@ -104,8 +106,9 @@ class Postings:
         # Not shown yet: documents with their lengths.
         self._added: list[tuple[int, int]] = []
         self._shown_ordinal = 0
-        # Not in the bitmaps yet: by prefix and token who has it, ascending, once for each time.
-        self._recent: dict[str, defaultdict[str, list[int]]] = {}
+        # Not in the bitmaps yet: by prefix and token who has it, ascending, once for each time; as pyroaring
+        # takes them, without a look at each.
+        self._recent: dict[str, defaultdict[str, array[int]]] = {}
         self._recent_documents = 0
         self._taking_up = threading.Lock()
 
@@ -159,7 +162,7 @@ class Postings:
         self._added.append((ordinal, len(tokens)))
         recent = self._recent.get(prefix)
         if recent is None:
-            recent = self._recent[prefix] = defaultdict(list)
+            recent = self._recent[prefix] = defaultdict(partial(array, "Q"))
         for token in tokens:
             recent[token].append(ordinal)
         self._recent_documents += 1
@@ -195,27 +198,33 @@ class Postings:
                 self._take_up(term, ordinals)
         return self._terms.get(term)
 
-    def _take_up(self, term: str, recent: list[int]) -> None:
+    def _take_up(self, term: str, recent: array[int]) -> None:
         """Puts the recent documents of a term, as far as they are shown, into its bitmaps.
 
         Who asks does so, and who adds now and then; and another document may be added meanwhile.
         """
         with self._taking_up:
-            count = bisect_right(recent, self._shown_ordinal)
-            ordinals = recent[:count]
+            ordinals = recent[: bisect_right(recent, self._shown_ordinal)]
             if not ordinals:
                 return
-            if count > 1 and len(distinct := dict.fromkeys(ordinals)) < count:
-                self._add_repeated(term, Counter(ordinals))
-                ordinals = list(distinct)
-            self._terms[term] = _joined(self._terms.get(term), ordinals)
+            known = self._terms.get(term)
+            count = _count(known)
+            joined = self._terms[term] = _joined(known, ordinals)
+            if _count(joined) < count + len(ordinals):
+                self._add_repeated(term, ordinals)
             # Behind that: who finds nothing here finds it there.
-            del recent[:count]
+            del recent[: len(ordinals)]
 
-    def _add_repeated(self, term: str, counts: Mapping[int, int]) -> None:
+    def _add_repeated(self, term: str, ordinals: array[int]) -> None:
         levels = self._repeated.setdefault(term, [])
-        for level in range(min(max(counts.values()), MAX_FREQUENCY) - 1):
-            again = [ordinal for ordinal, count in counts.items() if count > level + 1]
+        each = np.frombuffer(ordinals, dtype=np.uint64)
+        is_last = np.ones(len(each), dtype=np.bool_)
+        np.not_equal(each[1:], each[:-1], out=is_last[:-1])
+        distinct, ends = each[is_last], np.flatnonzero(is_last) + 1
+        counts = ends.copy()
+        counts[1:] -= ends[:-1]
+        for level in range(min(int(counts.max()), MAX_FREQUENCY) - 1):
+            again = array("Q", distinct[counts > level + 1].tobytes())
             if level == len(levels):
                 levels.append(_joined(None, again))
             else:
@@ -245,8 +254,7 @@ class Postings:
 
     def frequency(self, term: str) -> int:
         """How many documents have the term, those that were deleted lately included."""
-        posting = self._posting(term)
-        return 0 if posting is None else 1 if isinstance(posting, int) else len(posting)
+        return _count(self._posting(term))
 
     def length_costs(self) -> Scores:
         """What the length of a document adds below the fraction of BM25, float64 [256], by its byte."""
@@ -308,14 +316,21 @@ class Postings:
         return costs
 
 
-def _joined(known: Posting | None, ordinals: list[int]) -> Posting:
-    """A posting with more documents, none of which it had; the same bitmap if it is one."""
+def _count(posting: Posting | None) -> int:
+    return 0 if posting is None else 1 if isinstance(posting, int) else len(posting)
+
+
+def _joined(known: Posting | None, ordinals: array[int]) -> Posting:
+    """A posting with more documents, ascending, none of which it had; the same bitmap if it is one."""
     if isinstance(known, OrdinalSet):
         known.update(ordinals)
         return known
+    if known is None and ordinals[0] == ordinals[-1]:
+        return ordinals[0]
+    joined = OrdinalSet(ordinals)
     if known is not None:
-        return OrdinalSet([known, *ordinals])
-    return ordinals[0] if len(ordinals) == 1 else OrdinalSet(ordinals)
+        joined.add(known)
+    return joined
 
 
 def _cut(posting: Posting, live: OrdinalSet) -> Posting | None:
