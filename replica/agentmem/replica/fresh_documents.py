@@ -90,9 +90,10 @@ class FreshDocuments:
 
 def in_one_text(prefix: str, tokens: list[str]) -> str:
     """The tokens as terms; empty ones keep their position and are no terms."""
-    if "" in tokens:
-        return " ".join([prefix + token if token else GAP for token in tokens])
-    return prefix + f" {prefix}".join(tokens) if tokens else ""
+    if not tokens:
+        return ""
+    text = prefix + f" {prefix}".join(tokens)
+    return f"{text} ".replace(f"{prefix} ", f"{GAP} ")[:-1] if "" in tokens else text
 
 
 def _pattern(terms: Positions) -> re.Pattern[str]:

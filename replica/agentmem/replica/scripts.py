@@ -15,15 +15,17 @@ _CJK = (
 )
 # What may stand between two CJK characters of one word or name: white space and the dot in foreign names.
 JOINERS = " \t\n\r\u30fb\u00b7"
-# Dashes of all sorts are typed for the mark of a long vowel.
-_DASH_FOR_LONG_VOWEL = re.compile("(?<=[\u30a1-\u30fa])[-\u2010-\u2015\u2212\u2500](?=[\u3041-\u30fa])")
+# Dashes of all sorts are typed for the mark of a long vowel. The pattern begins with them, and not with what
+# stands before them: so re looks for them without trying to match at each character.
+_DASH_FOR_LONG_VOWEL = re.compile("[-\u2010-\u2015\u2212\u2500](?<=[\u30a1-\u30fa].)(?=[\u3041-\u30fa])")
 # What people leave out: accents (Latin, Greek, Cyrillic), Hebrew points, Arabic vowel signs, hamzas; not the
-# marks of kana, nor vowels of Indic scripts. Then soft hyphen, word joiner, byte order mark.
+# marks of kana, nor vowels of Indic scripts. Then soft hyphen, word joiner, byte order mark. One at a time:
+# re finds a single character faster than the first of several.
 _LEFT_OUT = re.compile(
     "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
-    "\u00ad\u2060\ufeff]+"
+    "\u00ad\u2060\ufeff]"
 )
-_RUN = re.compile(f"([{_CJK}]+)|([^{_CJK}]+)")
+_CJK_RUN = re.compile(f"([{_CJK}]+)")
 _CJK_CHARACTER = re.compile(f"[{_CJK}]")
 
 
@@ -31,7 +33,9 @@ def runs(text: str) -> list[tuple[bool, str]]:
     """The text as it is compared, in runs of (is CJK, characters)."""
     if text.isascii():
         return [(False, text)] if text else []
-    return [(bool(cjk), cjk or other) for cjk, other in _RUN.findall(_folded(text))]
+    # Every other part is what the others are parted by.
+    parts = _CJK_RUN.split(_folded(text))
+    return [(bool(place & 1), run) for place, run in enumerate(parts) if run]
 
 
 def _folded(text: str) -> str:

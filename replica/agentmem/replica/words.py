@@ -57,12 +57,12 @@ class DocumentTokens:
     Attributes:
         body: English stems, CJK characters and bigrams.
         words: as they are written, CJK characters; each at its position, empty where there is none.
-        vocabulary: the distinct words that are not CJK.
+        vocabulary: the words that are not CJK, once for each time.
     """
 
     body: list[str]
     words: list[str]
-    vocabulary: set[str]
+    vocabulary: list[str]
 
     @classmethod
     def of(cls, content: str) -> DocumentTokens:
@@ -70,14 +70,19 @@ class DocumentTokens:
         words: list[str] = []
         written: list[str] = []
         for run, found in _words_in_order(content):
-            words += run or found or [""]
-            cjk += run
-            cjk += bigrams(run)
-            written += found
+            if run:
+                words += run
+                cjk += run
+                cjk += bigrams(run)
+            elif found:
+                words += found
+                written += found
+            else:
+                words.append("")
         if written and max(map(len, written)) > MAX_TOKEN_BYTES // 4:
             words = [word if is_indexed(word) else "" for word in words]
             written = [word for word in written if is_indexed(word)]
-        return cls([*filter(None, map(_stem, written)), *cjk], words, set(written))
+        return cls([*filter(None, map(_stem, written)), *cjk], words, written)
 
 
 def query_tokens(text: str) -> list[str]:
