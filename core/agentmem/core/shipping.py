@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agentmem.core import records
 from agentmem.core.errors import DataLoss
@@ -30,34 +31,51 @@ class AppliedEntry:
     size_bytes: int
 
 
-def checked_memories(
-    entry: LogEntry, shipped: replication_pb2.ShippedEntry
-) -> list[memory_pb2.Memory | None]:
-    """The memory of each shipped record; None for one that was removed since, or for a vector alone.
+class SentVersion(NamedTuple):
+    """What came with an operation of an entry, as it is stored.
+
+    Attributes:
+        memory: None when a vector came alone.
+    """
+
+    memory: memory_pb2.Memory | None
+    record: bytes
+    vector: bytes
+    coming_vector: bytes
+
+
+def checked_versions(entry: LogEntry, shipped: replication_pb2.ShippedEntry) -> list[SentVersion | None]:
+    """What came with each operation of SHIPPED_KINDS; None for what was removed since.
 
     Raises DataLoss unless records and vectors are those that the entry names.
     """
     operations = [operation for operation in entry.operations if operation.kind in SHIPPED_KINDS]
     if len(shipped.records) != len(operations):
         raise DataLoss("RECORDS_MISSING", f"entry {entry.revision} came without all of its records")
-    memories: list[memory_pb2.Memory | None] = []
+    versions: list[SentVersion | None] = []
     for operation, sent in zip(operations, shipped.records, strict=True):
-        if sent.removed and sent.ordinal == operation.ordinal:
-            memories.append(None)
+        ordinal = operation.ordinal
+        if sent.removed and sent.ordinal == ordinal:
+            versions.append(None)
             continue
-        has_record = operation.kind in RECORD_KINDS
-        memories.append(records.decode_record(sent.record, operation.ordinal).memory if has_record else None)
-        for vector in (sent.vector, sent.coming_vector):
-            if vector:
-                records.check_vector(vector, operation.ordinal)
+        # Once of each: a message copies its bytes for whoever asks.
+        record, vector, coming_vector = sent.record, sent.vector, sent.coming_vector
+        memory = None
+        if operation.kind in RECORD_KINDS:
+            memory = memory_pb2.Memory.FromString(records.memory_bytes(record, ordinal))
+        if vector:
+            records.check_vector(vector, ordinal)
+        if coming_vector:
+            records.check_vector(coming_vector, ordinal)
         if (
-            sent.ordinal != operation.ordinal
-            or records.stored_checksum(sent.record) != operation.record_crc32c
-            or records.stored_checksum(sent.vector) != operation.vector_crc32c
-            or records.stored_checksum(sent.coming_vector) != operation.coming_vector_crc32c
+            sent.ordinal != ordinal
+            or records.stored_checksum(record) != operation.record_crc32c
+            or records.stored_checksum(vector) != operation.vector_crc32c
+            or records.stored_checksum(coming_vector) != operation.coming_vector_crc32c
         ):
             raise DataLoss(
                 "RECORD_MISMATCH",
-                f"the record at ordinal {operation.ordinal} is not the one entry {entry.revision} names",
+                f"the record at ordinal {ordinal} is not the one entry {entry.revision} names",
             )
-    return memories
+        versions.append(SentVersion(memory, record, vector, coming_vector))
+    return versions

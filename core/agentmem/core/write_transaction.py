@@ -27,6 +27,7 @@ from agentmem.core.layout import (
 from agentmem.core.log import (
     EMPTY_CHAIN_HASH,
     LOG_HEADER_BYTES,
+    RECORD_KINDS,
     SHIPPED_KINDS,
     LogEntry,
     Operation,
@@ -36,7 +37,7 @@ from agentmem.core.log import (
     next_chain_hash,
 )
 from agentmem.core.records import Record
-from agentmem.core.shipping import AppliedEntry, checked_memories
+from agentmem.core.shipping import AppliedEntry, checked_versions
 from agentmem.core.times import timestamp_us
 from agentmem.core.version_writer import VersionWriter, WrittenState
 from agentmem.v1 import memory_pb2, replication_pb2, storage_pb2, writer_pb2
@@ -308,31 +309,32 @@ class WriteTransaction(VersionWriter):
                 "EPOCH_MISMATCH",
                 f"entry {entry.revision} of epoch {entry.epoch} came behind {position.epoch}",
             )
-        memories = checked_memories(entry, shipped)
+        sent_versions = iter(checked_versions(entry, shipped))
         for change in entry.namespaces:
             self._apply_namespace(change)
-        sent_records = iter(zip(shipped.records, memories, strict=True))
         written: dict[int, tuple[memory_pb2.Memory, bytes]] = {}
         size_bytes = len(value)
         for operation in entry.operations:
-            if operation.kind == Operation.KIND_CLEAR:
+            kind = operation.kind
+            if kind == Operation.KIND_CLEAR:
                 self._clear(operation)
                 continue
-            if operation.kind not in SHIPPED_KINDS:
+            if kind not in SHIPPED_KINDS:
                 self._remove(operation)
                 continue
-            sent, memory = next(sent_records)
-            if operation.kind == Operation.KIND_EMBED:
-                if not sent.removed:
-                    self._embed(operation, sent.coming_vector)
-            elif memory is None:
-                self._skip_version(operation)
-            else:
-                record, vector = sent.record, sent.vector
-                before = self._state_before(memory, records.previous_ordinal(record))
-                self._write_version(operation, memory, before, record, vector, sent.coming_vector)
-                written[operation.ordinal] = memory, vector
-                size_bytes += len(record) + len(vector)
+            sent = next(sent_versions)
+            if sent is None:
+                if kind in RECORD_KINDS:
+                    self._skip_version(operation)
+                continue
+            memory, record, vector, coming_vector = sent
+            if memory is None:
+                self._embed(operation, coming_vector)
+                continue
+            before = self._state_before(memory, records.previous_ordinal(record))
+            self._write_version(operation, memory, before, record, vector, coming_vector)
+            written[operation.ordinal] = memory, vector
+            size_bytes += len(record) + len(vector)
         self._append_log(entry, value)
         return AppliedEntry(entry, written, size_bytes)
 
