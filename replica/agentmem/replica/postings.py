@@ -38,7 +38,7 @@ MIN_COMPACTED_DOCUMENTS = 1024
 # Between the namespace of a term and its token.
 PREFIX_END = "|"
 # Together they take less than one by one; beyond so many it hardly matters.
-MAX_RECENT_DOCUMENTS = 4096
+MAX_RECENT_DOCUMENTS = 8192
 
 # Lengths are kept in a byte: up to 40 as they are, then rounded down to four binary digits.
 _LENGTHS = [*range(24), *(24 + (((i & 7) | 8) << (i // 8 - 1) if i > 7 else i) for i in range(256 - 24))]
