@@ -143,12 +143,11 @@ def test_neighbours_share_their_likeness(
 def test_a_word_of_the_neighbours_counts_once_and_where_it_counts_most() -> None:
     neighbours = sessions.Neighbours(keys((0, 1), (NO_SESSION, 0), (0, 3), (0, 2), (1, 4)))
     # The first word is in the first and the third memory, the second in the one without a session alone.
-    words, memories = np.array([0, 0, 1]), np.array([0, 2, 1])
-    more = neighbours.more_words(words, memories, np.array([2.0, 4.0, 7.0]))
+    more = neighbours.more_words((2, 1), np.array([0, 2, 1]), np.array([2.0, 4.0, 7.0]))
     # 0.6 of the nearest neighbour's 4 for the one between; the others have more themselves.
     np.testing.assert_allclose(more, [0.0, 0.0, 0.0, 2.4, 0.0])
     nothing = np.array([], dtype=np.intp)
-    np.testing.assert_allclose(neighbours.more_words(nothing, nothing, np.array([])), np.zeros(5))
+    np.testing.assert_allclose(neighbours.more_words((), nothing, np.array([])), np.zeros(5))
 
 
 def test_what_stands_beside_a_hit_in_its_session_is_found_before_what_does_not(replica: Replica) -> None:

@@ -255,7 +255,7 @@ def _of_sessions(
         cosines: not negative, float64 [n].
     """
     placed, words = compared.placed, compared.words
-    more_words = neighbours.more_words(words.words, compared.places, words.scores)
+    more_words = neighbours.more_words(words.counts, compared.places, words.scores)
     if placed is compared.candidates:
         return more_words, neighbours.with_likeness(cosines)
     own = np.searchsorted(placed, compared.candidates)

@@ -62,11 +62,6 @@ class WordHits:
     scores: Scores
     counts: tuple[int, ...]
 
-    @property
-    def words(self) -> npt.NDArray[np.intp]:
-        """The number of the word of each, [n]."""
-        return np.arange(len(self.counts)).repeat(self.counts)
-
     def summed(self) -> tuple[OrdinalArray, Scores]:
         """Each memory once, ascending, with its score for all words."""
         if not len(self.ordinals):

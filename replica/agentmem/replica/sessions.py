@@ -13,6 +13,8 @@ exactly: DESIGN.md has the figures.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,8 +25,10 @@ from agentmem.replica.ranking import Scores
 WORD_SHARES = (0.6, 0.35)
 LIKENESS_SHARES = (0.2, 0.1)
 MAX_DISTANCE = max(len(WORD_SHARES), len(LIKENESS_SHARES))
-# By the distance, 0 for who is too far.
-_WORD_SHARES, _LIKENESS_SHARES = np.array((0.0, *WORD_SHARES)), np.array((0.0, *LIKENESS_SHARES))
+# Where neighbours stand from a memory, and what each of these has of its words; of likeness, of all in a row.
+_OFFSETS = np.array([side * gap for gap in range(1, len(WORD_SHARES) + 1) for side in (-1, 1)])
+_WORD_SHARES = np.repeat(WORD_SHARES, 2)
+_LIKENESS_SHARES = np.array((*reversed(LIKENESS_SHARES), 1.0, *LIKENESS_SHARES))
 
 # Places within a session are below this.
 _SESSION_ROWS = 1 << 40
@@ -42,26 +46,22 @@ def keys(places: SessionPlaces) -> Keys:
 class Neighbours:
     """Who stands beside whom among some memories.
 
+    Each memory has a slot. Those of a session are as many slots apart as places, and all others so many that
+    no share reaches from one to the other: what memories have of their neighbours is a convolution.
+
     Args:
         places: of n memories, from ``keys``.
     """
 
     def __init__(self, places: Keys) -> None:
-        self._order = np.argsort(places)
-        ordered = places[self._order]
-        self._where = np.empty_like(self._order)
-        self._where[self._order] = np.arange(len(places))
-        # What each has from the one so many behind it in this order, and that one from it.
-        self._word_shares: list[Scores] = []
-        self._likeness_shares: list[Scores] = []
-        for gap in range(1, MAX_DISTANCE + 1):
-            steps = ordered[gap:] - ordered[:-gap]
-            if len(steps):
-                distances = np.where(steps <= MAX_DISTANCE, steps, 0)
-                self._likeness_shares.append(_LIKENESS_SHARES[distances])
-                shares = np.zeros(len(places) + gap)
-                shares[gap:-gap] = _WORD_SHARES[distances]
-                self._word_shares.append(shares)
+        order = np.argsort(places)
+        steps = np.diff(places[order])
+        steps[(steps < 1) | (steps > MAX_DISTANCE)] = MAX_DISTANCE + 1
+        self._slots = np.empty_like(order)
+        self._slots[order[:1]] = MAX_DISTANCE
+        self._slots[order[1:]] = MAX_DISTANCE + np.cumsum(steps)
+        # On both sides the shares may leave the memories.
+        self._width = int(steps.sum()) + 2 * MAX_DISTANCE + 1
 
     def with_likeness(self, cosines: Scores) -> Scores:
         """The positive cosines with a share of their neighbours', float64 [n].
@@ -69,35 +69,31 @@ class Neighbours:
         Args:
             cosines: not negative, float64 [n].
         """
-        own = cosines[self._order]
-        total = own.copy()
-        for gap, shares in enumerate(self._likeness_shares, start=1):
-            total[gap:] += shares * own[:-gap]
-            total[:-gap] += shares * own[gap:]
-        return total[self._where]
+        own = np.zeros(self._width)
+        own[self._slots] = cosines
+        total: Scores = np.correlate(own, _LIKENESS_SHARES, "same")[self._slots]
+        return total
 
-    def more_words(
-        self, words: npt.NDArray[np.intp], memories: npt.NDArray[np.intp], scores: Scores
-    ) -> Scores:
+    def more_words(self, counts: Sequence[int], memories: npt.NDArray[np.intp], scores: Scores) -> Scores:
         """The BM25 that each memory has from the words of its neighbours, float64 [n].
 
         Args:
-            words, memories: the numbers of a word and of a memory that has it, [hits] each; no pair twice.
+            counts: how many memories have each word.
+            memories: the numbers of these, one word behind the other, [hits]; none twice for a word.
             scores: the word's part of the memory's BM25, float64 [hits].
         """
-        count = len(self._order)
-        if not len(words) or not self._word_shares:
-            return np.zeros(count)
-        places = self._where[memories]
-        # A row for each word; shares that would leave a row are 0.
-        width = count + MAX_DISTANCE
-        cells = words * width + places + MAX_DISTANCE
-        own = np.zeros((int(words.max()) + 1) * width + MAX_DISTANCE)
-        own[cells] = scores
-        highest = own.copy()
-        for gap, shares in enumerate(self._word_shares, start=1):
-            for target, shared in ((cells + gap, shares[places + gap]), (cells - gap, shares[places])):
-                highest[target] = np.maximum(highest[target], shared * scores)
-        highest -= own
-        more: Scores = highest[MAX_DISTANCE:].reshape(-1, width)[:, :count].sum(axis=0)[self._where]
-        return more
+        if not len(memories):
+            return np.zeros(len(self._slots))
+        width = self._width
+        slots = self._slots[memories]
+        # A row for each word.
+        cells = slots + np.arange(0, len(counts) * width, width).repeat(counts)
+        highest = np.zeros(len(counts) * width)
+        highest[cells] = scores
+        np.maximum.at(
+            highest, np.add.outer(_OFFSETS, cells).ravel(), np.multiply.outer(_WORD_SHARES, scores).ravel()
+        )
+        more = highest.reshape(-1, width).sum(axis=0)
+        more -= np.bincount(slots, scores, width)
+        found: Scores = more[self._slots]
+        return found
