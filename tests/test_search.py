@@ -109,6 +109,21 @@ def test_recency_halves_with_each_half_life() -> None:
     np.testing.assert_allclose(ranking.recency(times_us, 1_000, 100), [1.0, 0.5, 0.25, 1.0])
 
 
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 79, 80, 83, 740, 4001])
+@pytest.mark.parametrize("order", ["drawn", "rising", "falling"])
+def test_the_best_are_those_of_sorting_all(count: int, order: str) -> None:
+    """With many equals, of which the newest come first, and of these the ones written last."""
+    random = np.random.default_rng(count)
+    scores = random.integers(0, max(1, count // 6), count) / 7
+    if order != "drawn":
+        scores = np.sort(scores)[:: 1 if order == "rising" else -1]
+    ordinals = np.sort(random.choice(10_000, count, replace=False)).astype(np.uint64)
+    times_us = random.integers(0, 3, count)
+    expected = sorted(range(count), key=lambda place: (scores[place], times_us[place], place), reverse=True)
+    for top_k in (1, 10, 200):
+        assert ranking.best(ordinals, scores, top_k, times_us).tolist() == expected[:top_k]
+
+
 def test_weights_are_proportions() -> None:
     assert Weights(2, 1, 1, 0).in_proportion() == Weights(0.5, 0.25, 0.25, 0)
     assert Weights(0, 0, 0, 0).in_proportion() == Weights(0, 0, 0, 0)

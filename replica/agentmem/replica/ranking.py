@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from agentmem.replica.ordinals import OrdinalArray
 
+# To find the best of many scores, the highest of each of so many stretches are compared first.
+STRETCHES_PER_HIT = 4
+
 Scores = npt.NDArray[np.float64]
 
 
@@ -43,13 +46,17 @@ def best(
         scores: numbers [n], without NaN.
         times_us: what newest means; without it, the one written last.
     """
-    if len(scores) > top_k:
-        # All that equal the last one are kept, or chance would decide which of them is returned.
-        parted, kth = scores.copy(), len(scores) - top_k
-        parted.partition(kth)
-        (places,) = (scores >= parted[kth]).nonzero()
+    count = len(scores)
+    if count > top_k:
+        # So many are as high as the highest of some stretches. All that equal the last of them are kept, or
+        # chance would decide which of them is returned.
+        stretch = max(1, count // (STRETCHES_PER_HIT * top_k))
+        highest = np.maximum.reduceat(scores, np.arange(0, count, stretch))
+        kth = len(highest) - top_k
+        highest.partition(kth)
+        (places,) = (scores >= highest[kth]).nonzero()
     else:
-        places = np.arange(len(scores))
+        places = np.arange(count)
     ranked = (ordinals[places], scores[places])
     order = np.lexsort(ranked if times_us is None else (ranked[0], times_us[places], ranked[1]))
     chosen: npt.NDArray[np.intp] = places[order[::-1]][:top_k]
