@@ -286,6 +286,10 @@ class Facets:
         newest = (each.max() if isinstance(each, OrdinalSet) else each for each in self._found(condition))
         return max(newest, default=None)
 
+    def has_any(self, field: str, texts: Iterable[str]) -> bool:
+        """Whether any memory, dead ones too, has one of some texts in a field of texts."""
+        return not self._postings[field].by_value.keys().isdisjoint(texts)
+
     def _found(self, condition: Condition) -> list[int | OrdinalSet]:
         postings = self._postings.get(condition.field)
         return [] if postings is None else postings.having(condition)

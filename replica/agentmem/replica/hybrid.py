@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +35,7 @@ MAX_LEADERS = 16
 MAX_WORD_HITS = 6000
 
 
-@dataclass(frozen=True, slots=True)
-class _Compared:
+class _Compared(NamedTuple):
     """What is to be ranked.
 
     Attributes:
@@ -123,19 +121,21 @@ def _all_compared(
 ) -> _Compared:
     """All that match."""
     candidates = scope.ordinals
-    words, places, bm25 = NO_WORD_HITS, np.empty(0, dtype=np.intp), np.zeros(len(candidates))
     if weights.text and view.text is not None:
         with trace.step("text") as step:
             trace.tokens = query_tokens(query.text)
             weighed = view.text.words.weighed(namespace.state.number, len(namespace.live), trace.tokens)
             words, places, bm25 = view.text.words.scored(weighed, scope.allowed, candidates)
             step.plan, step.memories = SCORED_PLAN, int(np.count_nonzero(bm25))
-    cosines = np.full(len(candidates), np.nan, dtype=np.float32)
+    else:
+        words, places, bm25 = NO_WORD_HITS, np.empty(0, dtype=np.intp), np.zeros(len(candidates))
     if weights.vector and namespace.vectors is not None and query.vector is not None:
         with trace.step("vectors") as step:
             cosines = namespace.vectors.cosines_among(query.vector, scope.among)
             step.plan = "exact scan of the matching rows"
             step.memories = len(cosines) - int(np.count_nonzero(np.isnan(cosines)))
+    else:
+        cosines = np.full(len(candidates), np.nan, dtype=np.float32)
     with trace.step("candidates") as step:
         step.plan, step.memories = "all that match", len(candidates)
     return _Compared(candidates, bm25, cosines, words, candidates, places)
@@ -225,10 +225,10 @@ def _values(namespace: NamespaceView, column: str, ordinals: OrdinalArray) -> np
 def _named(namespace: NamespaceView, query: SearchQuery, among: OrdinalSet) -> OrdinalSet:
     """Those whose user_id is in the question."""
     names = names_in(query.text)
-    if not names:
+    if not namespace.facets.has_any("user_id", names):
         return OrdinalSet()
     theirs = Condition("user_id", Kind.TEXT, filter_pb2.OPERATOR_IN, tuple(names))
-    return namespace.facets.matching(theirs, among, namespace.facet_rows, namespace.memories) & among
+    return namespace.facets.matching(theirs, among, namespace.facet_rows, namespace.memories)
 
 
 def _all_cosines(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,7 @@ from agentmem.replica.view import NamespaceView, View
 from agentmem.replica.words import phrase_tokens, query_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Hits:
+class Hits(NamedTuple):
     """Found, best first: uint64 [n], float [n], and each signal, float [n]; NaN where there is none."""
 
     ordinals: OrdinalArray
