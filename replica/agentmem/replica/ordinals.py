@@ -7,6 +7,7 @@ that others read: each call sees the set before or after, never in between.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from pyroaring import BitMap64 as OrdinalSet
 
 OrdinalArray = npt.NDArray[np.uint64]
 
-__all__ = ["OrdinalArray", "OrdinalSet", "ordinal_array", "ordinal_set", "places_of"]
+__all__ = ["OrdinalArray", "OrdinalSet", "joined_ordinals", "ordinal_array", "ordinal_set", "places_of"]
 
 
 def ordinal_set(ordinals: OrdinalArray) -> OrdinalSet:
@@ -28,6 +29,11 @@ def ordinal_set(ordinals: OrdinalArray) -> OrdinalSet:
 def ordinal_array(ordinals: OrdinalSet) -> OrdinalArray:
     """The ordinals, uint64 [n], ascending."""
     return np.frombuffer(ordinals.to_array(), dtype=np.uint64)
+
+
+def joined_ordinals(sets: Iterable[OrdinalSet]) -> OrdinalArray:
+    """The ordinals of several sets, uint64 [n], one set behind the other, each ascending."""
+    return np.frombuffer(b"".join([each.to_array() for each in sets]), dtype=np.uint64)
 
 
 def places_of(ordinals: OrdinalArray, known: OrdinalArray) -> npt.NDArray[np.intp]:

@@ -16,16 +16,23 @@ from array import array
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from agentmem.core.turns import give_turn
 from agentmem.replica.columns import Column
-from agentmem.replica.ordinals import OrdinalArray, OrdinalSet, ordinal_array, ordinal_set, places_of
+from agentmem.replica.ordinals import (
+    OrdinalArray,
+    OrdinalSet,
+    joined_ordinals,
+    ordinal_array,
+    ordinal_set,
+    places_of,
+)
 
 # Of BM25, as tantivy has them.
 K1 = 1.2
@@ -48,8 +55,7 @@ Scores = npt.NDArray[np.float64]
 Posting = int | OrdinalSet  # that only one document has a term is kept as a plain number
 
 
-@dataclass(frozen=True, slots=True)
-class WordHits:
+class WordHits(NamedTuple):
     """What some memories have of each of several words, one word behind the other.
 
     Attributes:
@@ -272,32 +278,34 @@ class Postings:
             length_costs: from ``length_costs``.
             max_hits: terms are left out from the one on with which there would be more.
         """
-        found, weights, repeated = [], [], []
+        found, counts, weights, repeated = [], [], [], []
         left = max_hits
         for place, (term, weight) in enumerate(weighed):
             both = _common(self._posting(term), among)
-            if left is not None and (left := left - len(both)) < 0:
+            count = len(both)
+            if left is not None and (left := left - count) < 0:
                 break
-            found.append(ordinal_array(both))
+            found.append(both)
+            counts.append(count)
             weights.append(weight * (K1 + 1))
-            for level in self._repeated.get(term, ()) if both else ():
+            for level in self._repeated.get(term, ()) if count else ():
                 again = _common(level, both)
                 if not again:
                     break
-                repeated.append((place, ordinal_array(again)))
-        counts = tuple(map(len, found))
-        if not any(counts):
-            return WordHits(np.empty(0, dtype=np.uint64), np.empty(0), counts)
-        ordinals = np.concatenate(found)
+                repeated.append((place, again))
+        ordinals = joined_ordinals(found)
+        if not len(ordinals):
+            return WordHits(ordinals, np.empty(0), tuple(counts))
         scores = np.array(weights).repeat(counts)
         costs = self.costs(ordinals, length_costs)
         if not repeated:
-            return WordHits(ordinals, scores / (1.0 + costs), counts)
+            return WordHits(ordinals, scores / (1.0 + costs), tuple(counts))
         frequencies = np.ones(len(ordinals))
-        starts = [0, *accumulate(counts)]
-        for place, again_ordinals in repeated:
-            frequencies[starts[place] + found[place].searchsorted(again_ordinals)] += 1
-        return WordHits(ordinals, scores * frequencies / (frequencies + costs), counts)
+        ends = [*accumulate(counts)]
+        for place, again in repeated:
+            start, end = ends[place] - counts[place], ends[place]
+            frequencies[start + ordinals[start:end].searchsorted(ordinal_array(again))] += 1
+        return WordHits(ordinals, scores * frequencies / (frequencies + costs), tuple(counts))
 
     def costs(self, ordinals: OrdinalArray, length_costs: Scores) -> Scores:
         """What the length of each of some documents adds below the fraction of BM25, float64 [n].

@@ -70,7 +70,7 @@ class WordScores:
             The hits; which of the documents each is of; the score of each document, float64 [n].
         """
         hits = self._hits(weighed, MAX_QUERY_TOKENS, among)
-        places = np.searchsorted(documents, hits.ordinals)
+        places = documents.searchsorted(hits.ordinals)
         scores: Scores = np.bincount(places, hits.scores, len(documents)).astype(np.float64, copy=False)
         most = MAX_QUERY_TOKENS
         while most < len(weighed) and not scores.all():
