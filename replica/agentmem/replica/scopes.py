@@ -28,7 +28,7 @@ MAX_SCOPES_BYTES = 16 * 1024 * 1024
 # One takes at most this share of all.
 MAX_SHARE = 1 / 16
 # What a scope takes for each of its memories when all is known of it, and besides.
-_BYTES_PER_MEMORY = 56
+_BYTES_PER_MEMORY = 64
 _ENTRY_BYTES = 1_500
 
 # A namespace, and a filter as it was sent.
