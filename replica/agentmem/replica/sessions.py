@@ -26,8 +26,8 @@ WORD_SHARES = (0.6, 0.35)
 LIKENESS_SHARES = (0.2, 0.1)
 MAX_DISTANCE = max(len(WORD_SHARES), len(LIKENESS_SHARES))
 # Where neighbours stand from a memory, and what each of these has of its words; of likeness, of all in a row.
-_OFFSETS = np.array([side * gap for gap in range(1, len(WORD_SHARES) + 1) for side in (-1, 1)])
-_WORD_SHARES = np.repeat(WORD_SHARES, 2)
+_OFFSETS = np.array([[side * gap] for gap in range(1, len(WORD_SHARES) + 1) for side in (-1, 1)])
+_WORD_SHARES = np.repeat(WORD_SHARES, 2)[:, np.newaxis]
 _LIKENESS_SHARES = np.array((*reversed(LIKENESS_SHARES), 1.0, *LIKENESS_SHARES))
 
 # Places within a session are below this.
@@ -90,9 +90,7 @@ class Neighbours:
         cells = slots + np.arange(0, len(counts) * width, width).repeat(counts)
         highest = np.zeros(len(counts) * width)
         highest[cells] = scores
-        np.maximum.at(
-            highest, np.add.outer(_OFFSETS, cells).ravel(), np.multiply.outer(_WORD_SHARES, scores).ravel()
-        )
+        np.maximum.at(highest, (cells + _OFFSETS).ravel(), (_WORD_SHARES * scores).ravel())
         more = highest.reshape(-1, width).sum(axis=0)
         more -= np.bincount(slots, scores, width)
         found: Scores = more[self._slots]
