@@ -15,10 +15,13 @@ from agentmem.core.filters import Filter, compile_filter
 from agentmem.core.layout import NamespaceState
 from agentmem.core.records import FloatVector
 from agentmem.replica import scopes as scopes_module
+from agentmem.replica.among import Among
 from agentmem.replica.namespace_index import NamespaceIndex
+from agentmem.replica.ordinals import OrdinalSet
 from agentmem.replica.scopes import Scopes
 from agentmem.replica.search import SearchQuery, search
 from agentmem.replica.search_query import Mode
+from agentmem.replica.vectors import SAME_ESTIMATE_ROWS
 from agentmem.replica.view import NamespaceView, View
 from agentmem.v1 import filter_pb2
 
@@ -123,6 +126,20 @@ def test_a_scope_outlives_the_views_that_add_nothing_to_it() -> None:
     namespace.drop(2)
     ask(namespace.view())
     assert kept == [False, True, True, False, False]
+
+
+def test_an_estimate_holds_until_the_namespace_has_grown() -> None:
+    namespace = NamespaceIndex(NAMESPACE, NamespaceState(number=1), lambda ordinals: [])
+    among = Among(OrdinalSet([1]))
+    estimates = []
+    for ordinal in range(1, SAME_ESTIMATE_ROWS + 2):
+        namespace.put(ordinal, make_memory(str(ordinal)), ROWS[0])
+        view = namespace.view()
+        assert view.vectors is not None
+        estimates.append(view.vectors.search(ROWS[1], 1, among, view.live).estimated)
+    # The first is of the whole namespace.
+    assert len({id(estimated) for estimated in estimates[1:-2]}) == 1
+    assert estimates[-2] not in estimates[:-2]
 
 
 def test_what_expires_and_what_is_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

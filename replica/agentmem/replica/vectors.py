@@ -38,6 +38,8 @@ MAX_CONTENDING_SHARE = 0.25
 # Of how many matching memories on it is looked at whether they stand side by side, by so many of them.
 MIN_SAMPLED = 2048
 SAMPLES = 64
+# An estimate is made anew for the same memories when the namespace has so many more, or fewer.
+SAME_ESTIMATE_ROWS = 256
 # Rows that are so close to each other are read as one piece.
 NEIGHBOURING_ROWS = 4
 # How far the nearest may come behind the first proposals, as a share of where they would come by chance.
@@ -198,10 +200,12 @@ class VectorView:
         return _scanned(query, tail, located, top_k)
 
     def _estimated(self, top_k: int, among: Among | None, live: int) -> Estimate:
-        """As ``estimate``; for the same memories mostly from before."""
+        """As ``estimate``; for the same memories mostly from before, when the namespace had about as many."""
         if among is None:
             return self.estimate(top_k, None, live)
-        key = (top_k, live, len(self.tail.rows), self._numbers)
+        # Of later views, too: a few memories more make no other plan the cheaper one.
+        rows = len(self.tail.rows)
+        key = (top_k, live // SAME_ESTIMATE_ROWS, rows // SAME_ESTIMATE_ROWS, self._numbers)
         known = among.estimated(key)
         if known is None:
             known = self.estimate(top_k, among.ordinals, live)
