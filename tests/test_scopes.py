@@ -18,7 +18,7 @@ from agentmem.replica import scopes as scopes_module
 from agentmem.replica.among import Among
 from agentmem.replica.namespace_index import NamespaceIndex
 from agentmem.replica.ordinals import OrdinalSet
-from agentmem.replica.scopes import Scopes
+from agentmem.replica.scopes import Scopes, neighbours_of
 from agentmem.replica.search import SearchQuery, search
 from agentmem.replica.search_query import Mode
 from agentmem.replica.vectors import SAME_ESTIMATE_ROWS
@@ -88,7 +88,11 @@ def test_a_kept_scope_is_what_the_filter_leaves_of_the_view(steps: list[tuple[An
             views.append(namespace.view())
         view = views[max(0, len(views) - 1 - back)]
         for key, node in CASES:
-            assert scopes.scope((NAMESPACE, key), node, view, 1).allowed == view.matching(node, 1)
+            scope = scopes.scope((NAMESPACE, key), node, view, 1)
+            assert scope.allowed == view.matching(node, 1)
+            likeness = np.arange(1.0, scope.count + 1)
+            fresh = neighbours_of(view, scope.ordinals).with_likeness(likeness)
+            assert scope.neighbours(view).with_likeness(likeness).tolist() == fresh.tolist()
             asked = (view, mode, ROWS[0], (key, node))
             assert searched(*asked, scopes) == searched(*asked, None)
 
@@ -105,7 +109,7 @@ def test_a_vector_that_comes_later_is_found() -> None:
     assert scopes.lookups.hits == 1
 
 
-def test_a_scope_outlives_the_views_that_add_nothing_to_it() -> None:
+def test_a_scope_outlives_the_views_that_change_nothing_of_it() -> None:
     namespace = NamespaceIndex(NAMESPACE, NamespaceState(number=1), lambda ordinals: [])
     scopes = Scopes()
     kept: list[bool] = []
@@ -123,9 +127,29 @@ def test_a_scope_outlives_the_views_that_add_nothing_to_it() -> None:
     ask(namespace.view())
     namespace.put(4, make_memory("4", user_id="ana", importance=0.0), None)
     ask(namespace.view())
+    namespace.put(5, make_memory("5", user_id="ana", importance=1.0), None)
+    ask(namespace.view())
     namespace.drop(2)
     ask(namespace.view())
-    assert kept == [False, True, True, False, False]
+    namespace.drop(1)
+    ask(namespace.view())
+    assert kept == [False, True, True, True, False, True, False]
+
+
+def test_those_around_a_memory_that_ended_stand_closer_together() -> None:
+    namespace = NamespaceIndex(NAMESPACE, NamespaceState(number=1), lambda ordinals: [])
+    for ordinal, user_id in enumerate(("ana", "ben", "ana"), start=1):
+        namespace.put(ordinal, make_memory(str(ordinal), user_id=user_id, session_id="s"), None)
+    scopes, likeness, found = Scopes(), np.ones(2), []
+    views = [namespace.view()]
+    namespace.drop(2)
+    views.append(namespace.view())
+    for view in views:
+        scope = scopes.scope((NAMESPACE, CASES[1][0]), CASES[1][1], view, 1)
+        found.append(scope.neighbours(view).with_likeness(likeness)[0])
+        assert found[-1] == neighbours_of(view, scope.ordinals).with_likeness(likeness)[0]
+    assert found[1] > found[0]
+    assert scopes.lookups.hits == 1
 
 
 def test_an_estimate_holds_until_the_namespace_has_grown() -> None:

@@ -126,6 +126,10 @@ class Facets:
         """Of all that were added; a copy."""
         return ordinal_set(self._ordinals.rows(self.rows))
 
+    def added(self, first_row: int, rows: int) -> OrdinalSet:
+        """Those of the first ``rows`` rows from a row on."""
+        return ordinal_set(self._ordinals.rows(rows)[first_row:])
+
     def add(self, ordinal: int, memory: memory_pb2.Memory) -> None:
         """Adds a memory; its ordinal is larger than all before."""
         self.extend([ordinal], [memory])

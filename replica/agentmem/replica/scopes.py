@@ -3,7 +3,8 @@
 Agents ask again and again within one user, agent or session. What was found out of such a scope - which
 memories there are, where their vectors stand, who stands beside whom - holds in later views, too, as long as
 nothing came to it and nothing of the namespace has ended. That nothing came is told by one of the conditions
-that all of it matches: while no memory with its values is new, none is that matches the whole filter.
+that all of it matches: while no memory with its values is new, none is that matches the whole filter. Else
+the filter is evaluated for what is new, and a look says whether what ended was in the scope.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Scope:
         self.count = len(allowed)
         self.among = Among(allowed)
         self._times_us: npt.NDArray[np.int64] | None = None
-        self._neighbours: sessions.Neighbours | None = None
+        # With how many memories of the namespace had ended by then.
+        self._neighbours: tuple[int, sessions.Neighbours] | None = None
 
     @property
     def ordinals(self) -> OrdinalArray:
@@ -69,9 +71,15 @@ class Scope:
 
     def neighbours(self, namespace: NamespaceView) -> sessions.Neighbours:
         """Who of them stands beside whom in a session."""
-        if self._neighbours is None:
-            self._neighbours = neighbours_of(namespace, self.ordinals)
-        return self._neighbours
+        known, dead_rows = self._neighbours, _dead_rows(namespace)
+        # Who ended may have stood between two of them, and need not have been one of them.
+        if known is None or known[0] != dead_rows:
+            known = self._neighbours = (dead_rows, neighbours_of(namespace, self.ordinals))
+        return known[1]
+
+
+def _dead_rows(namespace: NamespaceView) -> int:
+    return namespace.facet_rows - len(namespace.live)
 
 
 def neighbours_of(namespace: NamespaceView, ordinals: OrdinalArray) -> sessions.Neighbours:
@@ -88,7 +96,7 @@ class _Kept:
     """A scope and what it holds for.
 
     Attributes:
-        facets: of the views that it holds for; they are copied when many memories have ended.
+        facets: of the views that it is of use for; they are copied when many memories have ended.
         facet_rows, dead_rows: of the view that it was made of.
         anchor: a condition that all of it matches, looked up by value; None when there is none, or when the
             facets had memories that match it and the view did not.
@@ -109,7 +117,7 @@ class _Kept:
         other: rows only come, and only die.
         """
         facets, rows = namespace.facets, namespace.facet_rows
-        if self.facets() is not facets or rows - len(namespace.live) != self.dead_rows:
+        if self.facets() is not facets or _dead_rows(namespace) != self.dead_rows:
             return False
         if rows == self.facet_rows:
             return True
@@ -117,6 +125,18 @@ class _Kept:
         return (
             rows > self.facet_rows and self.anchor is not None and facets.at_most(self.anchor) == self.having
         )
+
+    def holds_later(self, node: Filter | None, namespace: NamespaceView) -> bool:
+        """The same of a later view, by a look at what came and ended; False for one that may be older."""
+        facets, rows, allowed = namespace.facets, namespace.facet_rows, self.scope.allowed
+        if self.facets() is not facets or rows < self.facet_rows or _dead_rows(namespace) < self.dead_rows:
+            return False
+        if allowed.intersection_cardinality(namespace.live) < self.scope.count:
+            return False
+        came = facets.added(self.facet_rows, rows) & namespace.live
+        if came and node is not None:
+            came = facets.matching(node, came, rows, namespace.memories)
+        return not came
 
     @property
     def size_bytes(self) -> int:
@@ -138,16 +158,16 @@ class Scopes:
         self._size_bytes = 0
 
     def known(self, key: Key, namespace: NamespaceView) -> Scope | None:
-        """The scope, if it is kept and holds for the view; else it is forgotten."""
+        """The scope, if it is kept and holds for the view."""
+        kept = self._found(key)
+        return kept.scope if kept is not None and kept.holds(namespace) else None
+
+    def _found(self, key: Key) -> _Kept | None:
         with self._lock:
             kept = self._kept.get(key)
-            if kept is not None and not kept.holds(namespace):
-                self._drop(key)
-                kept = None
-            if kept is None:
-                return None
-            self._kept.move_to_end(key)
-            return kept.scope
+            if kept is not None:
+                self._kept.move_to_end(key)
+            return kept
 
     def scope(self, key: Key | None, node: Filter | None, namespace: NamespaceView, now_us: int) -> Scope:
         """The memories that the filter leaves of a view.
@@ -157,19 +177,24 @@ class Scopes:
         """
         if key is None or namespace.keeps_expired or namespace.facets.has_expiring:
             return Scope(namespace.matching(node, now_us))
-        scope = self.known(key, namespace)
-        with self._lock:
-            self.lookups.count(scope is not None)
-        if scope is not None:
-            return scope
+        kept = self._found(key)
+        if kept is not None and kept.holds(namespace):
+            self._count(is_known=True)
+            return kept.scope
         anchor, having = _anchor(namespace, node)
-        scope = Scope(namespace.matching(node, now_us))
+        is_known = kept is not None and kept.holds_later(node, namespace)
+        self._count(is_known=is_known)
+        scope = kept.scope if kept is not None and is_known else Scope(namespace.matching(node, now_us))
         # What the store says of a memory's content now is not what it says later.
         if node is None or not needs(node, CONTENT):
-            dead_rows = namespace.facet_rows - len(namespace.live)
             facets = weakref.ref(namespace.facets)
+            dead_rows = _dead_rows(namespace)
             self._keep(key, _Kept(scope, facets, namespace.facet_rows, dead_rows, anchor, having))
         return scope
+
+    def _count(self, *, is_known: bool) -> None:
+        with self._lock:
+            self.lookups.count(is_known)
 
     def _keep(self, key: Key, kept: _Kept) -> None:
         if kept.size_bytes > self._max_bytes * MAX_SHARE:
