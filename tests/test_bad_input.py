@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -486,3 +487,15 @@ def test_an_update_stays_in_its_namespace(writer: Stubs, namespace: str) -> None
         lambda: update(writer, namespace, Memory(id="a", namespace="other", content="y"), "content")
     )
     assert (reason, metadata["field"]) == ("INVALID_FIELD", "memory.namespace")
+
+
+def test_exactly_control_characters_are_refused_in_keys(writer: Stubs, namespace: str) -> None:
+    """Among others that are not printable, too."""
+    control = [*range(0x20), 0x7F]
+    other = [0x20, 0x7E, 0x80, 0x85, 0xA0, 0xAD, 0x200B, 0x2028, 0xE000, 0xFFFF, 0x10FFFF]
+    for code in control:
+        memory = Memory(id=f"a{chr(code)}", content="x")
+        assert error_of(partial(add, writer, namespace, memory))[1] == "INVALID_FIELD", hex(code)
+    ids = [f"a{chr(code)}" for code in other]
+    add(writer, namespace, *[Memory(id=each, content="x") for each in ids])
+    assert {memory.id for memory in get(writer, namespace, *ids).memories} == set(ids)
