@@ -42,26 +42,30 @@ class Adding:
         self, requests: Sequence[writer_pb2.AddMemoriesRequest]
     ) -> list[Write[writer_pb2.AddMemoriesResponse] | Exception]:
         """The write of each request, or what is wrong with it."""
-        embeddings = [memory.embedding for request in requests for memory in request.memories]
+        # A list of each: a way through the request's own container costs as much as a check.
+        memories_of_each = [request.memories[:] for request in requests]
+        embeddings = [memory.embedding for memories in memories_of_each for memory in memories]
         # One alone is decoded faster by itself.
         vectors = decode_embeddings(embeddings if len(embeddings) > 1 else [b""] * len(embeddings))
         checks = []
         end = 0
-        for request in requests:
-            start, end = end, end + len(request.memories)
-            checks.append(partial(self._check, request, embeddings[start:end], vectors[start:end]))
+        for request, memories in zip(requests, memories_of_each, strict=True):
+            start, end = end, end + len(memories)
+            checks.append(partial(self._check, request, memories, embeddings[start:end], vectors[start:end]))
         return attempted(checks)
 
     def _check(
         self,
         request: writer_pb2.AddMemoriesRequest,
+        memories: Sequence[memory_pb2.Memory],
         embeddings: Sequence[bytes],
         vectors: list[FloatVector | None],
     ) -> Write[writer_pb2.AddMemoriesResponse]:
         """Checks a request, and gives its memories ids and types; takes their embeddings out.
 
         Args:
-            embeddings: of its memories, empty where one came without.
+            memories: those of the request.
+            embeddings: of these, empty where one came without.
             vectors: of those, as far as they were decoded.
         """
         size_bytes = request.ByteSize()
@@ -73,30 +77,31 @@ class Adding:
         check_namespace(namespace)
         check_count(len(embeddings), "memories")
         seen = set()
-        for index, (memory, given) in enumerate(zip(request.memories, embeddings, strict=True)):
+        for index, (memory, given) in enumerate(zip(memories, embeddings, strict=True)):
             path = f"memories[{index}]"
-            _check_new(memory, namespace, path)
-            memory.id = memory.id or self._ids.next()
+            _check_new(memory, bool(given), namespace, path)
             memory.namespace = namespace
-            memory.type = memory.type or memory_pb2.MEMORY_TYPE_EPISODIC
-            if memory.id in seen:
-                raise invalid_field(f"{path}.id", f"repeats {memory.id!r}")
-            seen.add(memory.id)
+            if not memory.id:
+                memory.id = self._ids.next()
+            if not memory.type:
+                memory.type = memory_pb2.MEMORY_TYPE_EPISODIC
+            memory_id = memory.id
+            if memory_id in seen:
+                raise invalid_field(f"{path}.id", f"repeats {memory_id!r}")
+            seen.add(memory_id)
             if given:
                 if vectors[index] is None:
                     vectors[index] = decode_embedding(given, f"{path}.embedding")
                 memory.ClearField("embedding")
         wish = Wish(
             namespace,
-            [memory.content for memory in request.memories],
+            [memory.content for memory in memories],
             [vector is not None for vector in vectors],
         )
-        return Write(
-            partial(AddMemories, namespace, request.memories, vectors, policy, key, size_bytes), wish
-        )
+        return Write(partial(AddMemories, namespace, memories, vectors, policy, key, size_bytes), wish)
 
 
-def _check_new(memory: memory_pb2.Memory, namespace: str, path: str) -> None:
+def _check_new(memory: memory_pb2.Memory, has_embedding: bool, namespace: str, path: str) -> None:
     if memory.id:
         check_id(memory.id, f"{path}.id")
     if memory.namespace not in ("", namespace):
@@ -106,6 +111,6 @@ def _check_new(memory: memory_pb2.Memory, namespace: str, path: str) -> None:
     for field in ("create_time", "update_time"):
         if memory.HasField(field):
             raise invalid_field(f"{path}.{field}", "is set by the server")
-    if memory.embedding_model and not memory.embedding:
+    if memory.embedding_model and not has_embedding:
         raise invalid_field(f"{path}.embedding_model", "is set without an embedding")
     check_memory(memory, path)

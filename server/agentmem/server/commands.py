@@ -106,7 +106,8 @@ class AddMemories:
             ]
         )
         batch.check_size()
-        response.revision, response.epoch = transaction.revision, transaction.position.epoch
+        position = transaction.position
+        response.revision, response.epoch = position.revision, position.epoch
         if batch.changes or self.request:
             response.revision += 1
             transaction.append(
