@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agentmem.core.layout import IdState
 from agentmem.core.records import FloatVector, Record
@@ -13,8 +14,7 @@ from agentmem.v1 import memory_pb2
 LOOK_UP = IdState(ordinal=0, version=0, deleted=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """The next version of a memory, or a tombstone that ends it.
 
     Attributes:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agentmem.core.checksums import crc32c
 from agentmem.core.errors import DataLoss
@@ -41,8 +41,7 @@ RECORD_KINDS = (Operation.KIND_PUT, Operation.KIND_DELETE)
 SHIPPED_KINDS = (*RECORD_KINDS, Operation.KIND_EMBED)
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """A place in a cluster's log: everything up to ``revision`` is there, and hashes to ``chain_hash``."""
 
     cluster_id: bytes

@@ -33,8 +33,7 @@ import struct
 import threading
 import time
 import uuid
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,8 +77,7 @@ def no_dictionary(dictionary_id: int) -> None:
     """For records that were compressed without one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A decoded record: one version of a memory, or a tombstone."""
 
     revision: int

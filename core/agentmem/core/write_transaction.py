@@ -7,7 +7,6 @@ operations, so that equal logs make equal stores.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from agentmem.core import records, wire
 from agentmem.core.dictionaries import Dictionaries
@@ -348,7 +347,7 @@ class WriteTransaction(VersionWriter):
     def leave_for_cluster(self, cluster_id: bytes) -> None:
         """Makes the store one of another cluster, which begins with what is in it."""
         self._transaction.put(b"meta", b"cluster_id", seal(cluster_id))
-        self._position = replace(self._position, cluster_id=cluster_id)
+        self._position = self._position._replace(cluster_id=cluster_id)
 
     def _move(self, position: Position) -> None:
         self._position = position

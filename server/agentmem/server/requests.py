@@ -7,7 +7,7 @@ exactly when its effect is, and replicas have it too.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
@@ -19,8 +19,7 @@ from agentmem.core.write_transaction import REQUEST_MEMORY_US
 from agentmem.v1 import storage_pb2
 
 
-@dataclass(frozen=True, slots=True)
-class RequestKey:
+class RequestKey(NamedTuple):
     """What a request is known by when it comes again."""
 
     key: bytes
