@@ -7,4 +7,5 @@ import google_crc32c
 
 def crc32c(data: bytes) -> int:
     """CRC-32C (Castagnoli, RFC 3720) of the bytes, 0 to 2**32 - 1."""
-    return int(google_crc32c.value(data))
+    checksum: int = google_crc32c.value(data)
+    return checksum

@@ -113,6 +113,7 @@ class VersionWriter(ReadTransaction):
         self,
         operation: Operation,
         memory: memory_pb2.Memory,
+        space: NamespaceState,
         before: IdState | None,
         record: bytes,
         vector: bytes,
@@ -122,6 +123,7 @@ class VersionWriter(ReadTransaction):
         """PUT and DELETE.
 
         Args:
+            space: the memory's namespace.
             before: the state of the id.
             vector: empty for none.
             coming_vector: empty when the version gets it later, or there is no coming space.
@@ -131,7 +133,6 @@ class VersionWriter(ReadTransaction):
         deleted = operation.kind == Operation.KIND_DELETE
         ordinal = operation.ordinal
         key = KEY.pack(ordinal)
-        space = self._known_namespace(namespace)
         newest = self._dictionaries.newest_id(space.number)
         dictionary = None if newest is None else self.dictionary(newest)
         transaction.append(b"docs", key, records.compress_record(record, dictionary))

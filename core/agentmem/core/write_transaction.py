@@ -123,7 +123,7 @@ class WriteTransaction(VersionWriter):
             step: towards other embeddings of a namespace, before anything else; its number is set, and its
                 settings are those that the namespace has but for the embedder.
             settings: of namespaces, to be changed before the changes.
-            request: the outcome of the request, for when it comes again.
+            request: the outcome of the request, for when it comes again; its revision and time are set.
             receipt: of the purge that ends here; its revision is set.
         """
         position = self.position
@@ -146,8 +146,8 @@ class WriteTransaction(VersionWriter):
         except DataLoss as error:
             raise StoreCorruptError(error.message) from error
         if request is not None:
+            request.revision, request.time_us = revision, time_us
             entry.request.CopyFrom(request)
-            entry.request.revision, entry.request.time_us = revision, time_us
         if receipt is not None:
             receipt.revision = revision
             entry.receipt.CopyFrom(receipt)
@@ -215,15 +215,20 @@ class WriteTransaction(VersionWriter):
         operation = entry.operations.add(
             kind=Operation.KIND_DELETE if change.is_tombstone else Operation.KIND_PUT,
             ordinal=self._next_ordinal,
-            replaced_ordinal=previous.ordinal if previous and not previous.deleted else 0,
             record_crc32c=records.stored_checksum(record),
             vector_crc32c=records.stored_checksum(vector),
-            coming_vector_crc32c=records.stored_checksum(coming_vector),
             namespace_number=space.number,
-            space=space.space,
-            coming_space=space.coming_space if coming_vector else 0,
         )
-        self._write_version(operation, change.memory, previous, record, vector, coming_vector, change.ended)
+        # Each field takes its time, and these are mostly 0.
+        if previous and not previous.deleted:
+            operation.replaced_ordinal = previous.ordinal
+        if space.space:
+            operation.space = space.space
+        if coming_vector:
+            operation.coming_vector_crc32c = records.stored_checksum(coming_vector)
+            operation.coming_space = space.coming_space
+        written = (record, vector, coming_vector)
+        self._write_version(operation, change.memory, space, previous, *written, change.ended)
         fields = [wire.number(_ORDINAL, operation.ordinal), wire.head(_RECORD, len(record)), record]
         if vector:
             fields += wire.head(_VECTOR, len(vector)), vector
@@ -331,7 +336,8 @@ class WriteTransaction(VersionWriter):
                 self._embed(operation, coming_vector)
                 continue
             before = self._state_before(memory, records.previous_ordinal(record))
-            self._write_version(operation, memory, before, record, vector, coming_vector)
+            space = self._known_namespace(memory.namespace)
+            self._write_version(operation, memory, space, before, record, vector, coming_vector)
             written[operation.ordinal] = memory, vector
             size_bytes += len(record) + len(vector)
         self._append_log(entry, value)
