@@ -31,6 +31,9 @@ from agentmem.replica.segment_files import FloatRows, RowNumbers
 
 # Rows that are wanted, looked at together: whether they are gathered or all between them are scored.
 SCORED_CHUNK_ROWS = 1024
+# Float32 rows are read one by one when they have more others between them than so many for each. (Codes are so
+# much faster to scan that they are gathered only when there are twice as many, as is measured.)
+SCANNED_ROWS_EACH = 3
 # Of fewer rows each is scored exactly at once; to look for the nearest among their codes takes as long.
 MIN_CODED_ROWS = 300
 # When more of them may be among the nearest, codes do not tell the rows apart.
@@ -127,7 +130,7 @@ class Part:
         for start in range(0, len(rows), SCORED_CHUNK_ROWS):
             chunk = rows[start : start + SCORED_CHUNK_ROWS]
             first, last = int(chunk[0]), int(chunk[-1])
-            if gathers(len(chunk), last - first + 1, self.costs):
+            if last - first + 1 > SCANNED_ROWS_EACH * len(chunk):
                 scores[start : start + len(chunk)] = np.take(self.rows, chunk, axis=0) @ query
             else:
                 scores[start : start + len(chunk)] = (self.rows[first : last + 1] @ query)[chunk - first]
