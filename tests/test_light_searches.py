@@ -163,3 +163,30 @@ def test_a_search_of_a_whole_namespace_stays_there_when_it_is_thought_to_be_chea
         asyncio.run(reader.SearchMemories(request, unused))  # type: ignore[arg-type]
     reader.close()
     assert threads == ["MainThread", "searches"]
+
+
+def test_several_that_indexes_answer_share_the_threads(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, reader, unused = noted_threads(monkeypatch), reader_of(replica), None
+
+    def found(count: int) -> list[int]:
+        batch = reader_pb2.BatchSearchMemoriesRequest()
+        for number in range(count):
+            batch.requests.add(
+                namespace=NAMESPACE,
+                embedding=VECTORS[number].tobytes(),
+                mode=MODES["semantic"],
+                top_k=len(threads) + 1,  # so that no answer is kept from before
+            )
+        answer = asyncio.run(reader.BatchSearchMemories(batch, unused))  # type: ignore[arg-type]
+        results = reader_pb2.BatchSearchMemoriesResponse.FromString(answer).results
+        return [len(each.response.hits) for each in results]
+
+    assert found(2) == [1, 1]
+    assert threads == ["MainThread"] * 2  # a scan of a few rows
+    monkeypatch.setattr(searcher, "MAX_LIGHT_TOGETHER_NS", 0)
+    assert found(1) == [3]
+    assert found(4) == [4] * 4
+    reader.close()
+    assert threads == ["MainThread"] * 3 + ["searches"] * 4

@@ -254,7 +254,8 @@ class ReplicaReader(StoreReader):
             if known is not None:
                 batch.put(place, known)
             else:
-                (light if self._searcher.is_light(asked) else heavy).append((place, asked))
+                is_light = self._searcher.is_light(asked, is_alone=len(request.requests) == 1)
+                (light if is_light else heavy).append((place, asked))
         # As many as there are threads, and each thread some of them.
         shares = [share for at in range(self._search_threads) if (share := heavy[at :: self._search_threads])]
         others += [self._answer_heavy(share, batch) for share in shares]

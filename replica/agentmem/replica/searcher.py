@@ -38,6 +38,8 @@ MAX_SEARCHES_AGAIN = 3
 # both, among fewer. The event loop can spare that; to hand it to a thread costs as much as most searches.
 MAX_LIGHT_MEMORIES: dict[Mode, int] = {"semantic": 4_096, "text": 2_048, "hybrid": 2_048}
 MAX_LIGHT_NS = 1_000_000
+# Of several in a batch that indexes answer, two at a time do: these let go of the interpreter's lock.
+MAX_LIGHT_TOGETHER_NS = 100_000
 MAX_LIGHT_TEXT_CHARACTERS = 512
 MAX_LIGHT_HITS = 100
 NONE_GONE = OrdinalSet()
@@ -91,8 +93,12 @@ class Searcher:
         self.lookups = self._answers.lookups
         self.scope_lookups = self._scopes.lookups
 
-    def is_light(self, asked: Asked) -> bool:
-        """Whether the search surely takes no longer than the event loop may be held up."""
+    def is_light(self, asked: Asked, *, is_alone: bool = True) -> bool:
+        """Whether the search surely takes no longer than the event loop may be held up.
+
+        Args:
+            is_alone: no others are to be answered with it.
+        """
         query = asked.query
         most = MAX_LIGHT_MEMORIES.get(query.mode)
         if most is None or query.top_k > MAX_LIGHT_HITS or len(query.text) > MAX_LIGHT_TEXT_CHARACTERS:
@@ -107,7 +113,8 @@ class Searcher:
         if query.filter is None and query.mode == "semantic" and namespace.vectors is not None:
             # The indexes may find it sooner than a scan of a few thousand would.
             live = len(namespace.live)
-            return namespace.vectors.estimate(query.top_k, None, live).least_ns <= MAX_LIGHT_NS
+            most_ns = MAX_LIGHT_NS if is_alone else MAX_LIGHT_TOGETHER_NS
+            return namespace.vectors.estimate(query.top_k, None, live).least_ns <= most_ns
         scope = None if query.scope_key is None else self._scopes.known(query.scope_key, namespace)
         if scope is not None:
             return scope.count <= most
