@@ -31,8 +31,8 @@ from agentmem.replica.segment_files import FloatRows, RowNumbers
 
 # Rows that are wanted, looked at together: whether they are gathered or all between them are scored.
 SCORED_CHUNK_ROWS = 1024
-# Float32 rows are read one by one when they have more others between them than so many for each. (Codes are so
-# much faster to scan that they are gathered only when there are twice as many, as is measured.)
+# Float32 rows are read one by one when they have more others between them than so many for each. (Codes are
+# so quick to scan that they are gathered only when there are twice as many, as is measured.)
 SCANNED_ROWS_EACH = 3
 # Of fewer rows each is scored exactly at once; to look for the nearest among their codes takes as long.
 MIN_CODED_ROWS = 300
