@@ -76,9 +76,9 @@ BREAKAGES: Mapping[str, Breakage] = {
         (
             (
                 "core/agentmem/core/write_transaction.py",
-                "        for operation in entry.operations:\n            if operation.kind ==",
+                "        for operation in entry.operations:\n            kind = operation.kind\n",
                 "        for operation in entry.operations if entry.revision % 20 else ():\n"
-                "            if operation.kind ==",
+                "            kind = operation.kind\n",
             ),
         ),
     ),
